@@ -1,0 +1,1 @@
+"""Model, record, replay, project and simulate event-sourced systems in a notebook."""

@@ -1,0 +1,84 @@
+"""How things look in a notebook: pure functions from values to escaped HTML and short text.
+
+Every string that comes from data passes through `escape`. Only tags and inline styles are used that
+JupyterLab shows in an untrusted notebook; colours are mid-tones that read on light and on dark.
+"""
+
+from __future__ import annotations
+
+import difflib
+import html
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+_PALETTE = (
+    *("#2f7ebc", "#c77d0a", "#2a9d70", "#8a63c9", "#0f97a6", "#a8752f", "#5b7f1f", "#b0569f"),
+    *("#5570c4", "#1f8a4c", "#9a6a4f", "#6f7f8f"),
+)  # no red: red is for failure only
+FAILURE = "#c8332b"
+MUTED = "#7a8290"
+
+
+def escape(value: object) -> str:
+    """Return a value as text that is safe inside HTML, in elements and in quoted attributes.
+
+    >>> escape("<b onclick='x'>")
+    '&lt;b onclick=&#x27;x&#x27;&gt;'
+    """
+    return html.escape(value if isinstance(value, str) else str(value), quote=True)
+
+
+def short(value: object, limit: int = 60) -> str:
+    """Return a value's repr, cut to `limit` characters."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def arguments(values: Mapping[str, Any]) -> str:
+    """Return a mapping as keyword arguments: `a=1, b='x'`."""
+    return ", ".join(f"{name}={short(value)}" for name, value in values.items())
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """Return `; did you mean 'x'?` for the nearest known name, or what there is, or nothing."""
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; there is {', '.join(sorted(known)[:12])}" if known else ""
+
+
+def color_of(type_name: str) -> str:
+    """Return the one fixed colour of an event type, the same in every picture and every run."""
+    return _PALETTE[zlib.crc32(type_name.encode()) % len(_PALETTE)]
+
+
+def badge(type_name: str) -> str:
+    """Return an event type's name in its colour, as an HTML label."""
+    style = f"background:{color_of(type_name)};color:#fff;border-radius:3px;padding:1px 7px;font-weight:600"
+    return f'<span style="{style};white-space:nowrap">{escape(type_name)}</span>'
+
+
+def fields(values: Mapping[str, Any]) -> str:
+    """Return names and values as one line of HTML."""
+    return " &nbsp; ".join(
+        f'<span style="color:{MUTED}">{escape(name)}</span> {escape(short(value, 80))}'
+        for name, value in values.items()
+    )
+
+
+def card(*parts: str, note: str = "") -> str:
+    """Return HTML parts side by side; `note` (plain text) is set small at the end."""
+    small = f'<span style="color:{MUTED};font-size:90%">{escape(note)}</span>' if note else ""
+    cells = "".join(f'<span style="margin-right:1em">{part}</span>' for part in (*parts, small) if part)
+    return f'<div style="font-family:var(--jp-code-font-family,monospace);line-height:1.9">{cells}</div>'
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> str:
+    """Return an HTML table; `header` and `caption` are plain text, cells are HTML made by these helpers."""
+    head = "".join(f'<th style="text-align:left">{escape(name)}</th>' for name in header)
+    body = "".join(
+        "<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in row) + "</tr>" for row in rows
+    )
+    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

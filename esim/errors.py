@@ -1,0 +1,119 @@
+"""Every error that esim raises on purpose, in one leaf module under one base class.
+
+A message names the value, the cause and the way out; the attributes carry the same facts for programs.
+"""
+
+from __future__ import annotations
+
+
+class EsimError(Exception):
+    """Base of every error that esim raises on purpose."""
+
+
+class Refused(EsimError):
+    """A decision says no: the command is understood, but the state does not allow it."""
+
+
+class InvalidEvent(EsimError, ValueError):
+    """An event cannot be made from the given values, or a stored payload does not fit its class."""
+
+
+class UnknownEventType(EsimError, LookupError):
+    """An event type has no class here: not defined yet in this process, or not among a state's events."""
+
+
+class InvalidState(EsimError, ValueError):
+    """A state breaks its own types, lacks a default, or its `evolve` forgot an event."""
+
+
+class InvalidArgument(EsimError, ValueError):
+    """An argument makes no sense: an empty stream id, an empty append, a naive time, an unknown name."""
+
+
+class Conflict(EsimError):
+    """Somebody else appended first: the stream is not at the expected version, and nothing was written."""
+
+    def __init__(self, stream: str, expected: int | str, actual: int) -> None:
+        """Name the `stream`, the `expected` version (or rule) and the `actual` version (0: no such stream)."""
+        self.stream, self.expected, self.actual = stream, expected, actual
+        super().__init__(self._explain())
+
+    def _explain(self) -> str:
+        if isinstance(self.expected, int):
+            cause = "someone appended since you loaded it" if self.actual > self.expected else "it is shorter"
+            return (
+                f"stream {self.stream!r} is at version {self.actual}, not {self.expected}: {cause}; "
+                "load again and decide again"
+            )
+        wanted = {"no_stream": "it must not exist yet", "stream_exists": "it must exist already"}
+        return (
+            f"stream {self.stream!r} is at version {self.actual}, but {self.expected!r} was expected "
+            f"({wanted.get(str(self.expected), 'unknown rule')}); load again and decide again"
+        )
+
+    def __reduce__(self) -> tuple[type[Conflict], tuple[object, ...]]:
+        """Pickle by the three facts, so that the error crosses process borders whole."""
+        return type(self), (self.stream, self.expected, self.actual)
+
+
+class ConditionFailed(Conflict):
+    """An append condition is broken: an event that matches its query was recorded after its position."""
+
+    def __init__(self, query: object, after: int, position: int) -> None:
+        """Name the `query`, the position `after` which nothing may match, and the `position` of the match."""
+        self.query, self.after, self.position = query, after, position
+        super().__init__("", f"nothing after position {after}", position)
+
+    def _explain(self) -> str:
+        return (
+            f"the append condition fails: position {self.position} matches {self.query!r}, and the decision "
+            f"was made on what was known at position {self.after}; read again and decide again"
+        )
+
+    def __reduce__(self) -> tuple[type[Conflict], tuple[object, ...]]:
+        """Pickle by the three facts, so that the error crosses process borders whole."""
+        return type(self), (self.query, self.after, self.position)
+
+
+class DuplicateEventId(EsimError):
+    """An event id is already taken by another event, so the append is not a mere repetition."""
+
+
+class StreamNotFound(EsimError, LookupError):
+    """No event was ever recorded in this stream (or none up to the asked moment)."""
+
+
+class StoreLocked(EsimError):
+    """The store's file belongs to another process, or is open already in this one."""
+
+
+class StoreClosed(EsimError):
+    """The store has been closed; open it again to go on."""
+
+
+class ForkedStore(EsimError):
+    """A forked child uses its parent's store: a file belongs to one process."""
+
+
+class NotAStore(EsimError):
+    """The file is not an esim store: corrupt, made by another program, or of another format version."""
+
+
+class ReadOnlyStore(EsimError):
+    """The store is a read-only view (as of some moment, or on a read-only file) and takes no writes."""
+
+
+class SqlRefused(EsimError):
+    """A query is not a single reading statement, or the database cannot answer it."""
+
+
+class ProjectionFailed(EsimError):
+    """A projection's handler raised or wrote a row that does not fit; nothing of the batch was kept."""
+
+
+class NotCaughtUp(EsimError, TimeoutError):
+    """A projection did not reach the asked position in time."""
+
+
+class SpecFailed(EsimError, AssertionError):
+    """A given/when/then specification does not hold."""

@@ -1,0 +1,310 @@
+"""State is what events add up to: decisions read it and return events, `evolve` takes one event further.
+
+Nothing here mutates. A decision is an ordinary method that returns the event (or events, or nothing) it
+decides on, or raises `Refused`; `fold` is the left fold of `evolve`; an `Aggregate` pairs a state with its
+place in a stream and the events that are not saved yet.
+
+References: Jérémie Chassaing, "Functional Event Sourcing Decider" (2021).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import types
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, MutableSequence, MutableSet
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticUndefined
+
+from esim import display
+from esim.errors import InvalidArgument, InvalidEvent, InvalidState, Refused, UnknownEventType
+from esim.event import Event, RecordedEvent, Value, batch_decoder, current, explain, renewed
+
+E = TypeVar("E", bound=Event)
+S = TypeVar("S", bound="State[Any]")
+P = ParamSpec("P")
+Decided = Event | Iterable[Event] | None
+
+
+class State(Value, Generic[E]):
+    """What a stream's events add up to: `class Order(State[OrderEvent])`, immutable, every field with a default.
+
+    Methods other than `evolve` that return events are its decisions. `category` (the class name unless given)
+    is the first half of the stream id: `class Order(State[OrderEvent], category="sales-order")`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    category: ClassVar[str] = "State"
+
+    def __init_subclass__(cls, *, category: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.category = category or cls.__name__
+        if "/" in cls.category:
+            raise InvalidArgument(f"category {cls.category!r} holds a slash, which ends a category: leave it out")
+
+    def evolve(self, event: E) -> Self:
+        """Return the state after `event`: one `case` for each event type, and no default case."""
+        raise InvalidState(f"{type(self).__name__} has no evolve: write `def evolve(self, event)` with a case each")
+
+    def but(self, **changes: Any) -> Self:
+        """Return a copy with other values in some fields, not validated here. Raises InvalidState if unknown."""
+        copy = object.__new__(type(self))
+        values = {**self.__dict__, **changes}
+        if len(values) != len(self.__dict__):
+            raise InvalidState(self._unknown(changes))
+        object.__setattr__(copy, "__dict__", values)
+        object.__setattr__(copy, "__pydantic_fields_set__", self.__pydantic_fields_set__)
+        object.__setattr__(copy, "__pydantic_extra__", None)
+        object.__setattr__(copy, "__pydantic_private__", None)
+        return copy
+
+    def _unknown(self, changes: Iterable[str]) -> str:
+        name = next(name for name in changes if name not in self.__dict__)
+        return f"{type(self).__name__} has no field {name!r}{display.did_you_mean(name, list(self.__dict__))}"
+
+    def must_be(self, *statuses: str) -> None:
+        """Raise Refused unless the field `status` is one of `statuses`."""
+        status = getattr(self, "status", None)
+        if status not in statuses:
+            raise Refused(f"the {type(self).__name__.lower()} is {status}, not {' or '.join(statuses)}")
+
+    @classmethod
+    def initial(cls) -> Self:
+        """Return the state before the first event. Raises InvalidState if a field has no default."""
+        bare = [name for name, info in cls.__pydantic_fields__.items() if info.is_required()]
+        if bare:
+            raise InvalidState(f"{cls.__name__} needs a default for {', '.join(bare)}: a stream begins empty")
+        return cls()
+
+    @classmethod
+    def event_types(cls) -> tuple[type[Event], ...]:
+        """Return the latest definitions of the event classes in `State[...]`. Raises InvalidState if none."""
+        for base in cls.__mro__:
+            args = getattr(base, "__pydantic_generic_metadata__", {}).get("args") or ()
+            found = tuple(current(part) for part in _members(args[0])) if args else ()
+            if found:
+                return found
+        raise InvalidState(f"{cls.__name__} names no events: write `class {cls.__name__}(State[ThisHappened | …])`")
+
+    def checked(self) -> Self:
+        """Return this state with every field validated. Raises InvalidState naming what does not fit."""
+        try:
+            return type(self).__pydantic_validator__.validate_python(self.__dict__)  # type: ignore[no-any-return]
+        except (ValidationError, InvalidEvent) as error:
+            told = explain(type(self), error) if isinstance(error, ValidationError) else str(error)
+            raise InvalidState(f"after its events, {told}") from None
+
+    def _repr_html_(self) -> str:
+        return display.card(f"<b>{display.escape(type(self).__name__)}</b>", display.fields(self.__dict__))
+
+
+def _members(union: Any) -> Iterator[type[Event]]:
+    union = getattr(union, "__value__", union)
+    if isinstance(union, type) and issubclass(union, Event):
+        yield union
+    for part in () if isinstance(union, type) else get_args(union):
+        yield from _members(part)
+
+
+def fold(state_type: type[S], events: Iterable[Event | RecordedEvent[Any]], initial: S | None = None) -> S:
+    """Return the state of `state_type` after `events`, from its initial state or from `initial`.
+
+    Raises UnknownEventType for an event that is not among the state's, InvalidState if `evolve` forgets one.
+    """
+    known = {cls.event_type: cls for cls in state_type.event_types()}
+    return evolve_all(state_type.initial() if initial is None else initial, _own(state_type, known, events))
+
+
+def _own(
+    owner: type[S], known: dict[str, type[Event]], events: Iterable[Event | RecordedEvent[Any]]
+) -> Iterator[Event]:
+    decoded = batch_decoder(known.values())
+    for item in events:
+        if isinstance(item, RecordedEvent):
+            yield from _decoded(owner, decoded, item)
+        elif type(item).event_type in known:
+            yield item if type(item) is known[type(item).event_type] else renewed(item)
+        else:
+            raise UnknownEventType(foreign(owner, type(item).event_type))
+
+
+def _decoded(owner: type[S], decoder: Callable[..., Iterator[Event]], item: RecordedEvent[Any]) -> Iterator[Event]:
+    try:
+        yield from decoder((item.type,), (item.json,))
+    except UnknownEventType:
+        raise UnknownEventType(foreign(owner, item.type)) from None
+
+
+def foreign(owner: type[State[Any]], name: str) -> str:
+    """Return the message for an event type that is not among a state's."""
+    known = sorted(cls.event_type for cls in owner.event_types())
+    return (
+        f"{owner.__name__} does not know the event type {name!r}; its events are {', '.join(known)}: "
+        "add the class to State[…] and a case to evolve"
+    )
+
+
+def evolve_all(state: S, events: Iterable[Event]) -> S:
+    """Return the state after typed events that are known to be its own. Raises InvalidState as `fold` does."""
+    for event in events:
+        after = state.evolve(event)
+        if after is None:
+            raise InvalidState(
+                f"{type(state).__name__}.evolve returns None for {type(event).__name__}: "
+                f"add `case {type(event).__name__}(): return self.but(…)`"
+            )
+        state = after
+    return state
+
+
+def is_mutable(state_type: type[State[Any]]) -> bool:
+    """Say whether some field of the state can hold a container that could be changed in place."""
+    kinds = (MutableMapping, MutableSequence, MutableSet)
+    return any(
+        isinstance(part, type) and issubclass(part, kinds)
+        for info in state_type.__pydantic_fields__.values()
+        for part in _parts(info.annotation)
+    )
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    yield getattr(annotation, "__origin__", annotation)
+    for part in get_args(annotation):
+        yield from _parts(part)
+
+
+@dataclass(frozen=True)
+class Aggregate(Generic[S]):
+    """One stream's state, the version it stands at in the store, and the events decided on but not saved."""
+
+    id: str
+    state: S
+    version: int = 0
+    uncommitted: tuple[Event, ...] = field(default=())
+
+    @property
+    def stream(self) -> str:
+        """The stream id: category, slash, id."""
+        return f"{type(self.state).category}/{self.id}"
+
+    def decide(
+        self, decision: Callable[Concatenate[S, P], Decided], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Aggregate[S]:
+        """Return this aggregate with the decision's events in its state and among its uncommitted ones.
+
+        Raises what the decision raises (`Refused`), and InvalidState if the state after it does not validate.
+        """
+        events = decided(decision(self.state, *args, **kwargs))
+        return replace(self, state=after(self.state, events), uncommitted=(*self.uncommitted, *events))
+
+    def __repr__(self) -> str:
+        pending = f", {len(self.uncommitted)} uncommitted" if self.uncommitted else ""
+        return f"<{self.stream} at version {self.version}{pending}: {self.state!r}>"
+
+    def _repr_html_(self) -> str:
+        pending = f", {len(self.uncommitted)} uncommitted" if self.uncommitted else ""
+        head = f"<b>{display.escape(self.stream)}</b>"
+        return display.card(head, display.fields(self.state.__dict__), note=f"version {self.version}{pending}")
+
+
+def decided(result: Decided) -> tuple[Event, ...]:
+    """Return what a decision returned as a tuple of events. Raises InvalidArgument for anything else."""
+    events = () if result is None else (result,) if isinstance(result, Event) else tuple(result)
+    wrong = [event for event in events if not isinstance(event, Event)]
+    if wrong:
+        raise InvalidArgument(f"a decision returned {display.short(wrong[0])}: return an event, several, or None")
+    return events
+
+
+def after(state: S, events: Iterable[Event]) -> S:
+    """Return the state after freshly decided events, validated as a whole."""
+    events = tuple(events)
+    return fold(type(state), events, initial=state).checked() if events else state
+
+
+def untouchable(state: S) -> S:
+    """Return the state, or a deep copy where a container in it could be changed in place."""
+    return deepcopy(state) if is_mutable(type(state)) else state
+
+
+# --- stamps ------------------------------------------------------------------------------------------------
+
+
+def fingerprint(*parts: object) -> str:
+    """Return a stamp of functions and models that changes when their code or fields change.
+
+    Functions count with the functions of their own module that they name; models with their JSON schema;
+    anything else with its repr. Another Python version gives another stamp, which costs a replay, never an error.
+    """
+    digest = hashlib.blake2b(digest_size=12)
+    seen: set[int] = set()
+    for part in parts:
+        for text in _traits(part, seen):
+            digest.update(text.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _traits(part: object, seen: set[int]) -> Iterator[str]:
+    if id(part) in seen:
+        return
+    seen.add(id(part))
+    if inspect.isfunction(part):
+        yield from _code(part.__code__)
+        yield repr((part.__defaults__, part.__kwdefaults__))
+        for name in sorted(_names(part.__code__)):
+            called = part.__globals__.get(name)
+            if inspect.isfunction(called) and called.__module__ == part.__module__:
+                yield from _traits(called, seen)
+    elif isinstance(part, type) and issubclass(part, BaseModel):
+        yield part.__qualname__ + shape(part)
+    else:
+        yield repr(part)
+
+
+def shape(model: type[BaseModel]) -> str:
+    """Return the fields of a model, with types and defaults, as stable text."""
+    told = {name: [str(info.annotation), _default(info.default)] for name, info in model.__pydantic_fields__.items()}
+    return json.dumps(told)
+
+
+def _default(value: object) -> str:
+    return "required" if value is PydanticUndefined else repr(value)
+
+
+def _code(code: types.CodeType) -> Iterator[str]:
+    yield code.co_code.hex()
+    yield repr(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _code(constant)
+        else:
+            yield repr(constant)
+
+
+def _names(code: types.CodeType) -> set[str]:
+    inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
+    return set(code.co_names).union(*(_names(part) for part in inner))
+
+
+def state_stamp(state_type: type[State[Any]]) -> str:
+    """Return the stamp of a state's fold: its `evolve`, its own helpers, its fields and its events' shapes."""
+    own = [vars(base)[name] for base in state_type.__mro__ if base is not State for name in sorted(_helpers(base))]
+    return fingerprint(state_type, *own, *state_type.event_types())
+
+
+def _helpers(base: type) -> set[str]:
+    if base.__module__.startswith("pydantic") or base is State or base is Value:
+        return set()
+    evolve = vars(base).get("evolve")
+    if not inspect.isfunction(evolve):
+        return set()
+    return {"evolve"} | {name for name in _names(evolve.__code__) if inspect.isfunction(vars(base).get(name))}
+
+
+if TYPE_CHECKING:
+    _ = cast

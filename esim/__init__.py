@@ -1,1 +1,77 @@
-"""Model, record, replay, project and simulate event-sourced systems in a notebook."""
+"""Model, record, replay, project and simulate event-sourced systems in a notebook.
+
+This module only re-exports. What needs DuckDB, Arrow or a widget is imported when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from esim.clock import ManualClock, SeededIds
+from esim.contract import Store, Write
+from esim.errors import Conflict, EsimError, Refused
+from esim.event import Event, Money, NewEvent, RecordedEvent, Tag, Value, caused_by, metadata
+from esim.memory import MemoryStore
+from esim.state import Aggregate, State, fold
+
+if TYPE_CHECKING:
+    from esim.projection import Key, Projection, Row, Rows, SqlProjection, on
+    from esim.repository import Repository
+    from esim.spec import given
+    from esim.store import EventStore
+
+_LATER = {
+    "EventStore": "esim.store",
+    "Key": "esim.projection",
+    "Projection": "esim.projection",
+    "Repository": "esim.repository",
+    "Row": "esim.projection",
+    "Rows": "esim.projection",
+    "SqlProjection": "esim.projection",
+    "given": "esim.spec",
+    "on": "esim.projection",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'esim' has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(_LATER[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+__all__ = [
+    "Aggregate",
+    "Conflict",
+    "EsimError",
+    "Event",
+    "EventStore",
+    "Key",
+    "ManualClock",
+    "MemoryStore",
+    "Money",
+    "NewEvent",
+    "Projection",
+    "RecordedEvent",
+    "Refused",
+    "Repository",
+    "Row",
+    "Rows",
+    "SeededIds",
+    "SqlProjection",
+    "State",
+    "Store",
+    "Tag",
+    "Value",
+    "Write",
+    "caused_by",
+    "fold",
+    "given",
+    "metadata",
+    "on",
+]

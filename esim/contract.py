@@ -445,7 +445,7 @@ class Store(ABC):
         for stream, count, _ in batch.runs:
             versions[stream] -= count
         rows: list[Row] = []
-        for position, draft in enumerate(drafts, self.position + 1):
+        for position, draft in enumerate(drafts, self._next_position()):
             version = versions[draft[0]] = versions[draft[0]] + 1
             row = (position, draft[0], version, *draft[1:7], draft[7] or next(fresh), recorded, *draft[8:11])
             rows.append(row)
@@ -462,6 +462,9 @@ class Store(ABC):
         if not known:
             return None
         return [_same(draft, known) for draft in batch.drafts]
+
+    def _next_position(self) -> int:
+        return self.position + 1
 
     # --- what a backend supplies ---------------------------------------------------------------------------
 

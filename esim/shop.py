@@ -11,6 +11,7 @@ takes days and may fail, so that is a decision of its own, `refund`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Annotated, Literal, Self
@@ -130,7 +131,9 @@ class Order(State[OrderEvent]):
         lines = tuple(items)
         if not lines:
             raise Refused("an order needs at least one item")
-        _refuse_twins(lines)
+        twice = [sku for sku, count in Counter(item.sku for item in lines).items() if count > 1]
+        if twice:
+            raise Refused(f"{twice[0]} is on several lines of the order: put it on one, quantities added up")
         return OrderPlaced(customer=customer, items=lines, total=total_of(lines))
 
     def pay(self, payment: str, amount: Decimal, method: Method) -> OrderPaid:
@@ -193,14 +196,6 @@ class Order(State[OrderEvent]):
                 return self.but(refund_due=self.refund_due + amount)
             case OrderRefunded(amount=amount):
                 return self.but(refund_due=self.refund_due - amount, refunded=self.refunded + amount)
-
-
-def _refuse_twins(items: tuple[Item, ...]) -> None:
-    seen: set[str] = set()
-    for item in items:
-        if item.sku in seen:
-            raise Refused(f"{item.sku} is on two lines of this order: put it on one, with the quantities added")
-        seen.add(item.sku)
 
 
 # --- inventory ---------------------------------------------------------------------------------------------

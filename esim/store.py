@@ -19,7 +19,7 @@ from esim import typed
 from esim.clock import Clock, Ids, from_micros
 from esim.connection import Connection, frame
 from esim.contract import Batch, Filter, Query, Recorded, Snapshot, Store
-from esim.errors import InvalidArgument
+from esim.errors import EsimError, InvalidArgument
 from esim.event import Row, known_events
 
 if TYPE_CHECKING:
@@ -97,23 +97,29 @@ class EventStore(Store):
 
     def _settle(self, group: list[_Ticket]) -> None:
         rows = [row for ticket in group if ticket.new for row in ticket.rows]
-        if rows:
-            try:
+        try:
+            if rows:
                 self._write(rows)
-            except BaseException as error:
-                self._forget()
-                self._fail(group, error)
+        except BaseException as error:
+            self._settle_failed(group, rows[-1][0], error)
+            if not isinstance(error, Exception):
                 raise
+        else:
             self._heads_cache.update(self._staged)
             self._position = self._tail
         self._staged.clear()
         for ticket in group:
             ticket.done = True
 
-    def _fail(self, group: list[_Ticket], error: BaseException) -> None:
+    def _settle_failed(self, group: list[_Ticket], last: int, error: BaseException) -> None:
+        """Ask the log itself whether the group was written, which an interrupt leaves open."""
+        told = error if isinstance(error, Exception) else EsimError("interrupted before it was written: append again")
         for ticket in group:
-            ticket.error = ticket.error or error
-            ticket.done = True
+            ticket.error, ticket.failed = ticket.error or told, ticket.error is None
+        self._forget()
+        for ticket in group:
+            if ticket.failed and self._position >= last:
+                ticket.error = None
 
     def _forget(self) -> None:
         """Read the head again from the log: nothing in memory is trusted after a failure."""
@@ -350,6 +356,7 @@ class _Ticket:
         self.rows: list[Row] = []
         self.new = False
         self.done = False
+        self.failed = False
         self.error: BaseException | None = None
 
     @property

@@ -223,7 +223,7 @@ def _probe(path: Path) -> Report:
             raise NotAStore(
                 f"{path.name!r} is a DuckDB file of something else (it holds {some}); give the store another path"
             )
-        found = con.execute("SELECT value FROM esim.meta WHERE key = 'format'").fetchone()
+        found = first(con, "SELECT value FROM esim.meta WHERE key = 'format'")
         number = int(found[0]) if found else 0
         if number != FORMAT:
             age, way = ("an older", "copy its events with the") if number < FORMAT else ("a newer", "upgrade to the")
@@ -231,7 +231,7 @@ def _probe(path: Path) -> Report:
                 f"{path.name!r} has esim format {number}, {age} one than {FORMAT} of this version: "
                 f"{way} esim that wrote it; nothing was changed"
             )
-        return Report(number, (con.execute("SELECT count(*) FROM esim.events").fetchone() or (0,))[0])
+        return Report(number, (first(con, "SELECT count(*) FROM esim.events") or (0,))[0])
 
 
 def _look_at_header(path: Path) -> None:
@@ -378,9 +378,9 @@ class Connection:
         Raises SqlRefused if it is anything else than one SELECT, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN of a
         SELECT, or if DuckDB cannot answer it.
         """
-        text = statement(sql)
         cursor = self._fresh()
         try:
+            text = _statement(cursor, sql)
             cursor.execute("BEGIN TRANSACTION READ ONLY")
             for name, select in (views or {}).items():
                 cursor.execute(f"CREATE TEMP VIEW {quoted(name)} AS {select}")
@@ -492,7 +492,7 @@ def _prepared(con: DuckDB, *, fresh: bool) -> DuckDB:
 
 
 def _copy(con: DuckDB, target: Path) -> None:
-    source = (con.execute("SELECT current_catalog()").fetchone() or ("memory",))[0]
+    source = (first(con, "SELECT current_catalog()") or ("memory",))[0]
     con.execute(f"ATTACH {literal(str(target))} AS esim_copy")
     try:
         con.execute(f"COPY FROM DATABASE {quoted(source)} TO esim_copy")
@@ -503,6 +503,12 @@ def _copy(con: DuckDB, target: Path) -> None:
 def _guard(con: DuckDB) -> None:
     for verb in ("UPDATE", "DELETE"):
         con.execute(_GUARD.format(verb=verb))
+
+
+def first(con: DuckDB, sql: str, params: Parameters = None) -> tuple[Any, ...] | None:
+    """Return the first row of a short query, read to the end: an unread result would block the connection."""
+    rows = con.execute(sql, params).fetchall()
+    return rows[0] if rows else None
 
 
 def quoted(name: str) -> str:
@@ -531,12 +537,9 @@ _EXPLAIN = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*EXPLAIN\b", re.IGNORECASE | 
 _OPTIONS = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:ANALYZE\b|\([^)]*\))", re.IGNORECASE | re.DOTALL)
 
 
-def statement(sql: str) -> str:
+def _statement(cursor: DuckDB, sql: str) -> str:
     """Return the one reading statement in `sql`. Raises SqlRefused if there is another, or none."""
-    try:
-        found = duckdb.extract_statements(sql)
-    except duckdb.Error as error:
-        raise SqlRefused(f"the query cannot be read: {error}") from None
+    found = cursor.extract_statements(sql)
     if len(found) != 1:
         raise SqlRefused(f"a query is one statement, and here are {len(found)}; send them one by one")
     kind = found[0].type.name
@@ -548,7 +551,7 @@ def statement(sql: str) -> str:
     text = found[0].query.strip().rstrip(";")
     if kind == "EXPLAIN":
         body = explained(text)
-        if duckdb.extract_statements(body)[0].type.name != "SELECT":
+        if cursor.extract_statements(body)[0].type.name != "SELECT":
             raise SqlRefused("EXPLAIN takes a SELECT here: EXPLAIN ANALYZE would carry out anything else")
     return text
 

@@ -41,6 +41,15 @@ HEADER = (
 """The envelope's columns in every typed table; a payload field of the same name gets a trailing underscore."""
 
 _WINDOW = 100_000  # positions at a time when rows need mending, so that memory stays bounded
+_MISFIT = (duckdb.InvalidInputException, duckdb.ConversionException)
+_UNFIT = (
+    "SELECT position, data FROM esim.events WHERE type = $type AND position > $after AND position <= $until "
+    "AND TRY(from_json_strict(data, $structure)) IS NULL"
+)
+_MENDED = (
+    "(SELECT e.* REPLACE (coalesce(m.mended, e.data)::JSON AS data) "
+    "FROM esim.events e LEFT JOIN esim_mended m ON m.at = e.position)"
+)
 _ID = "if(stream = category, stream, substr(stream, length(category) + 2))"
 
 
@@ -279,15 +288,16 @@ def _refuse_twin(con: DuckDB, name: str) -> None:
 
 def _fill(con: Connection, shape: _Shape, cls: type[BaseModel] | None, after: int, head: int, rebuild: bool) -> None:
     """Type the events after a position up to `head`, all or nothing; mend row by row what does not fit as it is."""
+    bounds = {"structure": json.dumps(shape.structured), "type": shape.type, "after": after, "until": head}
     try:
         with con.transaction() as write:
             _begin(write, shape, head, rebuild)
-            con.run(write, shape.insert(), _bounds(shape, after, head))
-    except (duckdb.InvalidInputException, duckdb.ConversionException):
+            con.run(write, shape.insert(), bounds)
+    except _MISFIT:
         with con.transaction() as write:
             _begin(write, shape, head, rebuild)
             for low in range(after, head, _WINDOW):
-                _mended(con, write, shape, cls, low, min(low + _WINDOW, head))
+                _insert_mended(con, write, shape, cls, {**bounds, "after": low, "until": min(low + _WINDOW, head)})
 
 
 def _begin(write: DuckDB, shape: _Shape, head: int, rebuild: bool) -> None:
@@ -299,70 +309,53 @@ def _begin(write: DuckDB, shape: _Shape, head: int, rebuild: bool) -> None:
     )
 
 
-def _bounds(shape: _Shape, after: int, until: int) -> dict[str, Any]:
-    return {"structure": json.dumps(shape.structured), "type": shape.type, "after": after, "until": until}
-
-
-def _mended(
-    con: Connection, write: DuckDB, shape: _Shape, cls: type[BaseModel] | None, after: int, until: int
+def _insert_mended(
+    con: Connection, write: DuckDB, shape: _Shape, cls: type[BaseModel] | None, bounds: dict[str, Any]
 ) -> None:
     import pyarrow as pa
 
-    bounds = _bounds(shape, after, until)
-    bad = write.execute(
-        "SELECT position, data FROM esim.events WHERE type = $type AND position > $after AND position <= $until "
-        "AND TRY(from_json_strict(data, $structure)) IS NULL",
-        bounds,
-    ).fetchall()
-    texts = [_mend(write, shape, cls, position, text) for position, text in bad]
-    write.register("esim_mended", pa.table({"at": [row[0] for row in bad], "mended": texts}))
-    source = "(SELECT * REPLACE (coalesce(mended, data) AS data) FROM esim.events LEFT JOIN esim_mended ON at = position)"
+    bad = con.cursor().execute(_UNFIT, bounds).fetchall()
+    texts = [_mend(shape, cls, position, text) for position, text in bad]
+    rows = pa.table({"at": pa.array([row[0] for row in bad], pa.int64()), "mended": pa.array(texts, pa.string())})
+    write.register("esim_mended", rows)
     try:
-        con.run(write, shape.insert(source), bounds)
+        con.run(write, shape.insert(_MENDED), bounds)
+    except _MISFIT:
+        for (position, _), text in zip(bad, texts, strict=True):
+            _must_fit(con.cursor(), shape, position, text)
+        raise
     finally:
-        write.unregister("esim_mended")
+        with suppress(duckdb.Error):  # refused in a failed transaction, which forgets it anyway
+            write.unregister("esim_mended")
 
 
-def _mend(write: DuckDB, shape: _Shape, cls: type[BaseModel] | None, position: int, text: str) -> str:
+def _mend(shape: _Shape, cls: type[BaseModel] | None, position: int, text: str) -> str:
     """Return a payload with every column in it: defaults from the class, else null. Raises InvalidEvent."""
-    where = f"{shape.type} at position {position}"
+    if cls is None:
+        return json.dumps({**dict.fromkeys(shape.structured), **json.loads(text)})
     try:
-        mended = _completed(shape, text) if cls is None else _through(cls, text)
+        return cls.__pydantic_serializer__.to_json(cls.__pydantic_validator__.validate_json(text)).decode()
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        column = ".".join(map(str, first["loc"])) or "payload"
-        raise InvalidEvent(
-            f"{where} does not fit its class: column {column!r} is {display.short(first['input'])}: {first['msg']}; "
-            "correct the class, or read the payload from events.data"
-        ) from None
+        column, value = ".".join(map(str, first["loc"])) or "payload", display.short(first["input"])
+        raise _misfit(shape, position, f"column {column!r} is {value}: {first['msg']}") from None
+
+
+def _must_fit(cursor: DuckDB, shape: _Shape, position: int, text: str) -> None:
     for name, kind in shape.structured.items():
-        _must_fit(write, mended, name, kind, where)
-    return mended
+        value, structure = json.dumps({"v": json.loads(text).get(name)}), json.dumps({"v": kind})
+        try:
+            cursor.execute("SELECT from_json_strict(?, ?)", [value, structure]).fetchall()
+        except duckdb.Error as error:
+            cause = str(error).partition("\n")[0]
+            raise _misfit(shape, position, f"column {name!r} ({kind}): {cause}") from None
 
 
-def _through(cls: type[BaseModel], text: str) -> str:
-    return cls.__pydantic_serializer__.to_json(cls.__pydantic_validator__.validate_json(text)).decode()
-
-
-def _completed(shape: _Shape, text: str) -> str:
-    return json.dumps({**dict.fromkeys(shape.structured), **json.loads(text, parse_float=Decimal)}, default=str)
-
-
-def _must_fit(write: DuckDB, text: str, name: str, kind: str, where: str) -> None:
-    try:
-        value = json.dumps({"value": json.loads(text).get(name)})
-        duckdb_type = json.dumps({"value": kind})
-        _alone(value, duckdb_type)
-    except duckdb.Error as error:
-        raise InvalidEvent(
-            f"{where} does not fit column {name!r} ({kind}): {str(error).partition(chr(10))[0]}; "
-            "correct the class, or read the payload from events.data"
-        ) from None
-
-
-def _alone(value: str, structure: str) -> None:
-    with duckdb.connect(":memory:") as scratch:  # the failure must not abort the transaction of the log
-        scratch.execute("SELECT from_json_strict(?, ?)", [value, structure]).fetchall()
+def _misfit(shape: _Shape, position: int, cause: str) -> InvalidEvent:
+    return InvalidEvent(
+        f"{shape.type} at position {position} does not fit its typed table: {cause}; "
+        "correct the class, or read the payload as JSON from events.data"
+    )
 
 
 # --- without a class ---------------------------------------------------------------------------------------

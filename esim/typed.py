@@ -25,8 +25,10 @@ import duckdb
 from pydantic import BaseModel, RootModel, ValidationError
 
 from esim import display
-from esim.connection import Connection, DuckDB, explained, first, literal, quoted
+from esim.answer import explained
+from esim.connection import Connection
 from esim.errors import InvalidArgument, InvalidEvent
+from esim.storefile import DuckDB, first, literal, quoted
 
 Columns: TypeAlias = "list[tuple[str, str]]"
 
@@ -77,7 +79,12 @@ def columns_of(model: type[BaseModel]) -> Columns:
 def _columns(model: type[BaseModel], inside: tuple[type, ...]) -> Columns:
     own = _own_serializers(model)
     return [
-        (name, "JSON" if name in own or "*" in own else _type(field.annotation, field.metadata, (*inside, model)))
+        (
+            name,
+            "JSON"
+            if name in own or "*" in own
+            else _type(field.annotation, field.metadata, (*inside, model)),
+        )
         for name, field in model.__pydantic_fields__.items()
         if not field.exclude
     ]
@@ -137,7 +144,9 @@ def _container(origin: Any, args: tuple[Any, ...], inside: tuple[type, ...]) -> 
     if isinstance(origin, type) and issubclass(origin, Mapping):
         key, value = (_type(arg, (), inside) for arg in args)
         return f"MAP(VARCHAR, {value})" if key == "VARCHAR" else "JSON"
-    if isinstance(origin, type) and (issubclass(origin, _SEQUENCES) or origin.__module__ == "collections.abc"):
+    if isinstance(origin, type) and (
+        issubclass(origin, _SEQUENCES) or origin.__module__ == "collections.abc"
+    ):
         item = _only({_type(arg, (), inside) for arg in args if arg is not Ellipsis})
         return f"{item}[]"
     return "JSON"
@@ -200,7 +209,9 @@ class _Shape:
         return seen
 
     def create(self) -> str:
-        named = zip(_column_names(self.columns), (self._kind(name, kind) for name, kind in self.columns), strict=True)
+        named = zip(
+            _column_names(self.columns), (self._kind(name, kind) for name, kind in self.columns), strict=True
+        )
         listed = ", ".join(f"{quoted(name)} {kind}" for name, kind in (*HEADER, *named))
         return f"CREATE OR REPLACE TABLE {self.table} ({listed})"
 
@@ -266,7 +277,9 @@ def _catch_up(con: Connection, name: str, cls: type[BaseModel] | None) -> None:
         _fill(con, shape, cls, 0 if rebuild else done, head, rebuild)
 
 
-def _shape(con: Connection, name: str, cls: type[BaseModel] | None, known: _Shape | None, *, fresh: bool) -> _Shape:
+def _shape(
+    con: Connection, name: str, cls: type[BaseModel] | None, known: _Shape | None, *, fresh: bool
+) -> _Shape:
     if cls is not None:
         return _Shape(name, getattr(cls, "schema_version", 1), _cached(cls))
     if known is not None and (known.schema_version or not fresh):
@@ -286,7 +299,9 @@ def _refuse_twin(con: DuckDB, name: str) -> None:
         )
 
 
-def _fill(con: Connection, shape: _Shape, cls: type[BaseModel] | None, after: int, head: int, rebuild: bool) -> None:
+def _fill(
+    con: Connection, shape: _Shape, cls: type[BaseModel] | None, after: int, head: int, rebuild: bool
+) -> None:
     """Type the events after a position up to `head`, all or nothing; mend row by row what does not fit as it is."""
     bounds = {"structure": json.dumps(shape.structured), "type": shape.type, "after": after, "until": head}
     try:
@@ -297,7 +312,9 @@ def _fill(con: Connection, shape: _Shape, cls: type[BaseModel] | None, after: in
         with con.transaction() as write:
             _begin(write, shape, head, rebuild)
             for low in range(after, head, _WINDOW):
-                _insert_mended(con, write, shape, cls, {**bounds, "after": low, "until": min(low + _WINDOW, head)})
+                _insert_mended(
+                    con, write, shape, cls, {**bounds, "after": low, "until": min(low + _WINDOW, head)}
+                )
 
 
 def _begin(write: DuckDB, shape: _Shape, head: int, rebuild: bool) -> None:
@@ -316,7 +333,9 @@ def _insert_mended(
 
     bad = con.cursor().execute(_UNFIT, bounds).fetchall()
     texts = [_mend(shape, cls, position, text) for position, text in bad]
-    rows = pa.table({"at": pa.array([row[0] for row in bad], pa.int64()), "mended": pa.array(texts, pa.string())})
+    rows = pa.table(
+        {"at": pa.array([row[0] for row in bad], pa.int64()), "mended": pa.array(texts, pa.string())}
+    )
     write.register("esim_mended", rows)
     try:
         con.run(write, shape.insert(_MENDED), bounds)

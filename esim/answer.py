@@ -1,0 +1,118 @@
+"""Users' SQL: one reading statement, its rows as Arrow, and the dataframe that shows them without loss.
+
+A statement is judged by DuckDB's own parser and runs in a read-only transaction. Two doors that DuckDB leaves
+open there are shut here: `EXPLAIN ANALYZE` of something else than a SELECT, and `WITH … AS (COPY … TO 'file')`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from esim.errors import SqlRefused
+from esim.storefile import DuckDB, Parameters
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The rows of a query as an Arrow table, and the DuckDB type of each column."""
+
+    table: pa.Table
+    types: tuple[str, ...]
+
+
+_READS = ("SELECT", "EXPLAIN")
+_EXPLAIN = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*EXPLAIN\b", re.IGNORECASE | re.DOTALL)
+_OPTIONS = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:ANALYZE\b|\([^)]*\))", re.IGNORECASE | re.DOTALL)
+
+
+def statement(cursor: DuckDB, sql: str) -> str:
+    """Return the one reading statement in `sql`. Raises SqlRefused if there is another, or none."""
+    found = cursor.extract_statements(sql)
+    if len(found) != 1:
+        raise SqlRefused(f"a query is one statement, and here are {len(found)}; send them one by one")
+    kind = found[0].type.name
+    if kind not in _READS:
+        raise SqlRefused(
+            f"{'PIVOT without IN' if kind == 'MULTI' else kind} is not a reading statement, and the log is only ever "
+            "appended to; write SELECT … (PIVOT … IN (…), DESCRIBE, SHOW, SUMMARIZE and EXPLAIN work too)"
+        )
+    text = found[0].query.strip().rstrip(";")
+    if kind == "EXPLAIN":
+        body = explained(text)
+        if cursor.extract_statements(body)[0].type.name != "SELECT":
+            raise SqlRefused("EXPLAIN takes a SELECT here: EXPLAIN ANALYZE would carry out anything else")
+    return text
+
+
+def explained(text: str) -> str:
+    """Return the statement that an EXPLAIN explains, or `text` itself if it is none."""
+    head = _EXPLAIN.match(text)
+    if head is None:
+        return text
+    body = text[head.end() :]
+    while option := _OPTIONS.match(body):
+        if not re.match(r"\s*(?:ANALYZE|\(\s*(?:ANALYZE|FORMAT)\b)", option[0], re.IGNORECASE):
+            break
+        body = body[option.end() :]
+    return body
+
+
+def answer(cursor: DuckDB, text: str, params: Parameters) -> Answer:
+    """Return the rows of a reading statement, with its parameters bound."""
+    body = explained(text)
+    if "copy" in body.casefold():
+        # DuckDB allows WITH … AS (COPY … TO 'file') at the top of a SELECT, and only there: nest it to refuse it.
+        cursor.sql(f"SELECT * FROM ({body}\n)", params=params)
+    relation = cursor.sql(text, params=params)
+    return Answer(relation.to_arrow_table(), tuple(str(each) for each in relation.types))
+
+
+def told(error: duckdb.Error, views: Iterable[str]) -> str:
+    """Return DuckDB's error as a message for whoever wrote the query; it names the views there are."""
+    text = str(error).partition("\n\nLINE")[0]
+    if isinstance(error, duckdb.CatalogException) and "does not exist" in text:
+        text = f"{text.partition(chr(10))[0]}; this store has {', '.join(sorted(views)) or 'no views'}"
+    return f"the query cannot be answered: {text}"
+
+
+def frame(found: Answer) -> pd.DataFrame:
+    """Return an answer as a dataframe: whole numbers stay whole, Decimals exact, times aware in UTC."""
+    import pandas as pd
+
+    columns = [_series(column, kind) for column, kind in zip(found.table.columns, found.types, strict=True)]
+    made = pd.DataFrame(dict(enumerate(columns)))
+    made.columns = pd.Index(found.table.column_names)
+    return made
+
+
+def _series(column: pa.ChunkedArray, kind: str) -> Any:
+    import pandas as pd
+    import pyarrow as pa
+
+    if kind in {"HUGEINT", "UHUGEINT"}:
+        column = _whole(column)
+    if pa.types.is_timestamp(column.type) and column.type.tz:
+        column = column.cast(pa.timestamp("us", "UTC"))
+    if pa.types.is_integer(column.type) and column.null_count:
+        return pd.Series(column.to_pylist(), dtype="Int64")
+    if pa.types.is_nested(column.type):
+        return pd.Series(column.to_pylist(maps_as_pydicts="strict"), dtype=object)
+    return column.to_pandas()
+
+
+def _whole(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    import pyarrow as pa
+
+    with suppress(pa.ArrowInvalid):
+        return column.cast(pa.int64())
+    return column

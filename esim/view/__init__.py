@@ -1,0 +1,6 @@
+"""Looking at a log with one's own eyes: the time machine, as a widget, a static table and a page of its own."""
+
+from esim.view.time_machine import TimeMachine
+from esim.view.timeline import Timeline, timeline
+
+__all__ = ["TimeMachine", "Timeline", "timeline"]

@@ -1,0 +1,124 @@
+"""A timeline without a kernel: static HTML for a notebook, and a page of its own that needs no network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.resources import files
+
+from esim import display
+from esim.view.timeline import ABSENT, Field, Step, Table, Timeline
+
+STATIC_STEPS = 30
+_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
+
+
+@cache
+def asset(name: str) -> str:
+    """Return the text of a file that lies beside this module."""
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+# --- static ------------------------------------------------------------------------------------------------
+
+
+def static_html(timeline: Timeline) -> str:
+    """Return a timeline as tables with inline styles only: the steps, then where it all stands now."""
+    happened = [step for step in timeline.steps if step.event]
+    shown = happened[-STATIC_STEPS:]
+    rows = [_line(step, timeline.unit) for step in shown]
+    header = (timeline.unit, "event", "data", "what changed")
+    last = timeline.steps[-1]
+    hidden = len(happened) - len(shown)
+    notes = ([f"{hidden:,} earlier steps are not in this table"] if hidden else []) + list(timeline.notes)
+    parts = [
+        display.table(header, rows, f"{timeline.title}: {len(happened):,} steps"),
+        _state(last) if timeline.unit == "version" else "",
+        *(_model(table, last.rows[index]) for index, table in enumerate(timeline.tables)),
+        *(f'<div style="color:{display.MUTED}">{display.escape(note)}</div>' for note in notes),
+    ]
+    return f"<div>{''.join(parts)}</div>"
+
+
+def _line(step: Step, unit: str) -> tuple[str, ...]:
+    event = step.event
+    if event is None:
+        return ()
+    number = event.version if unit == "version" else event.position
+    place = "" if unit == "version" else f"<br>{display.escape(f'{event.stream} version {event.version}')}"
+    when = "".join(f"<br>{_soft(f'{fact.name} {fact.text}')}" for fact in event.facts)
+    changes = list(step.changes) or ["nothing"]
+    if step.state and step.state.problem:
+        changes = [f"✗ {step.state.problem}"]
+    return f"{number:,}", display.badge(event.type) + place + when, _fields(event.data), _lines(changes)
+
+
+def _soft(text: str) -> str:
+    return f'<span style="color:{display.MUTED}">{display.escape(text)}</span>'
+
+
+def _fields(fields: Iterable[Field]) -> str:
+    return "<br>".join(f"{_soft(field.name)} {_lines(field.text.split(chr(10)))}" for field in fields)
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "<br>".join(map(display.escape, lines))
+
+
+def _state(step: Step) -> str:
+    if step.state is None or step.state.problem:
+        return ""
+    rows = [(_soft(field.name), _lines(field.text.split("\n"))) for field in step.state.fields]
+    return display.table((step.state.name, "value"), rows, f"the state at {step.label}")
+
+
+def _model(table: Table, lines: Iterable[int]) -> str:
+    rows = [tuple(map(display.escape, table.pool[line])) for line in lines if line != ABSENT]
+    note = f" ({table.note})" if table.note else ""
+    return display.table(table.columns, rows, f"read model {table.name} at the last step{note}")
+
+
+def plain_text(timeline: Timeline) -> str:
+    """Return a timeline as text: a line for each of its last steps."""
+    return "\n".join(
+        [f"time machine: {timeline.title}", *_told(timeline.steps[-STATIC_STEPS:]), *timeline.notes]
+    )
+
+
+def _told(steps: Iterable[Step]) -> Iterator[str]:
+    for step in steps:
+        changes = f" ({'; '.join(step.changes)})" if step.changes else ""
+        yield f"  {step.label}: {step.event.type if step.event else 'before'}{changes}".replace("\n", " / ")
+
+
+# --- a page of its own -------------------------------------------------------------------------------------
+
+
+def page(timeline: Timeline) -> str:
+    """Return a whole HTML document with the live time machine in it; it asks nothing of the network."""
+    data = json.dumps(timeline.as_json()).replace("<", "\\u003c").replace("&", "\\u0026")
+    title = display.escape(f"{timeline.title} · time machine")
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<link rel="icon" href="data:,">
+<title>{title}</title>
+<style>
+body {{ margin: 24px auto; padding: 0 16px; max-width: 60rem; }}
+{asset("time_machine.css")}</style>
+</head>
+<body>
+<main id="time-machine"><noscript>{static_html(timeline)}</noscript></main>
+<script id="timeline" type="application/json">{data}</script>
+<script type="module">
+{asset("time_machine.js")}
+mount(document.getElementById("time-machine"), JSON.parse(document.getElementById("timeline").textContent));
+</script>
+</body>
+</html>
+"""

@@ -297,6 +297,10 @@ class SqlProjection(ReadModel):
             finally:
                 con.unregister("esim_part")
 
+    def _replace(self, head: int) -> None:
+        self._advance(self._table(self.name), 0, head)  # one statement replaces the table, in its transaction
+        self._show(self._table(self.name))
+
     def _replaced(self, table: Table, new: str) -> Iterator[str]:
         yield f"CREATE OR REPLACE TABLE {table.path} AS SELECT * FROM {new}"
 

@@ -25,6 +25,7 @@ from pydantic_core import to_json
 from esim import display
 from esim.contract import Filter, Moment, Store
 from esim.errors import InvalidArgument, NotCaughtUp, ProjectionFailed, StoreClosed
+from esim.event import known_events
 from esim.rows import R, Row, Rows
 
 if TYPE_CHECKING:
@@ -247,9 +248,18 @@ class ReadModel(ABC):
         self.store = store
         self._home = _home(store)
         self._turn = _turn(self._home, self.name)
+        self._refuse_twin()
         self._stamp = self._stamped()
         self._live: Table | None = None
         self._show(self._table(self.name))
+
+    def _refuse_twin(self) -> None:
+        twin = next((kind for kind in known_events() if kind.casefold() == self.name), None)
+        if twin:
+            raise InvalidArgument(
+                f"{type(self).__name__}: the table name {self.name!r} is that of the event type {twin!r}; "
+                "give another: class …(…, name='…')"
+            )
 
     # --- what a kind of read model supplies ----------------------------------------------------------------
 

@@ -57,9 +57,11 @@ class Source(Protocol[R_co]):
 
     def find(self, key: Any) -> R_co | None:
         """Return the row of a key, or None."""
+        ...
 
     def all(self) -> Iterable[R_co]:
         """Return every row."""
+        ...
 
 
 class Rows(Generic[R]):
@@ -184,7 +186,7 @@ def on(*events: type[Event]) -> Callable[[Any], Any]:
         raise InvalidArgument(f"@on({', '.join(map(repr, wrong))}): give event classes, as @on(OrderPlaced, OrderPaid)")
 
     def mark(method: F) -> F:
-        method.handles = events  # type: ignore[attr-defined]  # read back by handlers_of
+        method.__dict__["handles"] = events
         return method
 
     return mark
@@ -219,8 +221,8 @@ def _marked(cls: type) -> Iterator[Handler]:
     names = dict.fromkeys(name for base in reversed(cls.__mro__) for name in vars(base))
     for name in names:
         method = inspect.getattr_static(cls, name)
-        if isinstance(method, FunctionType) and hasattr(method, "handles"):
-            yield Handler(name, method, method.handles, _wants_recorded(cls, method))
+        if isinstance(method, FunctionType) and "handles" in method.__dict__:
+            yield Handler(name, method, method.__dict__["handles"], _wants_recorded(cls, method))
 
 
 def _wants_recorded(cls: type, method: FunctionType) -> bool:

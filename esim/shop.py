@@ -13,13 +13,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from esim.errors import Refused
-from esim.event import Event, Money, Tag, Value
+from esim.event import Event, Money, RecordedEvent, Tag, Value
+from esim.projection import Key, Projection, Row, Rows, SqlProjection, on
 from esim.state import State
 
 Sku = Annotated[str, Tag("sku")]
@@ -47,8 +49,8 @@ class Item(Value):
 def total_of(items: Iterable[Item]) -> Decimal:
     """Return what the items cost together.
 
-    >>> total_of([Item(sku="mug", quantity=2, price=Decimal("7.50")), Item(sku="pen", quantity=1, price=Decimal(3))])
-    Decimal('18.00')
+    >>> total_of([Item(sku="mug", quantity=2, price=Decimal("7.50"))])
+    Decimal('15.00')
     """
     return sum((item.subtotal for item in items), Decimal(0))
 
@@ -369,3 +371,52 @@ class Customer(State[CustomerEvent]):
                 return self.but(status="blocked")
             case CustomerUnblocked():
                 return self.but(status="active")
+
+
+# --- read models -------------------------------------------------------------------------------------------
+
+
+class OrderSummary(Row):
+    """One order as a clerk wants to see it."""
+
+    order: Key[str]
+    customer: str
+    status: str
+    total: Money
+    refunded: Money = Decimal(0)
+    placed_at: datetime
+
+
+class OrderSummaries(Projection[OrderSummary]):
+    """All orders, one row each; an order by letter counts as placed when it was written."""
+
+    @on(OrderPlaced)
+    def placed(
+        self, event: OrderPlaced, rows: Rows[OrderSummary], recorded: RecordedEvent[OrderPlaced]
+    ) -> None:
+        """Begin a row."""
+        at = recorded.occurred_at or recorded.recorded_at
+        new = {"customer": event.customer, "total": event.total, "placed_at": at}
+        rows.put(OrderSummary(order=recorded.id, status="pending", **new))
+
+    @on(OrderPaid, OrderShipped, OrderDelivered, OrderCancelled)
+    def moved_on(self, event: Event, rows: Rows[OrderSummary], recorded: RecordedEvent[Event]) -> None:
+        """Note the status that the event's name says: OrderPaid, paid."""
+        if row := rows.get(recorded.id):
+            rows.put(row.but(status=event.event_type.removeprefix("Order").lower()))
+
+    @on(OrderRefunded)
+    def refunded(
+        self, event: OrderRefunded, rows: Rows[OrderSummary], recorded: RecordedEvent[OrderRefunded]
+    ) -> None:
+        """Add what was paid back."""
+        if row := rows.get(recorded.id):
+            rows.put(row.but(refunded=row.refunded + event.amount))
+
+
+class Revenue(SqlProjection):
+    """What came in, by way of payment."""
+
+    query = "SELECT method, count(*) AS payments, sum(amount) AS amount FROM OrderPaid GROUP BY method"
+    key = ("method",)
+    combine = {"payments": "sum", "amount": "sum"}

@@ -63,6 +63,7 @@ def table(store: Store) -> pa.Table:
     schema = pa.schema([(name, kinds.get(name, text)) for name in RecordedEvent.COLUMNS])
     events = store.df()
     events["event_id"] = events["event_id"].astype(str)
+    events["tags"] = [list(tags or ()) for tags in events["tags"]]
     return pa.Table.from_pandas(events, schema, preserve_index=False).replace_schema_metadata(None)
 
 

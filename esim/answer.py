@@ -1,7 +1,7 @@
 """Users' SQL: one reading statement, its rows as Arrow, and the dataframe that shows them without loss.
 
 A statement is judged by DuckDB's own parser and runs in a read-only transaction. Two doors that DuckDB leaves
-open there are shut here: `EXPLAIN ANALYZE` of something else than a SELECT, and `WITH … AS (COPY … TO 'file')`.
+open there are shut here: `EXPLAIN ANALYZE` of anything but a SELECT, and `WITH … AS (COPY … TO 'file')`.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ def statement(cursor: DuckDB, sql: str) -> str:
     kind = found[0].type.name
     if kind not in _READS:
         raise SqlRefused(
-            f"{'PIVOT without IN' if kind == 'MULTI' else kind} is not a reading statement, and the log is only ever "
-            "appended to; write SELECT … (PIVOT … IN (…), DESCRIBE, SHOW, SUMMARIZE and EXPLAIN work too)"
+            f"{'PIVOT without IN' if kind == 'MULTI' else kind} is not a reading statement, "
+            "and the log is only ever appended to; "
+            "write SELECT … (PIVOT … IN (…), DESCRIBE, SHOW, SUMMARIZE and EXPLAIN work too)"
         )
     text = found[0].query.strip().rstrip(";")
     if kind == "EXPLAIN":
@@ -71,7 +72,7 @@ def answer(cursor: DuckDB, text: str, params: Parameters) -> Answer:
     """Return the rows of a reading statement, with its parameters bound."""
     body = explained(text)
     if "copy" in body.casefold():
-        # DuckDB allows WITH … AS (COPY … TO 'file') at the top of a SELECT, and only there: nest it to refuse it.
+        # DuckDB allows WITH … AS (COPY … TO 'file') at the top of a SELECT, never inside one.
         cursor.sql(f"SELECT * FROM ({body}\n)", params=params)
     relation = cursor.sql(text, params=params)
     return Answer(relation.to_arrow_table(), tuple(str(each) for each in relation.types))

@@ -1,7 +1,7 @@
 """One DuckDB database that belongs to this process: opened, shared by threads, guarded against forks.
 
-Threads read through a cursor each and write through one connection under one lock; a forked child can do neither.
-Long statements run in a helper thread, because an interrupt seldom reaches a query that runs in the main thread.
+Threads read through a cursor each and write through one connection under one lock; a forked child can do
+neither. Long statements run in a helper thread: an interrupt seldom reaches a query in the main thread.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Generic, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakSet
 
 import duckdb
@@ -44,8 +44,9 @@ _STEP = 0.05  # seconds between two looks at the helper thread
 class Connection:
     """A DuckDB database owned by this process.
 
-    `path` is None in memory; `lock` guards `write`, the one connection that changes the log. Raises StoreLocked
-    if somebody has the file, NotAStore if it is something else, ReadOnlyStore if the folder takes no writes.
+    `path` is None in memory; `lock` guards `write`, the one connection that changes the log. Raises
+    StoreLocked if somebody has the file, NotAStore if it is something else, ReadOnlyStore if the
+    folder takes no writes.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
@@ -86,8 +87,8 @@ class Connection:
         """Raise StoreClosed after close(), ForkedStore in a forked child."""
         if self._pid != os.getpid():
             raise ForkedStore(
-                f"this store belongs to process {self._pid}, and this is a forked child ({os.getpid()}) whose writes "
-                "would vanish; start children with the 'spawn' method and give each its own store or copy"
+                f"this store belongs to process {self._pid}, and this is a forked child ({os.getpid()}) "
+                "whose writes would vanish; start children with the 'spawn' method, each with its own store or copy"
             )
         if self.closed:
             name = "the store" if self.path is None else f"the store {self.path.name!r}"
@@ -109,13 +110,13 @@ class Connection:
 
     @contextmanager
     def transaction(self) -> Iterator[DuckDB]:
-        """Hold `lock` and commit what the block does on the yielded connection, or nothing if anything fails."""
+        """Hold `lock` and commit what the block does on the yielded connection, or nothing if it fails."""
         self.check()
         with self.lock:
             try:
                 self._write.execute("BEGIN")
                 yield self._write
-                # After a failed statement COMMIT drops everything in silence, but any other statement says so.
+                # After a failed statement COMMIT drops all in silence, but any other statement says so.
                 self._write.execute("SELECT 1")
                 self._write.execute("COMMIT")
             except BaseException:
@@ -225,14 +226,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_disown_all)
 
 
-class _Job(threading.Thread):
+class _Job(threading.Thread, Generic[T]):
     """A call in a helper thread, with its result or its error."""
 
-    def __init__(self, work: Callable[[], Any]) -> None:
+    def __init__(self, work: Callable[[], T]) -> None:
         super().__init__(daemon=True)
         self.done = threading.Event()
         self._work = work
-        self._value: Any = None
+        self._value: T | None = None
         self._error: BaseException | None = None
 
     def run(self) -> None:
@@ -243,7 +244,7 @@ class _Job(threading.Thread):
         finally:
             self.done.set()
 
-    def result(self) -> Any:
+    def result(self) -> T:
         if self._error is not None:
             raise self._error
-        return self._value
+        return cast("T", self._value)

@@ -1,8 +1,8 @@
 """The file of a store: who holds it, whether it is one, how it is made and copied.
 
-DuckDB locks its file with POSIX record locks, which vanish when the owning process merely opens and closes the
-file again; so a sidecar `<path>.lock` carries a `flock` of our own and the pid of the holder. A file is probed
-read-only before anybody opens it for writing, so that a foreign, corrupt or older one stays as it is.
+DuckDB locks its file with POSIX record locks, which vanish when the owning process merely opens and closes
+the file again; so a sidecar `<path>.lock` carries a `flock` of our own and the pid of the holder. A file is
+probed read-only before it is opened for writing, so that a foreign, corrupt or older one stays as it is.
 """
 
 from __future__ import annotations
@@ -137,8 +137,8 @@ def take(path: Path) -> int | None:
         fd = os.open(_sidecar(path), os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise ReadOnlyStore(
-            f"{path.parent.name!r} takes no new file ({error.strerror}), and a store needs one beside it for its "
-            "lock; copy the store to a folder of your own and open it there"
+            f"{path.parent.name!r} takes no new file ({error.strerror}), and a store needs one beside it "
+            "for its lock; copy the store to a folder of your own and open it there"
         ) from None
     if not _flock(fd):
         os.close(fd)
@@ -205,7 +205,8 @@ def probe(path: Path) -> Report:
         if "esim.meta" not in tables:
             some = ", ".join(sorted(tables)[:3])
             raise NotAStore(
-                f"{path.name!r} is a DuckDB file of something else (it holds {some}); give the store another path"
+                f"{path.name!r} is a DuckDB file of something else (it holds {some}); "
+                "give the store another path"
             )
         found = first(con, "SELECT value FROM esim.meta WHERE key = 'format'")
         number = int(found[0]) if found else 0
@@ -278,7 +279,7 @@ def prepared(con: DuckDB, *, fresh: bool) -> DuckDB:
 
 
 def copy(con: DuckDB, target: Path) -> None:
-    """Copy the whole database of `con` into a new file, guards included; the source's path is never opened."""
+    """Copy the database of `con` into a new file, guards included, without opening the path of the source."""
     source = (first(con, "SELECT current_catalog()") or ("memory",))[0]
     con.execute(f"ATTACH {literal(str(target))} AS esim_copy")
     try:

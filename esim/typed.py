@@ -1,8 +1,8 @@
 """Event payloads as typed SQL tables: one table per event type, derived from the log and caught up lazily.
 
-The JSON text in the log is the truth. The columns of a type come from its class, else from what was stored when
-the class was last seen, else from the payloads themselves. A batch is read with `from_json_strict`, which refuses
-a value that does not fit; only rows that it refuses (an older shape, say) go through the class, which fills in
+The JSON text in the log is the truth. The columns of a type come from its class, else from what was stored
+when the class was last seen, else from the payloads themselves. `from_json_strict` reads a batch and refuses a
+value that does not fit; only rows that it refuses (an older shape, say) go through the class, which fills in
 defaults. A changed shape rebuilds the table.
 """
 
@@ -40,13 +40,15 @@ HEADER = (
     ("recorded_at", "TIMESTAMPTZ"),
     ("occurred_at", "TIMESTAMPTZ"),
 )
-"""The envelope's columns in every typed table; a payload field of the same name gets a trailing underscore."""
+"""The envelope's columns in each typed table; a payload field of the same name gets a trailing underscore."""
 
 _WINDOW = 100_000  # positions at a time when rows need mending, so that memory stays bounded
 _MISFIT = (duckdb.InvalidInputException, duckdb.ConversionException)
+# A look at the keys costs 1 µs a row, TRY 20 µs for a row that fails.
 _UNFIT = (
     "SELECT position, data FROM esim.events WHERE type = $type AND position > $after AND position <= $until "
-    "AND TRY(from_json_strict(data, $structure)) IS NULL"
+    "AND CASE WHEN list_has_all(json_keys(data), $fields) "
+    "THEN TRY(from_json_strict(data, $structure)) IS NULL ELSE true END"
 )
 _MENDED = (
     "(SELECT e.* REPLACE (coalesce(m.mended, e.data)::JSON AS data) "
@@ -221,8 +223,9 @@ class _Shape:
         fields = "".join(f", {self._value(name)}" for name, _ in self.columns)
         payload = f"{read}(data, $structure)" if self.columns else "$structure"
         return (
-            f"INSERT INTO {self.table} SELECT position, stream, {_ID}, version, recorded_at AT TIME ZONE 'UTC', "
-            f"occurred_at AT TIME ZONE 'UTC'{fields} FROM (SELECT *, {payload} AS payload FROM {source} "
+            f"INSERT INTO {self.table} SELECT position, stream, {_ID}, version, "
+            f"recorded_at AT TIME ZONE 'UTC', occurred_at AT TIME ZONE 'UTC'{fields} "
+            f"FROM (SELECT *, {payload} AS payload FROM {source} "
             "WHERE type = $type AND position > $after AND position <= $until)"
         )
 
@@ -247,9 +250,10 @@ def _column_names(columns: Columns) -> list[str]:
 
 
 def catch_up(con: Connection, types: Iterable[str], classes: Mapping[str, type[BaseModel]]) -> None:
-    """Bring the typed tables of `types` up to the head of the log; `classes` are those known here, by type name.
+    """Bring the typed tables of `types` up to the head of the log.
 
-    Each type is done for itself: raises InvalidEvent for the first whose payload does not fit, after the others.
+    `classes` are those known here, by type name. Each type is done for itself: raises InvalidEvent for the
+    first whose payload does not fit, after the others are done.
     """
     failed: list[InvalidEvent] = []
     with con.lock:
@@ -302,7 +306,7 @@ def _refuse_twin(con: DuckDB, name: str) -> None:
 def _fill(
     con: Connection, shape: _Shape, cls: type[BaseModel] | None, after: int, head: int, rebuild: bool
 ) -> None:
-    """Type the events after a position up to `head`, all or nothing; mend row by row what does not fit as it is."""
+    """Type the events after a position up to `head`, all or nothing; mend the rows that do not fit."""
     bounds = {"structure": json.dumps(shape.structured), "type": shape.type, "after": after, "until": head}
     try:
         with con.transaction() as write:
@@ -331,7 +335,7 @@ def _insert_mended(
 ) -> None:
     import pyarrow as pa
 
-    bad = con.cursor().execute(_UNFIT, bounds).fetchall()
+    bad = con.cursor().execute(_UNFIT, {**bounds, "fields": list(shape.structured)}).fetchall()
     texts = [_mend(shape, cls, position, text) for position, text in bad]
     rows = pa.table(
         {"at": pa.array([row[0] for row in bad], pa.int64()), "mended": pa.array(texts, pa.string())}
@@ -391,7 +395,7 @@ def _guessed(kind: Any) -> str:
         return f"{_guessed(kind[0])}[]"
     if isinstance(kind, dict):
         return _struct([(key, _guessed(each)) for key, each in kind.items()])
-    return {"UBIGINT": "BIGINT", "NULL": "JSON"}.get(kind, kind)
+    return {"UBIGINT": "BIGINT", "NULL": "JSON"}.get(str(kind), str(kind))
 
 
 # --- what a query sees -------------------------------------------------------------------------------------
@@ -406,8 +410,8 @@ def events_sql(lo: int = 0, hi: int | None = None) -> str:
     """Return the SELECT behind the view `events`: every event after position `lo`, up to `hi`, as JSON."""
     return (
         f"SELECT position, stream, category, {_ID} AS id, version, type, schema_version, event_id, "
-        "recorded_at AT TIME ZONE 'UTC' AS recorded_at, occurred_at AT TIME ZONE 'UTC' AS occurred_at, data, tags, "
-        f"correlation_id, causation_id, user_id, metadata FROM esim.events{_within(lo, hi)}"
+        "recorded_at AT TIME ZONE 'UTC' AS recorded_at, occurred_at AT TIME ZONE 'UTC' AS occurred_at, data, "
+        f"tags, correlation_id, causation_id, user_id, metadata FROM esim.events{_within(lo, hi)}"
     )
 
 

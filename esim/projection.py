@@ -17,7 +17,7 @@ from esim import display
 from esim.contract import Filter, Query
 from esim.errors import InvalidArgument, ProjectionFailed
 from esim.event import Event, RecordedEvent, batch_decoder, current, known_events
-from esim.readmodel import ReadModel, RowTable, Table, order_by, quoted, registered, text_of, windows
+from esim.readmodel import ReadModel, RowTable, Table, order_by, pairs, quoted, registered, text_of, windows
 from esim.rows import Handler, Key, R, Row, Rows, functions_of, handlers_of, on
 from esim.state import fingerprint
 
@@ -179,8 +179,8 @@ class Projection(ReadModel, Generic[R]):
             pass
         texts = [("", text_of(row)) for _, row in rows.changes() if row is not None]
         cursor, structure = self._home._db.cursor(), json.dumps(self._table(self.name).structure)
-        with _fitting(self), registered(cursor, texts):
-            query = f"SELECT * FROM (SELECT unnest(from_json_strict(row, ?)) FROM esim_changed) {self._order()}"
+        with _fitting(self), registered(cursor, pairs(texts)):
+            query = f"SELECT * FROM (SELECT unnest(from_json_strict(row, ?)) FROM esim_new) {self._order()}"
             relation = cursor.sql(query, params=[structure])
             return Answer(relation.to_arrow_table(), tuple(map(str, relation.types)))
 
@@ -288,14 +288,10 @@ class SqlProjection(ReadModel):
             f"CAST({quoted(name)} AS {kind}) AS {quoted(name)}"
             for name, kind in zip(part.table.column_names, part.types, strict=True)
         )
-        with _fitting(self), table.advance(until) as con:
-            con.register("esim_part", part.table)
-            try:
-                new = f"(SELECT {typed} FROM esim_part)"
-                for statement in self._merged(table, new, part) if merge else self._replaced(table, new):
-                    con.execute(statement)
-            finally:
-                con.unregister("esim_part")
+        new = f"(SELECT {typed} FROM esim_new)"
+        with _fitting(self), table.advance(until) as con, registered(con, part.table):
+            for statement in self._merged(table, new, part) if merge else self._replaced(table, new):
+                con.execute(statement)
 
     def _replace(self, head: int) -> None:
         self._advance(self._table(self.name), 0, head)  # one statement replaces the table, in its transaction

@@ -14,7 +14,7 @@ import re
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self
@@ -30,6 +30,7 @@ from esim.rows import R, Row, Rows
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
     from esim.connection import Answer, Connection, DuckDB
     from esim.store import EventStore
@@ -150,11 +151,11 @@ class RowTable(Table, Generic[R]):
         changed = [(_key_text(key), None if row is None else text_of(row)) for key, row in rows.changes()]
         if not changed:
             return
-        with registered(con, changed):
-            con.execute(f"DELETE FROM {self.path} WHERE _key IN (SELECT key FROM esim_changed)")
+        with registered(con, pairs(changed)):
+            con.execute(f"DELETE FROM {self.path} WHERE _key IN (SELECT key FROM esim_new)")
             con.execute(
                 f"INSERT INTO {self.path} SELECT key, row, unnest(from_json_strict(row, ?)) "
-                "FROM esim_changed WHERE row IS NOT NULL",
+                "FROM esim_new WHERE row IS NOT NULL",
                 [json.dumps(self.structure)],
             )
 
@@ -163,16 +164,29 @@ class RowTable(Table, Generic[R]):
 
 
 @contextmanager
-def registered(con: DuckDB, changed: Sequence[tuple[str, str | None]]) -> Iterator[None]:
-    """Let a statement on `con` read pairs of key and row as the table esim_changed."""
-    import pyarrow as pa
-
-    keys, rows = zip(*changed, strict=True) if changed else ((), ())
-    con.register("esim_changed", pa.table({"key": pa.array(keys, pa.string()), "row": pa.array(rows, pa.string())}))
+def registered(con: DuckDB, table: pa.Table) -> Iterator[None]:
+    """Let statements on `con` read an Arrow table under the name esim_new."""
+    con.register("esim_new", table)
     try:
         yield
     finally:
-        con.unregister("esim_changed")
+        with suppress(duckdb_error()):  # in a failed transaction, whose rollback drops the name itself
+            con.unregister("esim_new")
+
+
+def duckdb_error() -> type[Exception]:
+    """Return DuckDB's base error, imported no sooner than it is needed."""
+    import duckdb
+
+    return duckdb.Error
+
+
+def pairs(changed: Sequence[tuple[str, str | None]]) -> pa.Table:
+    """Return pairs of key and row as an Arrow table."""
+    import pyarrow as pa
+
+    keys, rows = zip(*changed, strict=True) if changed else ((), ())
+    return pa.table({"key": pa.array(keys, pa.string()), "row": pa.array(rows, pa.string())})
 
 
 def text_of(row: Row) -> str:

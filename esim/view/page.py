@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 
 from esim import display
-from esim.view.timeline import ABSENT, Field, Step, Table, Timeline
+from esim.view.steps import ABSENT, Field, Happened, Step, Table, Timeline
 
 STATIC_STEPS = 30
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
@@ -27,7 +27,7 @@ def static_html(timeline: Timeline) -> str:
     """Return a timeline as tables with inline styles only: the steps, then where it all stands now."""
     happened = [step for step in timeline.steps if step.event]
     shown = happened[-STATIC_STEPS:]
-    rows = [_line(step, timeline.unit) for step in shown]
+    rows = [_line(step, step.event, timeline.unit) for step in shown if step.event]
     header = (timeline.unit, "event", "data", "what changed")
     last = timeline.steps[-1]
     hidden = len(happened) - len(shown)
@@ -41,10 +41,7 @@ def static_html(timeline: Timeline) -> str:
     return f"<div>{''.join(parts)}</div>"
 
 
-def _line(step: Step, unit: str) -> tuple[str, ...]:
-    event = step.event
-    if event is None:
-        return ()
+def _line(step: Step, event: Happened, unit: str) -> tuple[str, ...]:
     number = event.version if unit == "version" else event.position
     place = "" if unit == "version" else f"<br>{display.escape(f'{event.stream} version {event.version}')}"
     when = "".join(f"<br>{_soft(f'{fact.name} {fact.text}')}" for fact in event.facts)

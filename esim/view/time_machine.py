@@ -1,7 +1,7 @@
 """The time machine: a slider over the versions of a stream or the positions of a store.
 
-Displayed in a notebook it offers three forms of the same steps, of which the front end takes the best it may
-show: a live widget (where anywidget is installed and the notebook is trusted), static HTML tables, plain text.
+Displayed in a notebook it offers three forms of the same steps, of which the front end takes the best it can
+show: a live widget (with anywidget, in a trusted notebook), static HTML tables, plain text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from esim.contract import Store
 from esim.readmodel import ReadModel
 from esim.state import State
 from esim.view.page import page, plain_text, static_html
-from esim.view.timeline import LIMIT, Timeline, timeline
+from esim.view.steps import LIMIT, Timeline, timeline
 
 if TYPE_CHECKING:
     from esim.repository import Repository
@@ -80,7 +80,7 @@ class TimeMachine:
         return target
 
     def widget(self) -> TimeMachineWidget:
-        """Return the live widget, made at the first call. Raises ImportError where anywidget is not installed."""
+        """Return the live widget, made at the first call. Raises ImportError without anywidget."""
         if self._widget is None:
             from esim.view.widget import TimeMachineWidget  # anywidget is wanted only where a widget is shown
 

@@ -75,8 +75,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Table:
-    """One read model over all steps: the columns that make the `key`, the key of each
-    line, and every row that ever stands in one."""
+    """One read model over all steps: a line for each key, and every row that ever stands in one.
+
+    `key` says which columns make the key, `keys` holds that of each line.
+    """
 
     name: str
     columns: tuple[str, ...]
@@ -151,7 +153,7 @@ def _build(
     made = Timeline(
         title=", ".join(streams) or "the whole log",
         unit=unit,
-        steps=tuple(_steps(events, _Folds(store, states), unit, tables, rows, streams)),
+        steps=tuple(_steps(events, _Folds(store, states), unit, tables, rows)),
         tables=tables,
         notes=_hidden(len(events), total),
     )
@@ -186,10 +188,9 @@ def _steps(
     unit: str,
     tables: Sequence[Table],
     rows: Sequence[tuple[tuple[int, ...], ...]],
-    streams: Sequence[str],
 ) -> Iterator[Step]:
     start = 0 if not events else (events[0].version if unit == "version" else events[0].position) - 1
-    first = folds.before(events[0]) if events and len(streams) == 1 else None
+    first = folds.before(events[0]) if events and unit == "version" else None
     yield Step(f"{unit} {start:,}", None, first, rows[0], ())
     for index, one in enumerate(events, 1):
         state = folds.after(one)
@@ -320,7 +321,7 @@ class _Seen:
         self.key: tuple[int, ...] = ()
 
     def moments(self, positions: Sequence[int]) -> Iterator[Rows]:
-        """Give the rows at ascending positions; Python handlers see each event once, a query is asked anew."""
+        """Give the rows at ascending positions: handlers see each event once, a query is asked anew."""
         if isinstance(self._projection, Projection):
             yield from self._folded(self._projection, positions)
         else:

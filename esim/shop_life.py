@@ -11,7 +11,7 @@ import heapq
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -51,40 +51,15 @@ _FAMILY = "Achebe Brandão Çelik Dvořák Eriksen Fischer Grünwald Horváth Iv
 _ODD_NAMES = ("山田 太郎", "Ζωή Παπαδοπούλου", "عمر الخطيب", "Robert <b>Tables</b>", "Anne-Marie d’Aubigné")
 _STREETS = ("Kirchweg", "Rue des Lilas", "Station Road", "Calle Mayor", "Storgata", "Ulica Długa", "Via Roma")
 _CARRIERS = ("post", "parcel-van", "bike")
-_HOURS = (
-    2,
-    1,
-    1,
-    1,
-    1,
-    2,
-    4,
-    8,
-    12,
-    14,
-    15,
-    15,
-    16,
-    14,
-    13,
-    13,
-    14,
-    16,
-    20,
-    25,
-    27,
-    22,
-    12,
-    5,
-)  # from 0:00 UTC
+_HOURS = (  # how many shop in which hour, from 0:00 UTC
+    *(2, 1, 1, 1, 1, 2, 4, 8, 12, 14, 15, 15),
+    *(16, 14, 13, 13, 14, 16, 20, 25, 27, 22, 12, 5),
+)
 _WEEKDAYS = (1.0, 0.95, 0.95, 1.0, 1.05, 1.15, 1.3)  # Monday first
 _SALE = datetime(2026, 5, 15, tzinfo=UTC)
 _PATIENCE = timedelta(days=6)
-_HOURS_TO_PAY: dict[Method, tuple[float, float]] = {
-    "wallet": (0.01, 0.1),
-    "card": (0.03, 0.5),
-    "bank": (20, 100),
-}
+_METHODS: tuple[Method, ...] = ("card", "wallet", "bank")
+_HOURS_TO_PAY = {"wallet": (0.01, 0.1), "card": (0.03, 0.5), "bank": (20, 100)}
 _DETAIL = re.compile("|".join((r"[\d.]*\d", *(sku for sku, _ in _WARES))))
 
 
@@ -125,17 +100,19 @@ class _Stage:
         while self._queue and self._queue[0][0] < until:
             at, _, process = heapq.heappop(self._queue)
             self.clock.set(at)
-            self.attempt(lambda process=process: self._step(process))
+            with self.refusals_counted():
+                self._step(process)
 
     def _step(self, process: Process) -> None:
         goes_on = next(process, None)
         if goes_on is not None:
             self.begin(goes_on, process)
 
-    def attempt(self, act: Callable[[], object]) -> None:
-        """Do something that the shop may refuse, and count the refusal."""
+    @contextmanager
+    def refusals_counted(self) -> Iterator[None]:
+        """Go on after the block if the shop refuses something in it, and count the refusal."""
         try:
-            act()
+            yield
         except Refused as refusal:
             self.refusals[_DETAIL.sub("…", str(refusal))] += 1
 
@@ -197,10 +174,10 @@ class _Shop(_Stage):
         for place, (sku, _) in enumerate(_WARES):
             lot = max(2, customers * 9 // (200 + 12 * place))
             self.begin(START + timedelta(hours=6, minutes=place), self.shelf(sku, lot))
-        days_of_arrival = (
-            1 + self.dice.randrange(28 if self.chance(0.25) else days) for _ in range(customers)
+        spans = [28 if self.chance(0.25) else days for _ in range(customers)]
+        arrivals = sorted(
+            self.leisure(START + timedelta(days=1 + self.dice.randrange(span))) for span in spans
         )
-        arrivals = sorted(self.leisure(START + timedelta(days=day)) for day in days_of_arrival)
         for number, at in enumerate(arrivals, 1):
             self.begin(at, self.customer(number))
 
@@ -251,9 +228,10 @@ class _Shop(_Stage):
         if self.chance(0.045):
             self.begin(self.within(0.1, 50), self.change_of_mind(placed))
         paid = yield from self.payment(placed, forgotten=self.chance(0.6 if careless else 0.03))
-        shipped = (yield from self.shipping(placed, paid, waiting)) if paid else None
+        shipped = paid and (yield from self.shipping(placed, paid, waiting))
         if shipped and not self.chance(0.004):  # the others are lost on the way
-            yield from self.afterwards((yield from self.delivery(shipped)), placed)
+            delivered = yield from self.delivery(shipped)
+            yield from self.afterwards(delivered, placed)
 
     def place(self, customer: str) -> Placed:
         """Order what is in the basket, on the web or, days before it is recorded, by letter."""
@@ -263,57 +241,50 @@ class _Shop(_Stage):
         written = self.now - timedelta(days=self.dice.randrange(2, 6), hours=3) if channel == "mail" else None
         journey = f"{channel}-{number}"
         with metadata(correlation_id=journey, user_id=customer, occurred_at=written, channel=channel):
-            return self.orders.run(
-                f"o-{number:05}", Order.place, customer=customer, items=self.basket(number)
-            )
+            return self.orders.run(f"o-{number:05}", Order.place, customer, self.basket(number))
 
     def basket(self, number: int) -> list[Item]:
         """Choose what to order, mostly a line or two, popular wares more often; one order is for a wedding."""
         lines = 30 if number == 100 else min(6, int(self.dice.expovariate(0.9)) + 1)
-        wares = sorted(
-            _WARES, key=lambda ware: self.dice.random() ** (1 + _WARES.index(ware) / 12), reverse=True
-        )
-        return [
-            Item(
-                sku=sku,
-                quantity=self.dice.choices((1, 2, 3, 4, 6), (60, 20, 5, 8, 7))[0],
-                price=price,
-            )
-            for sku, price in wares[:lines]
-        ]
+        luck = {ware: self.dice.random() ** (1 + place / 12) for place, ware in enumerate(_WARES)}
+        chosen = sorted(_WARES, key=luck.__getitem__, reverse=True)[:lines]
+        return [Item(sku=sku, quantity=self.quantity(), price=price) for sku, price in chosen]
 
-    def reserve(self, placed: Placed, items: Iterable[Item]) -> list[Item]:
+    def quantity(self) -> int:
+        return self.dice.choices((1, 2, 3, 4, 6), (60, 20, 5, 8, 7))[0]
+
+    def reserve(self, placed: Placed, items: Sequence[Item]) -> list[Item]:
         """Put aside what there is, and return what has to wait for a delivery."""
         waiting = list(items)
-        with _acting("shop", placed):
-            for item in tuple(waiting):
-                self.attempt(lambda item=item: self._put_aside(placed, item, waiting))
+        for item in items:
+            with _acting("shop", placed), self.refusals_counted():
+                self.inventory.run(item.sku, Inventory.reserve, order=placed.id, quantity=item.quantity)
+                waiting.remove(item)
         return waiting
-
-    def _put_aside(self, placed: Placed, item: Item, waiting: list[Item]) -> None:
-        self.inventory.run(item.sku, Inventory.reserve, order=placed.id, quantity=item.quantity)
-        waiting.remove(item)
 
     def payment(self, placed: Placed, *, forgotten: bool) -> Generator[datetime, None, Paid | None]:
         """Pay within minutes or days, or not at all; now and then too little at first, or once more later."""
         order, total = placed.id, placed.event.total
         if forgotten:
             yield self.working(self.within(7 * 24, 8 * 24))
-            self.cancel(placed, placed, "shop", "not paid in seven days")
+            self.cancel(placed, "shop", "not paid in seven days")
             self.warn(placed.event.customer)
             return None
-        method: Method = self.dice.choices(("card", "wallet", "bank"), (60, 25, 15))[0]
+        method = self.dice.choices(_METHODS, (60, 25, 15))[0]
         payment = f"p-{next(self._payments):05}"
         yield self.within(*_HOURS_TO_PAY[method])
         with _acting(placed.event.customer, placed):
             if self.chance(0.01):
-                self.attempt(
-                    lambda: self.orders.run(order, Order.pay, payment, total - Decimal("0.50"), method)
-                )
-            paid = self.orders.run(order, Order.pay, payment=payment, amount=total, method=method)
+                self.pay_wrongly(order, payment, total - Decimal("0.50"), method)
+            paid = self.orders.run(order, Order.pay, payment, total, method)
             if self.chance(0.015):  # an impatient second click
-                self.attempt(lambda: self.orders.run(order, Order.pay, payment, total, method))
+                self.pay_wrongly(order, payment, total, method)
         return paid
+
+    def pay_wrongly(self, order: str, payment: str, amount: Decimal, method: Method) -> None:
+        """Try to pay, in vain."""
+        with self.refusals_counted():
+            self.orders.run(order, Order.pay, payment, amount, method)
 
     def warn(self, customer: str) -> None:
         self.unpaid[customer] += 1
@@ -329,7 +300,7 @@ class _Shop(_Stage):
         self.orders.load(order).state.must_be("paid")
         while waiting := self.reserve(placed, waiting):
             if self.now > patience:
-                self.cancel(placed, placed, "shop", "out of stock")
+                self.cancel(placed, "shop", "out of stock")
                 return None
             yield self.working(self.within(20, 28))
             self.orders.load(order).state.must_be("paid")
@@ -369,9 +340,8 @@ class _Shop(_Stage):
         amount = placed.event.total if self.chance(0.5) else placed.event.items[0].subtotal
         with _acting(placed.event.customer, delivered):
             if self.chance(0.1):
-                self.attempt(
-                    lambda: self.orders.run(placed.id, Order.request_refund, 2 * amount + 100, "wrong form")
-                )
+                with self.refusals_counted():
+                    self.orders.run(placed.id, Order.request_refund, 2 * amount + 100, "sent back")
             asked = self.orders.run(placed.id, Order.request_refund, amount=amount, reason="sent back")
         yield from self.pay_back(asked)
 
@@ -382,12 +352,12 @@ class _Shop(_Stage):
 
     def change_of_mind(self, placed: Placed) -> Process:
         """Cancel at the customer's wish."""
-        self.cancel(placed, placed, placed.event.customer, "changed my mind")
+        self.cancel(placed, placed.event.customer, "changed my mind")
         yield from ()
 
-    def cancel(self, placed: Placed, cause: Cause, user: str, reason: str) -> None:
+    def cancel(self, placed: Placed, user: str, reason: str) -> None:
         """Call an order off, free its stock, and see to the refund if it was paid."""
-        with _acting(user, cause):
+        with _acting(user, placed):
             facts = self.orders.run(placed.id, Order.cancel, reason=reason)
         with _acting("shop", facts[0]):
             for item in placed.event.items:

@@ -19,7 +19,7 @@ from esim.shop_life import DAYS, START, simulate_shop
 from esim.state import fold
 from esim.store import EventStore
 
-EVENTS = 36_884
+EVENTS = 36_555
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
+from itertools import groupby, pairwise
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Self
@@ -229,7 +229,7 @@ def test_odd_beginnings_and_states_survive(
     """Incidents whose first change is missing, the state -100, and times that go back are all there."""
     anomalies = truth["anomalies"]
     events = [recorded for history in histories.values() for recorded in history]
-    pairs = [pair for history in histories.values() for pair in zip(history, history[1:], strict=False)]
+    pairs = [pair for history in histories.values() for pair in pairwise(history)]
     assert (
         sum(history[0].event.mod_count != 0 for history in histories.values())
         == anomalies["first_version_not_0_cases"]

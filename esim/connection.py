@@ -88,7 +88,7 @@ class Connection:
         if self._pid != os.getpid():
             raise ForkedStore(
                 f"this store belongs to process {self._pid}, and this is a forked child ({os.getpid()}) "
-                "whose writes would vanish; start children with the 'spawn' method, each with its own store or copy"
+                "whose writes would vanish; start children by 'spawn', each with a store or copy of its own"
             )
         if self.closed:
             name = "the store" if self.path is None else f"the store {self.path.name!r}"

@@ -113,7 +113,8 @@ def _named(pid: str) -> Holder:
         return Holder(0)
     with suppress(OSError):
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        return Holder(int(pid), b" ".join(words).decode(errors="replace").strip()[:200] or None)
+        command = " ".join(b" ".join(words).decode(errors="replace").split())
+        return Holder(int(pid), command[:200] or None)
     return Holder(int(pid))
 
 

@@ -1,8 +1,8 @@
 """Event payloads as typed SQL tables: one table per event type, derived from the log and caught up lazily.
 
 The JSON text in the log is the truth. The columns of a type come from its class, else from what was stored
-when the class was last seen, else from the payloads themselves. `from_json_strict` reads a batch and refuses a
-value that does not fit; only rows that it refuses (an older shape, say) go through the class, which fills in
+when the class was last seen, else from the payloads themselves. `from_json_strict` reads a batch and refuses
+values that do not fit; only rows that it refuses (an older shape, say) go through the class, which fills in
 defaults. A changed shape rebuilds the table.
 """
 

@@ -17,7 +17,7 @@ _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inl
 @cache
 def asset(name: str) -> str:
     """Return the text of a file that lies beside this module."""
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return files("esim.view").joinpath(name).read_text(encoding="utf-8")
 
 
 # --- static ------------------------------------------------------------------------------------------------

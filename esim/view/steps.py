@@ -130,8 +130,8 @@ def timeline(
     else:
         if id is None or names:
             raise InvalidArgument("a repository needs the id of one stream: TimeMachine(orders, 'o-1')")
-        stream = f"{source.state_type.category}/{id}"
-        made = _build(source.store, (stream,), (source.state_type,), tuple(projections), limit)
+        stream = f"{source.state.category}/{id}"
+        made = _build(source.store, (stream,), (source.state,), tuple(projections), limit)
     return made
 
 

@@ -2,6 +2,8 @@
 
 const ABSENT = -1;
 const MEASURED = 200;
+// JupyterLab reads keys before the page does: without this on the focused element, arrows would move its cells.
+const OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
 
 function make(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -126,7 +128,7 @@ function rail(steps) {
 }
 
 function button(label, glyph, go) {
-  const node = make("button", { type: "button", "aria-label": label, title: label }, glyph);
+  const node = make("button", { type: "button", "aria-label": label, title: label, ...OWN_KEYS }, glyph);
   node.addEventListener("click", go);
   return node;
 }
@@ -135,7 +137,8 @@ export function mount(host, timeline) {
   const { steps } = timeline;
   const last = steps.length - 1;
   const words = (step) => `${step.label}${step.event ? `: ${step.event.type}` : ""}`;
-  const slider = make("input", { type: "range", min: 0, max: last, step: 1, "aria-label": `${timeline.unit} of ${timeline.title}` });
+  const named = { "aria-label": `${timeline.unit} of ${timeline.title}`, ...OWN_KEYS };
+  const slider = make("input", { type: "range", min: 0, max: last, step: 1, ...named });
   slider.value = last;
   const where = make("output", { class: "esim-where" });
   const status = make("p", { class: "esim-hidden", role: "status" });
@@ -174,7 +177,7 @@ export function mount(host, timeline) {
   slider.addEventListener("input", update);
   const root = make(
     "div",
-    { class: "esim-time-machine", role: "group", "aria-label": `time machine: ${timeline.title}`, "data-lm-suppress-shortcuts": "true" },
+    { class: "esim-time-machine", role: "group", "aria-label": `time machine: ${timeline.title}` },
     make("div", { class: "esim-top" }, make("strong", {}, timeline.title), where),
     make("div", { class: "esim-controls" }, ...back, make("div", { class: "esim-slide" }, strip, slider), ...on),
     status,

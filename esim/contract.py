@@ -273,7 +273,9 @@ class Batch(NamedTuple):
 def stream_id(stream: str) -> str:
     """Return a stream id unchanged. Raises InvalidArgument unless it is text like `Order/o-1`."""
     if not isinstance(stream, str) or not stream.strip() or stream.startswith("/") or stream.endswith("/"):
-        raise InvalidArgument(f"{stream!r} is not a stream id: write category, slash, id, such as 'Order/o-1'")
+        raise InvalidArgument(
+            f"{stream!r} is not a stream id: write category, slash, id, such as 'Order/o-1'"
+        )
     if "\0" in stream:
         raise InvalidArgument(f"stream id {stream!r} holds a NUL character: take it out")
     return stream
@@ -407,7 +409,9 @@ class Store(ABC):
         if isinstance(moment, datetime):
             return self._position_at(micros(utc(moment)))
         if isinstance(moment, bool) or not isinstance(moment, int) or moment < 0:
-            raise InvalidArgument(f"{moment!r} is not a moment: give a position (0 and up) or an aware datetime")
+            raise InvalidArgument(
+                f"{moment!r} is not a moment: give a position (0 and up) or an aware datetime"
+            )
         return min(moment, self.position)
 
     def as_of(self, moment: Moment) -> Store:
@@ -415,7 +419,9 @@ class Store(ABC):
         return AsOf(self, self.position_at(moment))
 
     def _bound(self, moment: Moment | None) -> int | None:
-        return None if moment is None else self.position_at(moment) if isinstance(moment, datetime) else moment
+        return (
+            None if moment is None else self.position_at(moment) if isinstance(moment, datetime) else moment
+        )
 
     def _frame(self, wanted: Filter) -> pd.DataFrame:
         rows = [row for window in self._scan(wanted) for row in window]
@@ -564,19 +570,35 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
 
     names = RecordedEvent.COLUMNS
     columns = dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {name: () for name in names}
-    table = pd.DataFrame({name: pd.Series(values, dtype=_DTYPES.get(name, "object")) for name, values in columns.items()})
+    table = pd.DataFrame(
+        {name: pd.Series(values, dtype=_DTYPES.get(name, "object")) for name, values in columns.items()}
+    )
     for name in ("recorded_at", "occurred_at"):
-        table[name] = pd.to_datetime(table[name].astype("Int64"), unit="us", utc=True).astype("datetime64[us, UTC]")
+        table[name] = pd.to_datetime(table[name].astype("Int64"), unit="us", utc=True).astype(
+            "datetime64[us, UTC]"
+        )
     return table[list(FRAME)]
 
 
 FRAME = (
-    *("position", "stream", "version", "type", "data", "recorded_at", "occurred_at", "tags", "correlation_id"),
+    *(
+        "position",
+        "stream",
+        "version",
+        "type",
+        "data",
+        "recorded_at",
+        "occurred_at",
+        "tags",
+        "correlation_id",
+    ),
     *("causation_id", "user_id", "event_id", "schema_version", "metadata"),
 )
 _DTYPES: dict[str, Any] = {
     **dict.fromkeys(("position", "version", "schema_version", "recorded_at"), "int64"),
-    **dict.fromkeys(("stream", "type", "data", "correlation_id", "causation_id", "user_id", "metadata"), "str"),
+    **dict.fromkeys(
+        ("stream", "type", "data", "correlation_id", "causation_id", "user_id", "metadata"), "str"
+    ),
     "occurred_at": "Int64",
 }
 
@@ -627,7 +649,9 @@ class AsOf(Store):
         """Do nothing: the store this looks at stays open."""
 
     def _refusal(self) -> str:
-        return f"this is the store as of position {self._position}, and the past takes no writes: use the store"
+        return (
+            f"this is the store as of position {self._position}, and the past takes no writes: use the store"
+        )
 
     def _commit(self, batch: Batch) -> Recorded:
         raise ReadOnlyStore(self._refusal())

@@ -10,6 +10,7 @@ import difflib
 import html
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 _PALETTE = (
@@ -31,7 +32,34 @@ def escape(value: object) -> str:
 
 def short(value: object, limit: int = 60) -> str:
     """Return a value's repr, cut to `limit` characters."""
-    text = repr(value)
+    return cut(repr(value), limit)
+
+
+def plain(value: object) -> str:
+    """Return a value as a person would write it: text without quotes, a Decimal as its digits, a time in ISO 8601.
+
+    >>> from decimal import Decimal
+    >>> plain(["mug", Decimal("7.50"), None])
+    '[mug, 7.50, –]'
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="auto").replace("+00:00", "Z")
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{plain(key)}: {plain(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple | set | frozenset):
+        return "[" + ", ".join(map(plain, value)) + "]"
+    named = getattr(value, "__pydantic_fields__", None)
+    if named is not None and not isinstance(value, type):
+        return " ".join(plain(getattr(value, name)) for name in named)
+    return str(value)
+
+
+def cut(text: str, limit: int) -> str:
+    """Return a text of at most `limit` characters, its end marked where some are missing."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -62,7 +90,7 @@ def badge(type_name: str) -> str:
 def fields(values: Mapping[str, Any]) -> str:
     """Return names and values as one line of HTML."""
     return " &nbsp; ".join(
-        f'<span style="color:{MUTED}">{escape(name)}</span> {escape(short(value, 80))}'
+        f'<span style="color:{MUTED}">{escape(name)}</span> {escape(cut(plain(value), 80))}'
         for name, value in values.items()
     )
 

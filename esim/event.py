@@ -22,7 +22,7 @@ from pydantic_core import PydanticCustomError, core_schema
 
 from esim import display
 from esim.clock import from_micros, utc
-from esim.errors import InvalidArgument, InvalidEvent, UnknownEventType
+from esim.errors import EsimError, InvalidArgument, InvalidEvent, UnknownEventType
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
@@ -168,6 +168,7 @@ class Event(Value):
         cls._tagged = tuple((name, mark.key or name) for name, mark in marks if isinstance(mark, Tag))
         _by_type[cls.event_type] = cls
         _by_name[cls.__module__, cls.__qualname__] = cls
+        note_definition()
 
     def _repr_html_(self) -> str:
         return display.card(display.badge(self.event_type), display.fields(self.__dict__))
@@ -215,6 +216,20 @@ def known_events() -> dict[str, type[Event]]:
 def current(cls: type[Event]) -> type[Event]:
     """Return the latest definition of a class: the same one, unless its cell was run again."""
     return _by_name.get((cls.__module__, cls.__qualname__), cls)
+
+
+_definitions = 0
+
+
+def note_definition() -> None:
+    """Count one more definition of an event or a state, so that caches of classes know when to look again."""
+    global _definitions  # noqa: PLW0603 - one registry in a process, as the classes themselves
+    _definitions += 1
+
+
+def definitions() -> int:
+    """Return how many events and states were defined so far in this process."""
+    return _definitions
 
 
 def type_name(event: str | type[Event]) -> str:
@@ -279,7 +294,9 @@ class NewEvent:
 
     def __post_init__(self) -> None:
         if not isinstance(self.event, Event):
-            raise InvalidArgument(f"{display.short(self.event)} is not an Event: make an instance of your class")
+            raise InvalidArgument(
+                f"{display.short(self.event)} is not an Event: make an instance of your class"
+            )
         if self.occurred_at is not None:
             object.__setattr__(self, "occurred_at", utc(self.occurred_at))
         if isinstance(self.event_id, str):
@@ -342,7 +359,20 @@ def caused_by(recorded: RecordedEvent[Event]) -> Iterator[Context]:
 
 
 Row = tuple[
-    int, str, int, str, int, str, str | None, str | None, str | None, "UUID | None", int, "int | None", Any, Any
+    int,
+    str,
+    int,
+    str,
+    int,
+    str,
+    str | None,
+    str | None,
+    str | None,
+    "UUID | None",
+    int,
+    "int | None",
+    Any,
+    Any,
 ]
 """The stored columns of one event, in `RecordedEvent.COLUMNS` order; times are microseconds of UTC."""
 
@@ -471,14 +501,19 @@ class RecordedEvent(Generic[E_co]):
 
     def __repr__(self) -> str:
         where = f"{self.stream} version {self.version}, position {self.position}"
-        return f"{self.type}({display.arguments(self.data)})  # {where}"
+        try:
+            return f"{self.event!r}  # {where}"
+        except EsimError:  # its class is not here: show what is stored
+            return f"{self.type}({display.arguments(self.data)})  # {where}"
 
     def _repr_html_(self) -> str:
         where = f"{self.stream} · version {self.version} · position {self.position}"
         return display.card(display.badge(self.type), display.fields(self.data), note=where)
 
 
-def batch_decoder(classes: Iterable[type[Event]]) -> Callable[[Sequence[str], Sequence[str]], Iterator[Event]]:
+def batch_decoder(
+    classes: Iterable[type[Event]],
+) -> Callable[[Sequence[str], Sequence[str]], Iterator[Event]]:
     """Return a function that decodes columns of type names and payload texts by the given classes.
 
     The latest definition of each class is used. Raises as `decode`, and UnknownEventType for a type outside.

@@ -16,14 +16,15 @@ import types
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, MutableSequence, MutableSet
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, get_args
+from functools import cache
+from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticUndefined
 
 from esim import display
 from esim.errors import InvalidArgument, InvalidEvent, InvalidState, Refused, UnknownEventType
-from esim.event import Event, RecordedEvent, Value, batch_decoder, current, explain, renewed
+from esim.event import Event, RecordedEvent, Value, batch_decoder, current, explain, note_definition, renewed
 
 E = TypeVar("E", bound=Event)
 S = TypeVar("S", bound="State[Any]")
@@ -45,11 +46,20 @@ class State(Value, Generic[E]):
         super().__init_subclass__(**kwargs)
         cls.category = category or cls.__name__
         if "/" in cls.category:
-            raise InvalidArgument(f"category {cls.category!r} holds a slash, which ends a category: leave it out")
+            raise InvalidArgument(
+                f"category {cls.category!r} holds a slash, which ends a category: leave it out"
+            )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        _latest[cls.__module__, cls.__qualname__] = cls
+        note_definition()
 
     def evolve(self, event: E) -> Self:
         """Return the state after `event`: one `case` for each event type, and no default case."""
-        raise InvalidState(f"{type(self).__name__} has no evolve: write `def evolve(self, event)` with a case each")
+        raise InvalidState(
+            f"{type(self).__name__} has no evolve: write `def evolve(self, event)` with a case each"
+        )
 
     def but(self, **changes: Any) -> Self:
         """Return a copy with other values in some fields, not validated here. Raises InvalidState if unknown."""
@@ -89,7 +99,9 @@ class State(Value, Generic[E]):
             found = tuple(current(part) for part in _members(args[0])) if args else ()
             if found:
                 return found
-        raise InvalidState(f"{cls.__name__} names no events: write `class {cls.__name__}(State[ThisHappened | …])`")
+        raise InvalidState(
+            f"{cls.__name__} names no events: write `class {cls.__name__}(State[ThisHappened | …])`"
+        )
 
     def checked(self) -> Self:
         """Return this state with every field validated. Raises InvalidState naming what does not fit."""
@@ -101,6 +113,25 @@ class State(Value, Generic[E]):
 
     def _repr_html_(self) -> str:
         return display.card(f"<b>{display.escape(type(self).__name__)}</b>", display.fields(self.__dict__))
+
+
+_latest: dict[tuple[str, str], type[State[Any]]] = {}
+
+
+def current_state(cls: type[S]) -> type[S]:
+    """Return the latest definition of a state class: the same one, unless its cell was run again."""
+    return cast("type[S]", _latest.get((cls.__module__, cls.__qualname__), cls))
+
+
+def state_of(decision: Callable[..., Any]) -> type[State[Any]]:
+    """Return the latest state class in whose body a decision is defined. Raises InvalidArgument if there is none."""
+    owner = getattr(decision, "__qualname__", "").rpartition(".")[0]
+    found = _latest.get((getattr(decision, "__module__", ""), owner))
+    if found is None:
+        raise InvalidArgument(
+            f"{display.short(decision)} belongs to no State here: give the state class as well"
+        )
+    return found
 
 
 def _members(union: Any) -> Iterator[type[Event]]:
@@ -133,7 +164,9 @@ def _own(
             raise UnknownEventType(foreign(owner, type(item).event_type))
 
 
-def _decoded(owner: type[S], decoder: Callable[..., Iterator[Event]], item: RecordedEvent[Any]) -> Iterator[Event]:
+def _decoded(
+    owner: type[S], decoder: Callable[..., Iterator[Event]], item: RecordedEvent[Any]
+) -> Iterator[Event]:
     try:
         yield from decoder((item.type,), (item.json,))
     except UnknownEventType:
@@ -162,6 +195,7 @@ def evolve_all(state: S, events: Iterable[Event]) -> S:
     return state
 
 
+@cache
 def is_mutable(state_type: type[State[Any]]) -> bool:
     """Say whether some field of the state can hold a container that could be changed in place."""
     kinds = (MutableMapping, MutableSequence, MutableSet)
@@ -209,7 +243,9 @@ class Aggregate(Generic[S]):
     def _repr_html_(self) -> str:
         pending = f", {len(self.uncommitted)} uncommitted" if self.uncommitted else ""
         head = f"<b>{display.escape(self.stream)}</b>"
-        return display.card(head, display.fields(self.state.__dict__), note=f"version {self.version}{pending}")
+        return display.card(
+            head, display.fields(self.state.__dict__), note=f"version {self.version}{pending}"
+        )
 
 
 def decided(result: Decided) -> tuple[Event, ...]:
@@ -217,7 +253,9 @@ def decided(result: Decided) -> tuple[Event, ...]:
     events = () if result is None else (result,) if isinstance(result, Event) else tuple(result)
     wrong = [event for event in events if not isinstance(event, Event)]
     if wrong:
-        raise InvalidArgument(f"a decision returned {display.short(wrong[0])}: return an event, several, or None")
+        raise InvalidArgument(
+            f"a decision returned {display.short(wrong[0])}: return an event, several, or None"
+        )
     return events
 
 
@@ -268,7 +306,10 @@ def _traits(part: object, seen: set[int]) -> Iterator[str]:
 
 def shape(model: type[BaseModel]) -> str:
     """Return the fields of a model, with types and defaults, as stable text."""
-    told = {name: [str(info.annotation), _default(info.default)] for name, info in model.__pydantic_fields__.items()}
+    told = {
+        name: [str(info.annotation), _default(info.default)]
+        for name, info in model.__pydantic_fields__.items()
+    }
     return json.dumps(told)
 
 
@@ -293,7 +334,12 @@ def _names(code: types.CodeType) -> set[str]:
 
 def state_stamp(state_type: type[State[Any]]) -> str:
     """Return the stamp of a state's fold: its `evolve`, its own helpers, its fields and its events' shapes."""
-    own = [vars(base)[name] for base in state_type.__mro__ if base is not State for name in sorted(_helpers(base))]
+    own = [
+        vars(base)[name]
+        for base in state_type.__mro__
+        if base is not State
+        for name in sorted(_helpers(base))
+    ]
     return fingerprint(state_type, *own, *state_type.event_types())
 
 
@@ -304,7 +350,3 @@ def _helpers(base: type) -> set[str]:
     if not inspect.isfunction(evolve):
         return set()
     return {"evolve"} | {name for name in _names(evolve.__code__) if inspect.isfunction(vars(base).get(name))}
-
-
-if TYPE_CHECKING:
-    _ = cast

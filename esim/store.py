@@ -113,7 +113,11 @@ class EventStore(Store):
 
     def _settle_failed(self, group: list[_Ticket], last: int, error: BaseException) -> None:
         """Ask the log itself whether the group was written, which an interrupt leaves open."""
-        told = error if isinstance(error, Exception) else EsimError("interrupted before it was written: append again")
+        told = (
+            error
+            if isinstance(error, Exception)
+            else EsimError("interrupted before it was written: append again")
+        )
         for ticket in group:
             ticket.error, ticket.failed = ticket.error or told, ticket.error is None
         self._forget()
@@ -240,7 +244,9 @@ class EventStore(Store):
     def save_snapshot(self, snapshot: Snapshot) -> None:
         """Keep a snapshot in place of the stream's former one."""
         with self._db.lock:
-            self._db.write.execute("INSERT OR REPLACE INTO esim.snapshots VALUES (?, ?, ?, ?)", list(snapshot))
+            self._db.write.execute(
+                "INSERT OR REPLACE INTO esim.snapshots VALUES (?, ?, ?, ?)", list(snapshot)
+            )
 
     def sql(self, query: str, params: Sequence[object] | dict[str, object] | None = None) -> pd.DataFrame:
         """Return the rows of one reading SQL statement as a dataframe; see `Store.sql`."""
@@ -438,5 +444,3 @@ def _arrow(rows: Sequence[Row]) -> pa.Table:
         ("metadata", metadata, text),
     ]
     return pa.table({name: pa.array(values, kind_) for name, values, kind_ in columns})
-
-

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast, get_args, get_origin
 
@@ -17,9 +18,10 @@ from esim import display
 from esim.contract import Filter, Query
 from esim.errors import InvalidArgument, ProjectionFailed
 from esim.event import Event, RecordedEvent, batch_decoder, current, known_events
-from esim.readmodel import ReadModel, RowTable, Table, order_by, pairs, quoted, registered, text_of, windows
+from esim.readmodel import ReadModel, windows
 from esim.rows import Handler, Key, R, Row, Rows, functions_of, handlers_of, on
 from esim.state import fingerprint
+from esim.tables import RowTable, Table, order_by, pairs, quoted, registered, text_of
 
 if TYPE_CHECKING:
     from esim.connection import Answer
@@ -42,22 +44,23 @@ class Projection(ReadModel, Generic[R]):
     at_hand: ClassVar[int] = 500_000
     """How many rows are held in memory between two windows; others are looked up one by one."""
     _handlers: ClassVar[dict[str, Handler]] = {}
-    _category: ClassVar[str | None] = None
-    _tags: ClassVar[tuple[str, ...]] = ()
+    _wanted: ClassVar[Filter] = Filter()
 
     def __init_subclass__(
         cls,
         *,
         name: str | None = None,
         category: str | None = None,
-        tag: str | Iterable[str] = (),
+        tag: str | Iterable[str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init_subclass__(name=name, **kwargs)
         cls.row = _row_type(cls)
         cls._handlers = handlers_of(cls)
-        cls._category = category or cls._category
-        cls._tags = ((tag,) if isinstance(tag, str) else tuple(tag)) or cls._tags
+        tags = cls._wanted.query.items[0].tags if tag is None and cls._wanted.query.items else tag
+        cls._wanted = Filter(
+            category=category or cls._wanted.category, query=Query.of(list(cls._handlers), tags)
+        )
 
     # --- the pure part -------------------------------------------------------------------------------------
 
@@ -82,18 +85,12 @@ class Projection(ReadModel, Generic[R]):
         """
         if recorded.position <= rows.position:
             return
-        if cls._wanted().admits(recorded._row):
-            handler = cls._handlers[recorded.type]
+        if cls._wanted.admits(recorded._row):
             try:
-                event = next(batch_decoder(handler.events)([recorded.type], [recorded.json]))
-                _bound(handler, cls.__new__(cls))(event, rows, recorded)
+                _bound(cls._handlers[recorded.type], cls.__new__(cls))(recorded.event, rows, recorded)
             except Exception as error:
                 raise _failure(cls, recorded, error) from error
         rows.position = recorded.position
-
-    @classmethod
-    def _wanted(cls, after: int = 0, until: int | None = None) -> Filter:
-        return Filter(category=cls._category, query=Query.of(list(cls._handlers), cls._tags), after=after, until=until)
 
     # --- following the log ---------------------------------------------------------------------------------
 
@@ -101,7 +98,7 @@ class Projection(ReadModel, Generic[R]):
         events = {event for handler in self._handlers.values() for event in map(current, handler.events)}
         code = (*functions_of(type(self), Projection), *functions_of(self.row, Row))
         shapes = sorted(events, key=lambda event: event.event_type)
-        return fingerprint(self.row, self.row.key_fields, *code, *shapes, self._category, self._tags)
+        return fingerprint(self.row, self.row.key_fields, *code, *shapes, self._wanted)
 
     def _table(self, name: str) -> RowTable[R]:
         return RowTable(self._home._db, name, self._stamp, cast("type[R]", self.row))
@@ -138,7 +135,7 @@ class Projection(ReadModel, Generic[R]):
 
     def _with_envelopes(self, rows: Rows[R], decode: _Decode, low: int, high: int) -> None:
         calls = {name: _bound(handler, self) for name, handler in self._handlers.items()}
-        for stored in self._home._scan(self._wanted(low, high)):
+        for stored in self._home._scan(replace(self._wanted, after=low, until=high)):
             done = 0
             try:
                 decoded = decode([row[3] for row in stored], [row[5] for row in stored])
@@ -149,11 +146,14 @@ class Projection(ReadModel, Generic[R]):
                 raise self._failed_at(stored[done][0], error) from error
 
     def _payloads(self, low: int, high: int) -> tuple[Any, list[str], list[str]]:
-        tests, values = ["position > ?", "position <= ?"], [low, high]
-        marks = ", ".join("?" * len(self._handlers))
-        tests += [f"type IN ({marks})", *["category = ?"] * (self._category is not None)]
-        tests += ["position IN (SELECT position FROM esim.tags WHERE tag = ?)"] * len(self._tags)
-        params = [*values, *self._handlers, *([] if self._category is None else [self._category]), *self._tags]
+        wanted = self._wanted
+        tests = ["position > ?", "position <= ?", f"type IN ({', '.join('?' * len(self._handlers))})"]
+        tests += ["category = ?"] * (wanted.category is not None)
+        tests += ["position IN (SELECT position FROM esim.tags WHERE tag = ?)"] * len(
+            wanted.query.items[0].tags
+        )
+        category = [] if wanted.category is None else [wanted.category]
+        params = [low, high, *self._handlers, *category, *wanted.query.items[0].tags]
         query = f"SELECT position, type, data FROM esim.events WHERE {' AND '.join(tests)} ORDER BY position"
         db = self._home._db
         cursor = db.cursor()
@@ -268,7 +268,9 @@ class SqlProjection(ReadModel):
         from esim.connection import frame
 
         if len(key) != len(self.key):
-            raise InvalidArgument(f"{key!r} is not a key of {type(self).__name__}: give ({', '.join(self.key)})")
+            raise InvalidArgument(
+                f"{key!r} is not a key of {type(self).__name__}: give ({', '.join(self.key)})"
+            )
         self.catch_up()
         tests = " AND ".join(f"{quoted(name)} IS NOT DISTINCT FROM ?" for name in self.key) or "true"
         path = self._table(self.name).path
@@ -301,8 +303,13 @@ class SqlProjection(ReadModel):
         yield f"CREATE OR REPLACE TABLE {table.path} AS SELECT * FROM {new}"
 
     def _merged(self, table: Table, new: str, part: Answer) -> Iterator[str]:
-        same = " AND ".join(f"old.{quoted(name)} IS NOT DISTINCT FROM new.{quoted(name)}" for name in self.key) or "true"
-        sets = ", ".join(f"{quoted(name)} = {_MERGES[how].format(quoted(name))}" for name, how in self.combine.items())
+        same = (
+            " AND ".join(f"old.{quoted(name)} IS NOT DISTINCT FROM new.{quoted(name)}" for name in self.key)
+            or "true"
+        )
+        sets = ", ".join(
+            f"{quoted(name)} = {_MERGES[how].format(quoted(name))}" for name, how in self.combine.items()
+        )
         names = ", ".join(map(quoted, part.table.column_names))
         yield f"UPDATE {table.path} AS old SET {sets} FROM {new} AS new WHERE {same}"
         yield (

@@ -12,7 +12,18 @@ from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from operator import attrgetter
 from types import FunctionType
-from typing import Annotated, Any, ClassVar, Concatenate, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, overload
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Concatenate,
+    Generic,
+    NamedTuple,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    overload,
+)
 
 from esim import display
 from esim.errors import InvalidArgument
@@ -47,8 +58,12 @@ class Row(Value):
         fields = cls.__pydantic_fields__
         folded = {name.casefold() for name in fields}
         if len(folded) < len(fields):
-            raise InvalidArgument(f"{cls.__name__} has columns that differ in case alone: SQL cannot tell them apart")
-        marked = (name for name, field in fields.items() if any(isinstance(m, _KeyMark) for m in field.metadata))
+            raise InvalidArgument(
+                f"{cls.__name__} has columns that differ in case alone: SQL cannot tell them apart"
+            )
+        marked = (
+            name for name, field in fields.items() if any(isinstance(m, _KeyMark) for m in field.metadata)
+        )
         cls.key_fields = tuple(marked)
 
 
@@ -143,13 +158,17 @@ class Rows(Generic[R]):
         count = len(self._type.key_fields)
         if count > 1 and not (isinstance(key, tuple) and len(key) == count):
             names = ", ".join(self._type.key_fields)
-            raise InvalidArgument(f"{display.short(key)} is not a key of {self._type.__name__}: give ({names})")
+            raise InvalidArgument(
+                f"{display.short(key)} is not a key of {self._type.__name__}: give ({names})"
+            )
 
     def _adopted(self, row: Any) -> R:
         """Return a row of a re-defined class of the same name as one of ours."""
         if isinstance(row, Row) and type(row).__qualname__ == self._type.__qualname__:
             return self._type(**row.__dict__)
-        raise InvalidArgument(f"{display.short(row)} is not a {self._type.__name__}: put rows of the declared class")
+        raise InvalidArgument(
+            f"{display.short(row)} is not a {self._type.__name__}: put rows of the declared class"
+        )
 
     def __repr__(self) -> str:
         kept = "" if self._source is None else ", others in the table"
@@ -157,7 +176,9 @@ class Rows(Generic[R]):
 
 
 def _order(key: Any) -> tuple[tuple[bool, Any], ...]:
-    parts = (part.value if isinstance(part, Enum) else part for part in (key if isinstance(key, tuple) else (key,)))
+    parts = (
+        part.value if isinstance(part, Enum) else part for part in (key if isinstance(key, tuple) else (key,))
+    )
     return tuple((part is None, part) for part in parts)
 
 
@@ -183,7 +204,9 @@ def on(*events: type[Event]) -> Callable[[Any], Any]:
     """
     wrong = [one for one in events if not (isinstance(one, type) and issubclass(one, Event))]
     if wrong or not events:
-        raise InvalidArgument(f"@on({', '.join(map(repr, wrong))}): give event classes, as @on(OrderPlaced, OrderPaid)")
+        raise InvalidArgument(
+            f"@on({', '.join(map(repr, wrong))}): give event classes, as @on(OrderPlaced, OrderPaid)"
+        )
 
     def mark(method: F) -> F:
         method.__dict__["handles"] = events
@@ -228,7 +251,9 @@ def _marked(cls: type) -> Iterator[Handler]:
 def _wants_recorded(cls: type, method: FunctionType) -> bool:
     """Say whether a handler takes the recorded event too. Raises InvalidArgument if its signature is wrong."""
     if inspect.iscoroutinefunction(method) or inspect.isgeneratorfunction(method):
-        raise InvalidArgument(f"{cls.__name__}.{method.__name__} is async or yields: a projection's handler is a plain def")
+        raise InvalidArgument(
+            f"{cls.__name__}.{method.__name__} is async or yields: a projection's handler is a plain def"
+        )
     signature = inspect.signature(method)
     for count in (4, 3):
         try:

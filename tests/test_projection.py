@@ -271,11 +271,17 @@ def test_a_row_class_defined_again_is_taken(store: Store) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("class X(Projection[Spend]):\n    @on(Bought)\n    def f(self, event): ...", r"X\.f\(self, event\) .*recorded"),
+        (
+            "class X(Projection[Spend]):\n    @on(Bought)\n    def f(self, event): ...",
+            r"X\.f\(self, event\) .*recorded",
+        ),
         ("class X(Projection[Spend]):\n    @on(Bought)\n    async def f(self, event, rows): ...", "async"),
         ("class X(Projection[Spend]):\n    def f(self, event, rows): ...", "handles no event"),
         ("class X(Projection[Spend]):\n    @on()\n    def f(self, event, rows): ...", "give event classes"),
-        ("class X(Projection[Spend]):\n    @on('Bought')\n    def f(self, event, rows): ...", "give event classes"),
+        (
+            "class X(Projection[Spend]):\n    @on('Bought')\n    def f(self, event, rows): ...",
+            "give event classes",
+        ),
         ("class X(Projection):\n    @on(Bought)\n    def f(self, event, rows): ...", "names no row"),
         ("class X(Projection[Bare]):\n    @on(Bought)\n    def f(self, event, rows): ...", "has no key"),
         (
@@ -381,8 +387,14 @@ def test_any_windows_equal_a_rebuild_and_the_pure_fold(
             if number in pauses:
                 cut.catch_up(), sales.catch_up()
         rows, sold = told(cut), told(sales)
-        assert rows == [(row.customer, row.orders, row.spent) for _, row in sorted(Cut.over(store.read()).items())]
-        assert rows == told(cut.rebuild()) == [tuple(row) for row in cut.as_of(store.position).itertuples(index=False)]
+        assert rows == [
+            (row.customer, row.orders, row.spent) for _, row in sorted(Cut.over(store.read()).items())
+        ]
+        assert (
+            rows
+            == told(cut.rebuild())
+            == [tuple(row) for row in cut.as_of(store.position).itertuples(index=False)]
+        )
         assert sold == told(sales.rebuild())
 
 
@@ -424,7 +436,10 @@ def test_repr_says_where_it_stands_and_what_it_holds(store: Store) -> None:
     store.append("Order/1", bought())
     assert repr(spend) == "<CustomerSpend at position 0 of 1: not computed yet>" and spend.lag == 1
     spend.catch_up()
-    assert repr(spend) == "<CustomerSpend at position 1 of 1: 1 row (customer, orders, spent)>" and spend.lag == 0
+    assert (
+        repr(spend) == "<CustomerSpend at position 1 of 1: 1 row (customer, orders, spent)>"
+        and spend.lag == 0
+    )
     assert "<td" in spend._repr_html_()
     store.close()
     assert "closed" in repr(spend) and "closed" in spend._repr_html_()
@@ -462,7 +477,9 @@ def test_a_query_is_merged_by_key(store: Store) -> None:
     sales.catch_up()
     store.append("Order/1", [bought("ann", 3), bought("eve", 4)])
     assert told(sales) == [("ann", 2, Decimal(4)), ("bob", 1, Decimal(2)), ("eve", 1, Decimal(4))]
-    assert sales.get("ann") == {"customer": "ann", "n": 2, "total": Decimal(4)} and sales.get("nobody") is None
+    assert (
+        sales.get("ann") == {"customer": "ann", "n": 2, "total": Decimal(4)} and sales.get("nobody") is None
+    )
 
 
 class Extremes(SqlProjection):

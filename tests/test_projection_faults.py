@@ -17,8 +17,8 @@ import pytest
 from esim.errors import ProjectionFailed, StoreClosed
 from esim.event import Event, Money, RecordedEvent
 from esim.projection import Key, Projection, Row, Rows, SqlProjection, on
-from esim.readmodel import Table
 from esim.store import EventStore
+from esim.tables import Table
 
 WINDOW, EVENTS = 20, 200
 
@@ -79,7 +79,9 @@ def test_a_raising_handler_keeps_the_windows_before_and_names_the_event() -> Non
 
     with EventStore() as store:
         store.append("Pay/x", [paid(number) for number in range(1, 9)])
-        with pytest.raises(ProjectionFailed, match=r"Fragile\.paid failed at position 6 \(Pay/x, .*Paid\).*no such") as caught:
+        with pytest.raises(
+            ProjectionFailed, match=r"Fragile\.paid failed at position 6 \(Pay/x, .*Paid\).*no such"
+        ) as caught:
             Fragile(store).catch_up()
         assert isinstance(caught.value.__cause__, LookupError)
         assert Fragile(store).position == 4 and len(Fragile(store).df(fresh=False)) == 4
@@ -116,7 +118,15 @@ def test_a_payload_that_does_not_fit_its_class_is_named() -> None:
     with EventStore() as store:
         store.append("Pay/x", [paid(1), paid(2)])
         rows = [event._row for event in store.read()]
-        bad = (3, "Pay/y", 1, *rows[0][3:5], '{"payer": 1}', *rows[0][6:9], "01890000-0000-7000-8000-000000000001")
+        bad = (
+            3,
+            "Pay/y",
+            1,
+            *rows[0][3:5],
+            '{"payer": 1}',
+            *rows[0][6:9],
+            "01890000-0000-7000-8000-000000000001",
+        )
         store.restore([(*bad, *rows[0][10:])])  # type: ignore[arg-type]
         with pytest.raises(ProjectionFailed, match=r"position 3 \(Pay/y"):
             Balances(store).catch_up()
@@ -264,7 +274,10 @@ def child(path: str, model: str, moment: str, count: int) -> None:
         here()
         return advance(self, position)
 
-    hooks = {"before checkpoint": ("_check_in", before_checkpoint), "after checkpoint": ("_check_in", after_checkpoint)}
+    hooks = {
+        "before checkpoint": ("_check_in", before_checkpoint),
+        "after checkpoint": ("_check_in", after_checkpoint),
+    }
     setattr(Table, *hooks.get(moment, ("advance", before_window)))
     with EventStore(path) as store:
         chosen = {"Balances": Balances, "Sums": Sums}[model.removesuffix(" anew")](store)
@@ -272,7 +285,9 @@ def child(path: str, model: str, moment: str, count: int) -> None:
 
 
 def killed(path: Path, model: str, moment: str, count: int) -> int:
-    program = f"from test_projection_faults import child; child({str(path)!r}, {model!r}, {moment!r}, {count})"
+    program = (
+        f"from test_projection_faults import child; child({str(path)!r}, {model!r}, {moment!r}, {count})"
+    )
     return subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parent, check=False).returncode
 
 

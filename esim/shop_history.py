@@ -77,7 +77,7 @@ def write(store: Store, path: Path) -> None:
         compression="zstd",
         compression_level=19,
         row_group_size=1 << 20,
-        use_dictionary=["type"],
+        use_dictionary=False,  # zstd does better without
         column_encoding={"position": "DELTA_BINARY_PACKED", "recorded_at": "DELTA_BINARY_PACKED"},
     )
 

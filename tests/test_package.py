@@ -1,0 +1,61 @@
+"""The package as a whole: what an import costs, and that what it offers is documented."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import esim
+
+HEAVY = {"pandas", "numpy", "IPython", "ipywidgets", "anywidget", "altair", "matplotlib", "traitlets", "tqdm"}
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _modules_after(statement: str) -> set[str]:
+    code = f"{statement}\nimport sys\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {name.partition(".")[0] for name in done.stdout.split()}
+
+
+@pytest.mark.parametrize("statement", ["import esim", "from esim import *", "import esim.view, esim.shop"])
+def test_importing_pulls_in_neither_pandas_nor_any_widget_or_plotting_library(statement):
+    """Imports stay light: what is heavy comes when it is first used."""
+    assert _modules_after(statement) & HEAVY == set()
+
+
+def test_recording_and_loading_need_no_pandas():
+    """The whole write side works without loading pandas."""
+    statement = (
+        "from esim import EventStore, Repository\nfrom esim.shop import Inventory\n"
+        "Repository(EventStore(), Inventory).run('mug', Inventory.receive, sku='mug', quantity=1)"
+    )
+    assert "pandas" not in _modules_after(statement)
+
+
+def test_the_public_names_are_sorted_and_exist():
+    """`__all__` is in order, without doubles, and every name can be had."""
+    assert esim.__all__ == sorted(set(esim.__all__))
+    assert all(hasattr(esim, name) for name in esim.__all__)
+
+
+@pytest.mark.parametrize("name", [name for name in esim.__all__ if inspect.isclass(getattr(esim, name))])
+def test_every_public_class_and_method_is_documented(name):
+    """Each public class says what it is, and each of its own public methods too."""
+    cls = getattr(esim, name)
+    own = [member for key, member in vars(cls).items() if not key.startswith("_") and inspect.isfunction(member)]
+    assert all(inspect.getdoc(one) for one in (cls, *own))
+
+
+def test_the_readme_code_runs(monkeypatch):
+    """The README's Python blocks run one after the other, as a reader would run them."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 5
+    module = type(sys)("readme")
+    monkeypatch.setitem(sys.modules, "readme", module)
+    for block in blocks:
+        exec(compile(block, "README.md", "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - our own README

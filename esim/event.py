@@ -187,6 +187,8 @@ def _problem(problem: dict[str, Any], known: list[str]) -> str:
         return f"{path!r} is missing"
     if problem["type"] == "extra_forbidden":
         return f"{path!r} is not a field{display.did_you_mean(path, known)}"
+    if problem["type"] == "value_error":  # raised by the model's own validator, which speaks for itself
+        return f"{path!r}: {problem['ctx']['error']}" if problem["loc"] else str(problem["ctx"]["error"])
     if problem["type"] == "money_float":
         return f"{path!r}: {problem['msg']}"
     if problem["type"] == "timezone_aware":

@@ -27,6 +27,7 @@ from esim.shop import (
     OrderRefunded,
     OrderShipped,
     OrderSummaries,
+    OrderSummary,
     RefundRequested,
     Revenue,
     StockReceived,
@@ -188,7 +189,9 @@ def test_the_money_of_an_order_adds_up() -> None:
 
 def test_a_wrong_total_is_no_event() -> None:
     """An order event whose items and total disagree cannot be made at all."""
-    with pytest.raises(InvalidEvent, match=r"the items add up to 49\.00, but the total says 50"):
+    with pytest.raises(
+        InvalidEvent, match=r"cannot be made: the items add up to 49\.00, but the total says 50"
+    ):
         placed.but(total=Decimal(50))
 
 
@@ -344,6 +347,21 @@ def test_summaries_show_each_order() -> None:
     assert rows["status"].to_dict() == {"o-1": "cancelled", "o-2": "delivered"}
     assert rows["refunded"].to_dict() == {"o-1": Decimal("49.00"), "o-2": Decimal("0.00")}
     assert rows["placed_at"].to_dict() == {"o-1": written, "o-2": store.clock.now()}
+
+
+def test_summaries_follow_an_order_to_the_end() -> None:
+    """Events of one order change its row only, however often they are delivered."""
+    first = OrderSummary(
+        order="o-1",
+        customer="c-1",
+        status="delivered",
+        total=TOTAL,
+        placed_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    story = [("Order/o-1", event) for event in (placed, paid, shipped, delivered)]
+    given(*story, ("Order/o-2", placed)).when(OrderSummaries).then(
+        first, first.but(order="o-2", status="pending")
+    )
 
 
 def test_revenue_by_way_of_payment() -> None:

@@ -20,6 +20,15 @@ from esim.state import fold
 from esim.store import EventStore
 
 EVENTS = 36_555
+ODD_ATTEMPTS = {
+    "the order is paid, not pending",  # paid twice
+    "the total is …, not …",
+    "only … of … are free, not …",
+    "the customer is blocked, not active",
+    "the order is cancelled, not paid",  # called off while it waited for stock
+    "the order is shipped, not pending or paid",  # called off too late
+    "… cannot be refunded: between … and … can",
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +59,19 @@ def test_the_same_command_writes_the_same_bytes(tmp_path: Path, capsys: pytest.C
 
 
 def test_the_committed_file_is_a_fresh_run(tmp_path: Path) -> None:
-    """`data/shop.parquet` is what the code makes today, byte for byte if the same writer wrote it."""
+    """`data/shop.parquet` is what the code makes today, byte for byte if the same writer wrote it.
+
+    The run tries what the shop refuses, too.
+    """
     import pyarrow.parquet as pq
 
     fresh = tmp_path / "fresh.parquet"
-    write(fresh_history()[0], fresh)
+    store, refusals = fresh_history()
+    write(store, fresh)
     assert pq.read_table(SEED_FILE).equals(pq.read_table(fresh))
     if pq.read_metadata(SEED_FILE).created_by == pq.read_metadata(fresh).created_by:
         assert SEED_FILE.read_bytes() == fresh.read_bytes()
+    assert ODD_ATTEMPTS <= set(refusals)
 
 
 def test_the_committed_file_is_small_and_plain() -> None:

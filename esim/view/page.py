@@ -33,7 +33,7 @@ def static_html(timeline: Timeline) -> str:
     hidden = len(happened) - len(shown)
     notes = ([f"{hidden:,} earlier steps are not in this table"] if hidden else []) + list(timeline.notes)
     parts = [
-        display.table(header, rows, f"{timeline.title}: {len(happened):,} steps"),
+        _titled(f"{timeline.title}, step by step", display.table(header, rows)),
         _state(last) if timeline.unit == "version" else "",
         *(_model(table, last.rows[index]) for index, table in enumerate(timeline.tables)),
         *(f'<div style="color:{display.MUTED}">{display.escape(note)}</div>' for note in notes),
@@ -41,10 +41,17 @@ def static_html(timeline: Timeline) -> str:
     return f"<div>{''.join(parts)}</div>"
 
 
+def _titled(title: str, table: str) -> str:
+    return f'<div style="font-weight:600;margin-top:8px">{display.escape(title)}</div>{table}'
+
+
 def _line(step: Step, event: Happened, unit: str) -> tuple[str, ...]:
     number = event.version if unit == "version" else event.position
     place = "" if unit == "version" else f"<br>{display.escape(f'{event.stream} version {event.version}')}"
-    when = "".join(f"<br>{_soft(f'{fact.name} {fact.text}')}" for fact in event.facts)
+    when = "".join(
+        f"<br>{_soft(fact.text if fact.name == 'recorded' else f'{fact.name} {fact.text}')}"
+        for fact in event.facts
+    )
     changes = list(step.changes) or ["nothing"]
     if step.state and step.state.problem:
         changes = [f"✗ {step.state.problem}"]
@@ -52,7 +59,7 @@ def _line(step: Step, event: Happened, unit: str) -> tuple[str, ...]:
 
 
 def _soft(text: str) -> str:
-    return f'<span style="color:{display.MUTED}">{display.escape(text)}</span>'
+    return f'<span style="color:{display.MUTED};white-space:nowrap">{display.escape(text)}</span>'
 
 
 def _fields(fields: Iterable[Field]) -> str:
@@ -67,13 +74,13 @@ def _state(step: Step) -> str:
     if step.state is None or step.state.problem:
         return ""
     rows = [(_soft(field.name), _lines(field.text.split("\n"))) for field in step.state.fields]
-    return display.table((step.state.name, "value"), rows, f"the state at {step.label}")
+    return _titled(f"the state at {step.label}", display.table((step.state.name, "value"), rows))
 
 
 def _model(table: Table, lines: Iterable[int]) -> str:
     rows = [tuple(map(display.escape, table.pool[line])) for line in lines if line != ABSENT]
     note = f" ({table.note})" if table.note else ""
-    return display.table(table.columns, rows, f"read model {table.name} at the last step{note}")
+    return _titled(f"read model {table.name} at the last step{note}", display.table(table.columns, rows))
 
 
 def plain_text(timeline: Timeline) -> str:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from numbers import Number
+from operator import and_
 from typing import TYPE_CHECKING, Any
 
 from esim import display
@@ -300,13 +301,12 @@ def _tables(
 def _table(projection: ReadModel, positions: Sequence[int]) -> tuple[Table, list[tuple[int, ...]]]:
     seen = _Seen(projection)
     moments = list(seen.moments(positions))
-    keys, total = _chosen(moments)
+    keys, note = _chosen(moments)
     pool: dict[tuple[str, ...], int] = {}
     lines = [
         tuple(pool.setdefault(rows[key], len(pool)) if key in rows else ABSENT for key in keys)
         for rows in moments
     ]
-    note = f"{len(keys)} of {total:,} rows, first those that change here" if total > len(keys) else ""
     columns = tuple(map(clean, seen.columns))
     return Table(type(projection).__name__, columns, seen.numeric, seen.key, keys, tuple(pool), note), lines
 
@@ -349,7 +349,7 @@ class _Seen:
                 now.pop(name, None)
             else:
                 values = [getattr(row, column) for column in self.columns]
-                self.numeric = tuple(map(_still_numeric, self.numeric, values))
+                self.numeric = _still_numeric(self.numeric, values)
                 now[name] = tuple(map(text_of, values))
         changed.changed = {}
         return now
@@ -360,7 +360,7 @@ class _Seen:
         self._columns(names, getattr(self._projection, "key", ()) or names)
         found = list(frame.itertuples(index=False, name=None))
         for row in found:
-            self.numeric = tuple(map(_still_numeric, self.numeric, row))
+            self.numeric = _still_numeric(self.numeric, row)
         texts = [tuple(map(text_of, row)) for row in found]
         return {tuple(row[place] for place in self.key): row for row in texts}
 
@@ -370,15 +370,20 @@ class _Seen:
         self.key = tuple(map(names.index, key))
 
 
-def _still_numeric(numeric: bool, value: object) -> bool:
-    return numeric and isinstance(value, Number) and not isinstance(value, bool)
+def _still_numeric(columns: tuple[bool, ...], row: Sequence[object]) -> tuple[bool, ...]:
+    numbers = (isinstance(value, Number) and not isinstance(value, bool) for value in row)
+    return tuple(map(and_, columns, numbers))
 
 
-def _chosen(moments: Sequence[Rows]) -> tuple[tuple[Key, ...], int]:
+def _chosen(moments: Sequence[Rows]) -> tuple[tuple[Key, ...], str]:
+    """Return the keys that get a line, those that change first, and a note on what is not shown."""
     last: Rows = {key: row for rows in moments for key, row in rows.items()}
     moved = {key for key in last if len({rows.get(key) for rows in moments}) > 1}
-    kept = sorted(last, key=lambda key: key not in moved)[:MAX_ROWS]
-    return tuple(key for key in last if key in set(kept)), len(last)
+    kept = set(sorted(last, key=lambda key: key not in moved)[:MAX_ROWS])
+    note = f"{len(kept)} of {len(last):,} rows" if len(last) > len(kept) else ""
+    if moved - kept:
+        note += f"; {len(moved - kept):,} others change in these steps, unseen"
+    return tuple(key for key in last if key in kept), note
 
 
 def _moved(table: Table, was: Sequence[int], now: Sequence[int]) -> Iterator[str]:

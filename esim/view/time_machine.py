@@ -19,10 +19,10 @@ from esim.readmodel import ReadModel
 from esim.state import State
 from esim.view.page import page, plain_text, static_html
 from esim.view.steps import LIMIT, Timeline, timeline
+from esim.view.widget import widget_class
 
 if TYPE_CHECKING:
     from esim.repository import Repository
-    from esim.view.widget import TimeMachineWidget
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _shown = count(1)
@@ -63,7 +63,7 @@ class TimeMachine:
         self.timeline = timeline(
             source, id, projections=projections, states=states, streams=streams, limit=limit
         )
-        self._widget: TimeMachineWidget | None = None
+        self._widget: Any = None
 
     def static(self) -> Static:
         """Return the same steps as plain tables, without a slider."""
@@ -79,13 +79,11 @@ class TimeMachine:
         target.write_text(self.page(), encoding="utf-8")
         return target
 
-    def widget(self) -> TimeMachineWidget:
+    def widget(self) -> Any:
         """Return the live widget, made at the first call. Raises ImportError without anywidget."""
         if self._widget is None:
-            from esim.view.widget import TimeMachineWidget  # anywidget is wanted only where a widget is shown
-
             data = self.timeline.as_json()
-            self._widget = TimeMachineWidget(timeline=data, model_id=_model_id(data))
+            self._widget = widget_class()(timeline=data, model_id=_model_id(data))
         return self._widget
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:

@@ -1,19 +1,22 @@
-"""The live half of the time machine: an anywidget that is handed its steps once and scrubs in the browser.
-
-Importing this module imports anywidget, so it is imported only when a widget is really shown.
-"""
+"""The live half of the time machine: an anywidget that is handed its steps once and scrubs in the browser."""
 
 from __future__ import annotations
 
-import anywidget
-import traitlets
+from functools import cache
+from typing import Any
 
 from esim.view.page import asset
 
 
-class TimeMachineWidget(anywidget.AnyWidget):
-    """A timeline as a widget; it never talks back to Python."""
+@cache
+def widget_class() -> Any:
+    """Return the widget's class, which syncs one trait, `timeline`. Raises ImportError without anywidget."""
+    import anywidget
+    import traitlets
 
-    _esm = asset("time_machine.js")
-    _css = asset("time_machine.css")
-    timeline = traitlets.Dict().tag(sync=True)
+    class TimeMachineWidget(anywidget.AnyWidget):
+        _esm = asset("time_machine.js")
+        _css = asset("time_machine.css")
+        timeline = traitlets.Dict().tag(sync=True)
+
+    return TimeMachineWidget

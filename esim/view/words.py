@@ -53,16 +53,20 @@ def _plain(value: object) -> object:
         return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, AbstractSet):
-        return sorted((_plain(item) for item in value), key=str)
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, datetime) and value == value:  # noqa: PLR0124 - pandas' NaT is a datetime unlike itself
-        at = value.astimezone(UTC) if value.tzinfo else value
-        return f"{at:%Y-%m-%d %H:%M:%S}{at:.%f}".replace(".000000", "") + (" UTC" if value.tzinfo else "")
+    if isinstance(value, list | tuple | AbstractSet):
+        items = [_plain(item) for item in value]
+        return sorted(items, key=str) if isinstance(value, AbstractSet) else items
     if isinstance(value, Enum):
         return value.value
-    return "None" if str(value) in ("nan", "NaT", "<NA>") else value
+    if str(value) in ("nan", "NaT", "<NA>"):
+        return None
+    return _moment(value) if isinstance(value, datetime) else value
+
+
+def _moment(at: datetime) -> str:
+    if at.tzinfo:
+        at = at.astimezone(UTC)
+    return f"{at:%Y-%m-%d %H:%M:%S}{at:.%f}".removesuffix(".000000") + (" UTC" if at.tzinfo else "")
 
 
 def clean(text: str) -> str:

@@ -71,19 +71,20 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     served = Lab(f"http://127.0.0.1:{free_port()}", secrets.token_hex(16), home / "notebooks")
     served.folder.mkdir()
     settle(home)
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "jupyterlab", *options(served)],
         env=environment(home, served.token),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    try:
-        wait_until_it_serves(process)
-        yield served
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
+    ) as process:
+        try:
+            drain = wait_until_it_serves(process)
+            yield served
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+        drain.join(timeout=30)
 
 
 def free_port() -> int:
@@ -117,21 +118,30 @@ def settle(home: Path) -> None:
     """Write the settings: no news, and every cell drawn whether in sight or not."""
     config = home / "jupyter_config_dir" / "labconfig" / "page_config.json"
     config.parent.mkdir(parents=True)
-    config.write_text(json.dumps({"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}))
-    notebook = home / "jupyterlab_settings_dir" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
+    config.write_text(
+        json.dumps({"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}})
+    )
+    notebook = (
+        home
+        / "jupyterlab_settings_dir"
+        / "@jupyterlab"
+        / "notebook-extension"
+        / "tracker.jupyterlab-settings"
+    )
     notebook.parent.mkdir(parents=True)
     notebook.write_text(json.dumps({"windowingMode": "none"}))
 
 
-def wait_until_it_serves(process: subprocess.Popen[str]) -> None:
-    """Read the server's messages up to the one that gives its address; let a thread read the rest."""
+def wait_until_it_serves(process: subprocess.Popen[str]) -> threading.Thread:
+    """Read the server's messages until it gives its address; return the thread that reads the rest."""
     assert process.stderr is not None
     told = []
     for line in process.stderr:
         told.append(line)
         if "is running at" in line:
-            threading.Thread(target=process.stderr.read, daemon=True).start()
-            return
+            drain = threading.Thread(target=process.stderr.read, daemon=True)
+            drain.start()
+            return drain
     pytest.fail("JupyterLab ended before it served:\n" + "".join(told[-20:]))
 
 
@@ -145,7 +155,7 @@ def opened(chromium: Browser, lab: Lab) -> Iterator[Callable[[Path], Page]]:
     page = context.new_page()
     context.on("request", lambda request: urls.append(request.url))
     page.on("websocket", lambda socket: urls.append(socket.url))
-    page.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
+    page.on("console", lambda told: troubles.append(told.text) if told.type == "error" else None)
     page.on("pageerror", lambda error: troubles.append(str(error)))
 
     def open_notebook(path: Path) -> Page:
@@ -182,6 +192,17 @@ def run_all(page: Page) -> list[dict[str, Any]]:
     return cells
 
 
+def restart(page: Page) -> None:
+    """Restart the kernel and clear the outputs."""
+    page.evaluate(
+        """async () => {
+          const { sessionContext } = window.jupyterapp.shell.currentWidget;
+          await sessionContext.session.kernel.restart();
+          await window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs');
+        }"""
+    )
+
+
 def unexpected(cells: list[dict[str, Any]]) -> list[str]:
     """Return the errors of cells that are not tagged as raising."""
     return [
@@ -196,15 +217,16 @@ def unexpected(cells: list[dict[str, Any]]) -> list[str]:
 def look(page: Page, machine: Locator, folder: Path, name: str) -> None:
     """Keep a picture of the time machine in the light and in the dark theme."""
     for scheme in ("Light", "Dark"):
-        page.evaluate(f"window.jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {scheme}'}})")
+        page.evaluate(
+            f"window.jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {scheme}'}})"
+        )
         page.wait_for_function(f"document.body.dataset.jpThemeName === 'JupyterLab {scheme}'")
+        page.locator("#jupyterlab-splash").wait_for(state="detached")
         machine.scroll_into_view_if_needed()
         page.screenshot(path=folder / f"{name}-{scheme.lower()}.png")
 
 
-def test_the_tour_runs_and_its_time_machine_moves(
-    opened: Callable[[Path], Page], screenshots: Path
-) -> None:
+def test_the_tour_runs_and_its_time_machine_moves(opened: Callable[[Path], Page], screenshots: Path) -> None:
     """Every cell of the tour runs; the slider shows an earlier event, the state then, and what changed."""
     if not TOUR.exists():
         pytest.skip(f"{TOUR.name} is not there yet")
@@ -224,7 +246,7 @@ def test_the_tour_runs_and_its_time_machine_moves(
 def test_an_untrusted_notebook_shows_tables_until_it_is_run(
     opened: Callable[[Path], Page], tmp_path: Path, screenshots: Path
 ) -> None:
-    """A fresh clone shows the static form from the file; running the cell brings the slider, moved by keys."""
+    """A fresh clone shows the static form; running the cell brings the slider, which has its own keys."""
     page = opened(own_notebook(tmp_path))
     saved = page.get_by_role("table").filter(has_text="what changed")
     saved.wait_for()
@@ -238,6 +260,10 @@ def test_an_untrusted_notebook_shows_tables_until_it_is_run(
     machine.get_by_role("slider").press("ArrowRight")
     assert machine.get_by_role("region", name="Event").get_by_text("OrderPlaced").is_visible()
     look(page, machine, screenshots, "own")
+    restart(page)
+    assert unexpected(run_all(page)) == []
+    machine.get_by_role("slider").fill("2")
+    assert machine.get_by_text("was pending").is_visible()
 
 
 def own_notebook(folder: Path) -> Path:

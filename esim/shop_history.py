@@ -107,7 +107,11 @@ def shop_store(store: EventStore | None = None, *, path: Path | str | None = Non
             f"there is no {str(file)!r}: write it with `python -m esim.shop_history {file}`, or leave the path out"
         )
     history = pq.read_table(file) if file.exists() else table(fresh_history()[0])
-    found = store or EventStore(clock=ManualClock(START + timedelta(days=DAYS)), ids=SeededIds(7))
+    found = (
+        store
+        if store is not None
+        else EventStore(clock=ManualClock(START + timedelta(days=DAYS)), ids=SeededIds(7))
+    )
     found.restore(rows(history))
     return found
 
@@ -121,6 +125,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--days", type=int, default=DAYS, help="how many, from 2026-01-01")
     given = parser.parse_args(arguments)
     store, refusals = fresh_history(seed=given.seed, customers=given.customers, days=given.days)
+    given.path.parent.mkdir(parents=True, exist_ok=True)
     write(store, given.path)
     print(f"{given.path}: {store.position:,} events, {refusals.total():,} refusals")
 

@@ -24,7 +24,7 @@ from esim.state import fingerprint
 from esim.tables import RowTable, Table, order_by, pairs, quoted, registered, text_of
 
 if TYPE_CHECKING:
-    from esim.connection import Answer
+    from esim.answer import Answer
 
 _Decode = Callable[[Sequence[str], Sequence[str]], Iterator[Event]]
 
@@ -32,10 +32,11 @@ __all__ = ["Key", "Projection", "Row", "Rows", "SqlProjection", "on"]
 
 
 class Projection(ReadModel, Generic[R]):
-    """A read model filled by Python handlers: `class CustomerSpend(Projection[Spend])` with `@on(…)` methods.
+    """A read model filled by Python handlers: `class Spending(Projection[Spend])` with `@on(…)` methods.
 
-    `class …(Projection[Spend], name="spend", category="Order", tag="vip")` names the table and narrows the log to
-    a category or to events with a tag (or all of several). If a handler raises, nothing of its window is kept.
+    `class …(Projection[Spend], name="spend", category="Order", tag="vip")` names the table and narrows the
+    log to a category, or to events with a tag (or all of several). If a handler raises, nothing of its window is
+    kept: the corrected handler has another stamp, and starts from the beginning anyway.
     """
 
     row: ClassVar[type[Row]]
@@ -112,7 +113,7 @@ class Projection(ReadModel, Generic[R]):
             rows.settle(kept, self.at_hand)
 
     def _fold(self, rows: Rows[R], after: int, until: int) -> Iterator[int]:
-        """Hand the events between two positions to their handlers; give the position reached after each window."""
+        """Hand the events between two positions to their handlers; give where each window ends."""
         aware = any(handler.recorded for handler in self._handlers.values())
         classes = [event for handler in self._handlers.values() for event in handler.events]
         for low, high in windows(after, until, self.window, type(self).__name__):
@@ -122,7 +123,7 @@ class Projection(ReadModel, Generic[R]):
             yield high
 
     def _without(self, rows: Rows[R], decode: _Decode, low: int, high: int) -> None:
-        """Handle a window of payloads alone: most handlers want no more, and the envelope doubles the cost."""
+        """Handle a window by its payloads alone: most handlers want no more, and envelopes cost a fifth."""
         calls = {name: MethodType(handler.call, self) for name, handler in self._handlers.items()}
         positions, types, texts = self._payloads(low, high)
         done = 0
@@ -172,7 +173,7 @@ class Projection(ReadModel, Generic[R]):
         return Rows(cast("type[R]", self.row), self._table(self.name)).get(key)
 
     def _aside(self, until: int) -> Answer:
-        from esim.connection import Answer
+        from esim.answer import Answer
 
         rows = self.empty()
         for _ in self._fold(rows, 0, until):
@@ -211,8 +212,8 @@ def _failure(cls: type[Projection[Any]], recorded: RecordedEvent[Any], error: Ex
     handler = cls._handlers[recorded.type].name
     return ProjectionFailed(
         f"{cls.__name__}.{handler} failed at position {recorded.position} ({recorded.stream}, version "
-        f"{recorded.version}, {recorded.type}): {type(error).__name__}: {error}; nothing of its window was kept, "
-        "so correct the handler and catch up again"
+        f"{recorded.version}, {recorded.type}): {type(error).__name__}: {error}; nothing of its window was "
+        "kept, so correct the handler and catch up again"
     )
 
 
@@ -226,7 +227,8 @@ def _fitting(model: ReadModel) -> Iterator[None]:
     except (duckdb.DataError, duckdb.NotSupportedError, duckdb.ProgrammingError) as error:
         told = str(error).partition("\n")[0]
         raise ProjectionFailed(
-            f"{type(model).__name__} has rows that do not fit its table: {told}; nothing of this step was kept"
+            f"{type(model).__name__} has rows that do not fit its table: {told}; "
+            "nothing of this window was kept"
         ) from error
 
 
@@ -245,12 +247,12 @@ class SqlProjection(ReadModel):
     """A read model that is one SQL query over `events` and the tables of the event types.
 
     With `combine` (column to "sum", "min", "max", "first" or "last") the query sees only the events since the
-    checkpoint, and its rows are merged by `key`: right where that gives the same as one query over everything (sums
-    and counts, not averages). Without `combine` the query is run over everything again whenever the log has grown.
+    checkpoint, and its rows are merged by `key`: right where that gives the same as one query over everything
+    (sums and counts, not averages). Without it the query runs over everything again when the log has grown.
     """
 
     query: ClassVar[str] = ""
-    key: ClassVar[tuple[str, ...]] = ()
+    key: ClassVar[Sequence[str]] = ()
     combine: ClassVar[Mapping[str, str]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -265,7 +267,7 @@ class SqlProjection(ReadModel):
 
     def get(self, *key: Any) -> dict[str, Any] | None:
         """Catch up, and return the row of a key (a value for each key column) as a dict, or None."""
-        from esim.connection import frame
+        from esim.answer import frame
 
         if len(key) != len(self.key):
             raise InvalidArgument(
@@ -297,7 +299,7 @@ class SqlProjection(ReadModel):
 
     def _replace(self, head: int) -> None:
         self._advance(self._table(self.name), 0, head)  # one statement replaces the table, in its transaction
-        self._show(self._table(self.name))
+        self._show()
 
     def _replaced(self, table: Table, new: str) -> Iterator[str]:
         yield f"CREATE OR REPLACE TABLE {table.path} AS SELECT * FROM {new}"
@@ -344,12 +346,12 @@ class SqlProjection(ReadModel):
         if (self.key or self.combine) and count < answer.table.num_rows:
             names = ", ".join(self.key)
             raise ProjectionFailed(
-                f"{type(self).__name__}: its query gives {answer.table.num_rows} rows for {count} keys ({names}): "
-                "group by the key"
+                f"{type(self).__name__}: its query gives {answer.table.num_rows} rows for {count} keys "
+                f"({names}): group by the key"
             )
 
     def _aside(self, until: int) -> Answer:
-        from esim.connection import Answer
+        from esim.answer import Answer
 
         answer = self._answer(0, until)
         order = [(name, "ascending") for name in self.key]

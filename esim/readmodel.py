@@ -1,8 +1,8 @@
 """What every read model shares: a table beside the log, and a checkpoint that moves in the same transaction.
 
 A read model stands at a position. Catching up reads the log from there to the head, works without holding the
-writer lock, and then commits new rows and the new checkpoint together, so the one is never ahead of the other.
-Two read models of one name in a process take turns and compare the checkpoint first: none counts an event twice.
+writer lock, and then commits new rows and the new checkpoint together, so that neither is ahead of the other.
+Two read models of one name in a process take turns and look at the checkpoint first: no event counts twice.
 A rebuild fills a table beside the old one and swaps them in one transaction. A changed definition has another
 stamp; the table of the former one is stale and is rebuilt when the read model next catches up.
 """
@@ -27,7 +27,7 @@ from esim.tables import Table
 if TYPE_CHECKING:
     import pandas as pd
 
-    from esim.connection import Answer
+    from esim.answer import Answer
     from esim.store import EventStore
 
 _PAUSE = 0.01  # seconds between two looks at the head of the log
@@ -75,8 +75,8 @@ class ReadModel(ABC):
         )
         if not _NAME.fullmatch(cls.name) or cls.name == "events":
             raise InvalidArgument(
-                f"{cls.__name__}: {cls.name!r} is no name for a table of a read model: use lower-case letters, digits "
-                "and _, and not 'events', which is the log; class …(…, name='…') gives another"
+                f"{cls.__name__}: {cls.name!r} is no name for a read model's table: use lower-case letters, "
+                "digits and _, and not 'events', which is the log; class …(…, name='…') gives another"
             )
 
     def __init__(self, store: Store) -> None:
@@ -87,7 +87,8 @@ class ReadModel(ABC):
         self._refuse_twin()
         self._stamp = self._stamped()
         self._live: Table | None = None
-        self._show(self._table(self.name))
+        if self._table(self.name).checkpoint() is not None:
+            self._show()
 
     def _refuse_twin(self) -> None:
         twin = next((kind for kind in known_events() if kind.casefold() == self.name), None)
@@ -147,7 +148,7 @@ class ReadModel(ABC):
         return self
 
     def rebuild(self) -> Self:
-        """Compute the table anew beside the old one, which stays readable, and swap them in one transaction."""
+        """Compute the table anew beside the old one, which stays readable, and swap them in a transaction."""
         with self._exclusive():
             self._replace(self._head())
         return self
@@ -173,7 +174,7 @@ class ReadModel(ABC):
         if self._live is None:
             self._live = self._table(self.name)
         self._advance(self._live, position, head)
-        self._show(self._live)
+        self._show()
 
     def _replace(self, head: int) -> None:
         self._live = None
@@ -182,11 +183,11 @@ class ReadModel(ABC):
         self._advance(beside, 0, head)
         beside.become(self.name, head)
         self._live = beside
-        self._show(beside)
+        self._show()
 
-    def _show(self, table: Table) -> None:
-        if table.checkpoint() is not None:
-            self._home.show(self.name, table.select)
+    def _show(self) -> None:
+        """Let users' SQL read the table by its name."""
+        self._home.show(self.name, self._table(self.name).select)
 
     def _head(self) -> int:
         """Return the head of the log, with a mirror brought up to it."""
@@ -208,16 +209,17 @@ class ReadModel(ABC):
             pause.wait(_PAUSE)
         if self.store.position < position:
             raise NotCaughtUp(
-                f"{type(self).__name__} cannot see position {position:,}: the log ends at {self.store.position:,}, and "
-                f"nobody appended within {timeout:g} s; append first, or wait longer with timeout=…"
+                f"{type(self).__name__} cannot see position {position:,}: the log ends at "
+                f"{self.store.position:,}, and nobody appended within {timeout:g} s; append first, "
+                "or wait longer with timeout=…"
             )
         return self.catch_up()
 
     # --- looking -------------------------------------------------------------------------------------------
 
     def df(self, *, fresh: bool = True) -> pd.DataFrame:
-        """Return the rows as a dataframe in order of the key; `fresh=False` gives the table as it is stored."""
-        from esim.connection import frame
+        """Return the rows as a dataframe in order of the key; `fresh=False`: as they are stored."""
+        from esim.answer import frame
 
         if fresh:
             self.catch_up()
@@ -225,7 +227,7 @@ class ReadModel(ABC):
 
     def as_of(self, moment: Moment) -> pd.DataFrame:
         """Return the rows as they were at a position or recorded time, computed aside; nothing is stored."""
-        from esim.connection import frame
+        from esim.answer import frame
 
         self._head()
         return frame(self._aside(self.store.position_at(moment)))

@@ -1,8 +1,8 @@
 """The rows of a read model and the handlers that write them: pure Python, no database in sight.
 
-A `Row` is a frozen model whose `Key[...]` fields identify it. `Rows` is what a handler sees: a dict of rows that
-remembers which ones changed, and asks its source for a row it does not hold. `on` marks a method as the handler
-of event types; what is wrong with one is said when its class is defined.
+A `Row` is a frozen model whose `Key[...]` fields identify it. `Rows` is what a handler sees: a dict of rows
+that remembers which ones changed, and asks its source for a row it does not hold. `on` marks a method as the
+handler of event types; what is wrong with one is said when its class is defined.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class Rows(Generic[R]):
         return ((key, self._held[key]) for key in self.changed)
 
     def settle(self, source: Source[R], limit: int) -> None:
-        """Forget what changed, now that `source` has it, and let go of rows beyond `limit`, the oldest first."""
+        """Forget what changed, now that `source` has it, and let go of the oldest rows beyond `limit`."""
         self.changed = {}
         if len(self._held) > limit:
             surplus = len(self._held) - limit // 2
@@ -216,7 +216,7 @@ def on(*events: type[Event]) -> Callable[[Any], Any]:
 
 
 class Handler(NamedTuple):
-    """A method that handles an event type: its name, itself, its events, and whether it wants the envelope."""
+    """A method that handles event types: its name, itself, the types, and whether it wants the envelope."""
 
     name: str
     call: FunctionType
@@ -249,7 +249,7 @@ def _marked(cls: type) -> Iterator[Handler]:
 
 
 def _wants_recorded(cls: type, method: FunctionType) -> bool:
-    """Say whether a handler takes the recorded event too. Raises InvalidArgument if its signature is wrong."""
+    """Say whether a handler takes the recorded event too. Raises InvalidArgument for a wrong signature."""
     if inspect.iscoroutinefunction(method) or inspect.isgeneratorfunction(method):
         raise InvalidArgument(
             f"{cls.__name__}.{method.__name__} is async or yields: a projection's handler is a plain def"

@@ -1,7 +1,7 @@
 """A read model's table in DuckDB: its rows, and the checkpoint that is committed with them.
 
-A table of rows keeps, beside the typed columns that users see, each row as JSON and its key as text: loading a
-row gives exactly what was put, and a key is found by one comparison whatever its types, NULL included.
+A table of rows keeps, beside the typed columns that users see, each row as JSON and its key as text: loading
+a row gives exactly what was put, and a key is found by one comparison whatever its types, NULL included.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Checkpoint(NamedTuple):
 
 
 class Table:
-    """One read model's table in schema `read`, with its checkpoint. Columns named `_…` are for esim alone."""
+    """One read model's table in schema `read`, and its checkpoint."""
 
     def __init__(self, db: Connection, name: str, stamp: str) -> None:
         """Stand for the table `name`, whether it exists or not; `stamp` goes into its checkpoints."""

@@ -8,6 +8,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
@@ -153,8 +154,8 @@ def test_an_empty_log_gives_an_empty_table_with_its_columns(store: Store) -> Non
 def test_a_type_without_a_class_is_no_obstacle(tmp_path: Any) -> None:
     """Events of unknown classes are passed over unread when the projection does not subscribe to them."""
     with EventStore(tmp_path / "shop.duckdb") as store:
-        row = (1, "Order/1", 1, "LostType", 1, "{}", None, None, None, None, 0, None, None, None)
-        store.restore([(*row[:9], "01890000-0000-7000-8000-000000000001", *row[10:])])  # type: ignore[arg-type]
+        who = (None, None, None, UUID(int=1))
+        store.restore([(1, "Order/1", 1, "LostType", 1, "{}", *who, 0, None, None, None)])
         store.append("Order/1", bought())
         assert told(CustomerSpend(store)) == [("ann", 1, Decimal(1))]
         assert told(Sales(store)) == [("ann", 1, Decimal(1))]
@@ -211,7 +212,7 @@ class Riches(Projection[Rich]):
 
 
 def test_every_kind_of_value_survives_the_table(store: Store) -> None:
-    """Several keys, an empty key, times, nested values and open types come back from the table as they were."""
+    """Several keys, an empty key, times, nested values and open types come back as they were."""
     for customer in ("ann", "", "", "ann"):
         store.append("Order/1", bought(customer, 5))
         Riches(store).catch_up()
@@ -243,11 +244,12 @@ def test_few_rows_at_hand_give_the_same_rows(store: Store) -> None:
 def test_a_changed_handler_or_row_rebuilds_the_table(
     store: Store, before: str, after: str, expected: tuple[Any, ...]
 ) -> None:
-    """Running the cell again with other code or columns makes the stored table stale; it is rebuilt on the next look."""
+    """Running the cell again with other code or columns makes the stored table stale, and it is rebuilt."""
     cell = (
         "class Worth(Row):\n    customer: Key[str]\n    worth: int\n    x: int = 0\n"
-        "class Worths(Projection[Worth]):\n    def value(self, total):\n        return 1 * total\n    @on(Bought)\n"
-        "    def b(self, event, rows): rows.put(Worth(customer=event.customer, worth=self.value(event.total)))\n"
+        "class Worths(Projection[Worth]):\n    def value(self, total):\n        return 1 * total\n"
+        "    @on(Bought)\n    def b(self, event, rows):\n"
+        "        rows.put(Worth(customer=event.customer, worth=self.value(event.total)))\n"
     )
     store.append("Order/1", bought(total=2))
     for text, rows in ((cell, ("ann", 2, 0)), (cell.replace(before, after), expected)):
@@ -256,12 +258,24 @@ def test_a_changed_handler_or_row_rebuilds_the_table(
         assert told(namespace["Worths"](store))[0][: len(rows)] == rows
 
 
+def test_a_table_of_a_former_definition_says_so(store: Store) -> None:
+    """Until it is rebuilt, a stale table is shown as it is, with its own columns and a word in the repr."""
+    store.append("Order/1", bought())
+    CustomerSpend(store).catch_up()
+    other = type("CustomerSpend", (SqlProjection,), {"query": "SELECT 1 AS one", "key": "one"})(store)
+    assert list(other.df(fresh=False).columns) == ["customer", "orders", "spent"]
+    assert repr(other).endswith("1 row (customer, orders, spent), of a former definition>")
+    assert told(other) == [(1,)] and repr(other).endswith("1 row (one)>")
+    assert told(CustomerSpend(store)) == [("ann", 1, Decimal(1))]
+
+
 def test_a_row_class_defined_again_is_taken(store: Store) -> None:
     """Running the row's cell again does not break a projection that was defined before it."""
     namespace: dict[str, Any] = {**globals()}
     cell = "class Again(Row):\n    customer: Key[str]\n    orders: int = 0\n"
     exec(cell, namespace)
-    body = "class Uses(Projection[Again]):\n    @on(Bought)\n    def b(self, e, rows): rows.put(Again(customer=e.customer))\n"
+    handler = "@on(Bought)\n    def b(self, event, rows): rows.put(Again(customer=event.customer))\n"
+    body = f"class Uses(Projection[Again]):\n    {handler}"
     exec(body, namespace)
     exec(cell, namespace)
     store.append("Order/1", bought())
@@ -289,8 +303,8 @@ def test_a_row_class_defined_again_is_taken(store: Store) -> None:
             "    @on(Bought)\n    def g(self, event, rows): ...",
             "both handle Bought",
         ),
-        ("class X(CustomerSpend, name='events'): ...", "no name for a table"),
-        ("class X(CustomerSpend, name='a; drop table b'): ...", "no name for a table"),
+        ("class X(CustomerSpend, name='events'): ...", "no name for a read model"),
+        ("class X(CustomerSpend, name='a; drop table b'): ...", "no name for a read model"),
         ("class X(Row):\n    a: Key[str]\n    A: int", "case alone"),
         ("class X(SqlProjection): ...", "has no query"),
         ("class X(Sales):\n    combine = {'n': 'avg'}", "'avg'"),
@@ -355,7 +369,8 @@ def test_neither_pandas_nor_duckdb_is_needed_to_define_and_fold() -> None:
         "import sys\nfrom esim.event import Event\nfrom esim.memory import MemoryStore\n"
         "from esim.projection import *\nclass A(Event): x: str\nclass N(Row):\n    x: Key[str]\n"
         "class Ns(Projection[N]):\n    @on(A)\n    def a(self, event, rows): rows.put(N(x=event.x))\n"
-        "store = MemoryStore()\nstore.append('S/1', A(x='1'))\nassert Ns.over(store.read()) == {'1': N(x='1')}\n"
+        "store = MemoryStore()\nstore.append('S/1', A(x='1'))\n"
+        "assert Ns.over(store.read()) == {'1': N(x='1')}\n"
         "print({'pandas', 'duckdb', 'pyarrow', 'tqdm'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -385,7 +400,8 @@ def test_any_windows_equal_a_rebuild_and_the_pure_fold(
         for number, event in enumerate(events):
             store.append(f"Order/{number % 3}", event)
             if number in pauses:
-                cut.catch_up(), sales.catch_up()
+                cut.catch_up()
+                sales.catch_up()
         rows, sold = told(cut), told(sales)
         assert rows == [
             (row.customer, row.orders, row.spent) for _, row in sorted(Cut.over(store.read()).items())
@@ -483,8 +499,9 @@ def test_a_query_is_merged_by_key(store: Store) -> None:
 
 
 class Extremes(SqlProjection):
-    query = """SELECT nullif(data->>'customer', '') AS who, count(*) n, min((data->>'total')::DECIMAL(9, 2)) low,
-        max((data->>'total')::DECIMAL(9, 2)) high, arg_min(position, position) one, arg_max(position, position) latest,
+    query = """SELECT nullif(data->>'customer', '') AS who, count(*) n,
+        min((data->>'total')::DECIMAL(9, 2)) low, max((data->>'total')::DECIMAL(9, 2)) high,
+        arg_min(position, position) one, arg_max(position, position) latest,
         sum(CASE WHEN type = 'Returned' THEN 1 END) back FROM events GROUP BY who"""
     key = ("who",)
     combine = {"n": "sum", "low": "min", "high": "max", "one": "first", "latest": "last", "back": "sum"}

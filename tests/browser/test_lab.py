@@ -95,7 +95,7 @@ def free_port() -> int:
 
 
 def options(served: Lab) -> list[str]:
-    """Return the command line: no window, this port only, this folder, and the app within reach of the test."""
+    """Return the command line: no window, this port only, this folder, the app within reach of the test."""
     return [
         *("--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", "--ServerApp.port_retries=0"),
         *(f"--ServerApp.port={urlsplit(served.url).port}", f"--ServerApp.root_dir={served.folder}"),
@@ -147,7 +147,7 @@ def wait_until_it_serves(process: subprocess.Popen[str]) -> threading.Thread:
 
 @pytest.fixture
 def opened(chromium: Browser, lab: Lab) -> Iterator[Callable[[Path], Page]]:
-    """Return a function that opens a copy of a notebook; afterwards nothing may have gone wrong or outside."""
+    """Return a function that opens a copy of a notebook; then nothing may have gone wrong or outside."""
     context = chromium.new_context(viewport={"width": 1280, "height": 1000})
     context.set_default_timeout(MINUTE)
     troubles: list[str] = []

@@ -228,11 +228,9 @@ def look(page: Page, machine: Locator, folder: Path, name: str) -> None:
 
 def test_the_tour_runs_and_its_time_machine_moves(opened: Callable[[Path], Page], screenshots: Path) -> None:
     """Every cell of the tour runs; the slider shows an earlier event, the state then, and what changed."""
-    if not TOUR.exists():
-        pytest.skip(f"{TOUR.name} is not there yet")
     page = opened(TOUR)
     assert unexpected(run_all(page)) == []
-    machine = page.get_by_role("group", name=re.compile("^time machine: Order/")).first
+    machine = page.get_by_role("group", name="time machine: Order/o-1").first
     slider = machine.get_by_role("slider")
     slider.fill("1")
     assert machine.get_by_role("region", name="Event").get_by_text("OrderPlaced").is_visible()

@@ -52,7 +52,7 @@ def _line(step: Step, event: Happened, unit: str) -> tuple[str, ...]:
         f"<br>{_soft(fact.text if fact.name == 'recorded' else f'{fact.name} {fact.text}')}"
         for fact in event.facts
     )
-    changes = list(step.changes) or ["nothing"]
+    changes = list(step.changes) or ["nothing" if step.state else "–"]
     if step.state and step.state.problem:
         changes = [f"✗ {step.state.problem}"]
     return f"{number:,}", display.badge(event.type) + place + when, _fields(event.data), _lines(changes)

@@ -1,7 +1,7 @@
 """A seeded history of the shop in a small Parquet file: written, read, and loaded into a store.
 
-The same command writes the same bytes: `python -m esim.shop_history data/shop.parquet --seed 7`. The history is
-made in memory, where appends are cheap, and copied into a store row by row, envelopes included.
+The same command writes the same bytes: `python -m esim.shop_history data/shop.parquet --seed 7`. The history
+is made in memory, where appends are cheap, and copied into a store row by row, envelopes included.
 """
 
 from __future__ import annotations
@@ -95,8 +95,9 @@ def rows(found: pa.Table) -> Iterator[Row]:
 def shop_store(store: EventStore | None = None, *, path: Path | str | None = None) -> EventStore:
     """Return `store` (or a new one in memory) with the shop's history of half a year in it.
 
-    The history comes from `path`, or from the checkout's `data/shop.parquet`, or, where the package is installed
-    without it, from a fresh simulation of some seconds. A new store's clock stands at the end of the history.
+    The history comes from `path`, or from the checkout's `data/shop.parquet`, or, where the package is
+    installed without it, from a fresh simulation of some seconds. A new store's clock stands at the end of
+    the history.
     Raises InvalidArgument if `path` is given and not there.
     """
     import pyarrow.parquet as pq
@@ -104,7 +105,8 @@ def shop_store(store: EventStore | None = None, *, path: Path | str | None = Non
     file = Path(path) if path is not None else SEED_FILE
     if path is not None and not file.exists():
         raise InvalidArgument(
-            f"there is no {str(file)!r}: write it with `python -m esim.shop_history {file}`, or leave the path out"
+            f"there is no {str(file)!r}: write it with `python -m esim.shop_history {file}`, "
+            "or leave the path out"
         )
     history = pq.read_table(file) if file.exists() else table(fresh_history()[0])
     found = (

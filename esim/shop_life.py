@@ -58,6 +58,7 @@ _HOURS = (  # how many shop in which hour, from 0:00 UTC
 _WEEKDAYS = (1.0, 0.95, 0.95, 1.0, 1.05, 1.15, 1.3)  # Monday first
 _SALE = datetime(2026, 5, 15, tzinfo=UTC)
 _PATIENCE = timedelta(days=6)
+_SATURDAY, _ODD_EVERY, _WEDDING, _TOO_OFTEN = 5, 250, 100, 2
 _METHODS: tuple[Method, ...] = ("card", "wallet", "bank")
 _HOURS_TO_PAY = {"wallet": (0.01, 0.1), "card": (0.03, 0.5), "bank": (20, 100)}
 _DETAIL = re.compile("|".join((r"[\d.]*\d", *(sku for sku, _ in _WARES))))
@@ -76,7 +77,7 @@ def simulate_shop(
         raise InvalidArgument(
             f"the shop sets the time, and {store.clock!r} cannot be set: open the store with a ManualClock"
         )
-    house = _Shop(store, store.clock, random.Random(seed))  # noqa: S311 - reproducibility is the point
+    house = _Shop(store, store.clock, random.Random(seed))
     house.open(customers, days)
     house.run(START + timedelta(days=days))
     return house.refusals
@@ -131,10 +132,10 @@ class _Stage:
 
     def working(self, at: datetime, opens: int = 7, closes: int = 17) -> datetime:
         """Return the moment itself if people are at work then, or one early on their next working day."""
-        if at.weekday() < 5 and opens <= at.hour < closes:
+        if at.weekday() < _SATURDAY and opens <= at.hour < closes:
             return at
         day = _midnight(at + timedelta(days=1 if at.hour >= closes else 0))
-        while day.weekday() >= 5:
+        while day.weekday() >= _SATURDAY:
             day += timedelta(days=1)
         return day + timedelta(seconds=self.dice.randrange(opens * 3600, (opens + 3) * 3600))
 
@@ -190,13 +191,13 @@ class _Shop(_Stage):
         careless = self.chance(0.03)
         for _ in range(min(25, int(self.dice.paretovariate(0.85)))):
             yield self.within(0.05, 0.8)
-            self.begin(self.now, self.journey(customer, careless))
+            self.begin(self.now, self.journey(customer, careless=careless))
             yield self.next_visit()
 
     def register(self, customer: str, number: int) -> None:
         name = f"{self.dice.choice(_GIVEN.split())} {self.dice.choice(_FAMILY.split())}"
-        if number % 250 == 17:
-            name = _ODD_NAMES[number // 250 % len(_ODD_NAMES)]
+        if number % _ODD_EVERY == 0:
+            name = _ODD_NAMES[number // _ODD_EVERY % len(_ODD_NAMES)]
         with metadata(user_id=customer):
             email, address = f"{customer}@example.org", self.address()
             self.customers.run(customer, Customer.register, customer, name, email, address)
@@ -221,7 +222,7 @@ class _Shop(_Stage):
 
     # --- an order from basket to doorstep, or back ---------------------------------------------------------
 
-    def journey(self, customer: str, careless: bool) -> Process:
+    def journey(self, customer: str, *, careless: bool) -> Process:
         """Follow one order; a refusal on the way (it was cancelled meanwhile) ends the journey."""
         placed = self.place(customer)
         waiting = self.reserve(placed, placed.event.items)
@@ -244,8 +245,8 @@ class _Shop(_Stage):
             return self.orders.run(f"o-{number:05}", Order.place, customer, self.basket(number))
 
     def basket(self, number: int) -> list[Item]:
-        """Choose what to order, mostly a line or two, popular wares more often; one order is for a wedding."""
-        lines = 30 if number == 100 else min(6, int(self.dice.expovariate(0.9)) + 1)
+        """Choose what to order, mostly a line or two, popular wares more often; once for a wedding."""
+        lines = 30 if number == _WEDDING else min(6, int(self.dice.expovariate(0.9)) + 1)
         luck = {ware: self.dice.random() ** (1 + place / 12) for place, ware in enumerate(_WARES)}
         chosen = sorted(_WARES, key=luck.__getitem__, reverse=True)[:lines]
         return [Item(sku=sku, quantity=self.quantity(), price=price) for sku, price in chosen]
@@ -288,7 +289,7 @@ class _Shop(_Stage):
 
     def warn(self, customer: str) -> None:
         self.unpaid[customer] += 1
-        if self.unpaid[customer] == 2:
+        if self.unpaid[customer] == _TOO_OFTEN:
             self.begin(self.working(self.now), self.block(customer))
 
     def shipping(

@@ -1,8 +1,8 @@
 """A real incident log, 141,712 events of 24,918 incidents, goes through a store file and comes out right.
 
-The log is read where it lies, beside the checkout. Its times carry no zone; they are taken as UTC. It counts the
-changes of each incident itself (`mod_count`) and left some out: the store's versions are dense all the same, and
-the gaps are data.
+The log is read where it lies, beside the checkout. Its times carry no zone; they are taken as UTC. It counts
+the changes of each incident itself (`mod_count`) and left some out: the store's versions are dense all the
+same, and the gaps are data.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class UpdatesByState(SqlProjection):
 
     query = "SELECT state, count(*) AS updates FROM IncidentUpdated GROUP BY state"
     key = ("state",)
-    combine = {"updates": "sum"}
+    combine = {"updates": "sum"}  # noqa: RUF012 - declared, never changed
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,8 @@ def test_every_event_is_in_its_stream(store: EventStore, truth: dict[str, Any]) 
     assert store.position == truth["events"]
     assert len(store.streams("Incident")) == truth["cases"]
     dense = store.sql(
-        "SELECT count(*) AS n FROM (SELECT max(version) = count(*) AS ok FROM events GROUP BY stream) WHERE ok"
+        "SELECT count(*) AS n FROM (SELECT max(version) = count(*) AS ok FROM events GROUP BY stream) "
+        "WHERE ok"
     )
     assert dense.n[0] == truth["cases"]
 
@@ -244,7 +245,7 @@ def test_odd_beginnings_and_states_survive(
 def test_the_commonest_stories_are_true(
     histories: dict[str, list[RecordedEvent[IncidentUpdated]]], truth: dict[str, Any]
 ) -> None:
-    """Ordered by time, the stories (variants) of all incidents are as many, and as common, as they should be."""
+    """Ordered by time, the stories (variants) of all incidents are as many and as common as the truth."""
     stories = Counter(
         tuple(
             recorded.event.state

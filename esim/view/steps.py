@@ -398,6 +398,6 @@ def row_change(table: Table, old: int, new: int) -> str:
         return "row removed"
     if old == ABSENT:
         named = [f"{name} {text}" for name, text in zip(table.columns, table.pool[new], strict=True)]
-        return f"new row, {', '.join(one for place, one in enumerate(named) if place not in table.key)}"
+        return ", ".join(["new row", *(one for place, one in enumerate(named) if place not in table.key)])
     pairs = zip(table.columns, table.pool[old], table.pool[new], strict=True)
     return ", ".join(f"{name} {a} → {b}" for name, a, b in pairs if a != b)

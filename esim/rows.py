@@ -255,12 +255,12 @@ def _wants_recorded(cls: type, method: FunctionType) -> bool:
             f"{cls.__name__}.{method.__name__} is async or yields: a projection's handler is a plain def"
         )
     signature = inspect.signature(method)
-    for count in (4, 3):
+    for count, recorded in ((4, True), (3, False)):
         try:
             signature.bind(*[None] * count)
         except TypeError:
             continue
-        return count == 4
+        return recorded
     raise InvalidArgument(
         f"{cls.__name__}.{method.__name__}{signature} cannot be called as a handler: write "
         f"def {method.__name__}(self, event, rows) or def {method.__name__}(self, event, rows, recorded)"

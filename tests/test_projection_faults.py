@@ -312,6 +312,7 @@ def test_a_killed_process_leaves_table_and_checkpoint_in_step(tmp_path: Path) ->
             assert store.position == (turn + 1) * 4 * WINDOW
             for one in (Balances(store), Sums(store)):
                 assert told(one, fresh=False) == folded(store, one.position)
+                assert "former definition" not in repr(one)  # so that it goes on, and is not built anew
             if turn % 3 == 2:
                 continued = [told(one) for one in (Balances(store), Sums(store))]
                 assert continued == [folded(store, store.position)] * 2

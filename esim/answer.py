@@ -6,8 +6,9 @@ open there are shut here: `EXPLAIN ANALYZE` of anything but a SELECT, and `WITH 
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from esim.errors import SqlRefused
-from esim.storefile import DuckDB, Parameters
+from esim.storefile import DuckDB, Parameters, first
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,6 +69,26 @@ def explained(text: str) -> str:
     return body
 
 
+def tables_in(cursor: DuckDB, sql: str) -> set[str]:
+    """Return the tables that a query names, in lower case; none if the parser cannot tell."""
+    with suppress(duckdb.Error):
+        found = first(cursor, "SELECT json_serialize_sql(?)", [explained(sql)])
+        nodes = list(_nodes(json.loads(found[0]))) if found else []
+        if not any(
+            node.get("function_name") in {"query", "query_table"} for node in nodes
+        ):  # they hide names
+            return {node["table_name"].casefold() for node in nodes if node.get("type") == "BASE_TABLE"}
+    return set()
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(tree, dict):
+        yield tree
+    children = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    for child in children:
+        yield from _nodes(child)
+
+
 def answer(cursor: DuckDB, text: str, params: Parameters) -> Answer:
     """Return the rows of a reading statement, with its parameters bound."""
     body = explained(text)
@@ -102,8 +123,6 @@ def _series(column: pa.ChunkedArray, kind: str) -> Any:
 
     if kind in {"HUGEINT", "UHUGEINT"}:
         column = _whole(column)
-    if pa.types.is_timestamp(column.type) and column.type.tz:
-        column = column.cast(pa.timestamp("us", "UTC"))
     if pa.types.is_integer(column.type) and column.null_count:
         return pd.Series(column.to_pylist(), dtype="Int64")
     if pa.types.is_nested(column.type):

@@ -25,7 +25,7 @@ import duckdb
 from pydantic import BaseModel, RootModel, ValidationError
 
 from esim import display
-from esim.answer import explained
+from esim.answer import tables_in
 from esim.connection import Connection
 from esim.errors import InvalidArgument, InvalidEvent
 from esim.storefile import DuckDB, first, literal, quoted
@@ -63,6 +63,7 @@ _PLAIN: dict[type, str] = {
     bool: "BOOLEAN", int: "BIGINT", float: "DOUBLE", str: "VARCHAR", datetime: "TIMESTAMPTZ", date: "DATE",
     UUID: "UUID", time: "VARCHAR", timedelta: "VARCHAR",
 }  # fmt: skip
+_DIGITS = 38  # the most that a DECIMAL has
 _SEQUENCES = (list, tuple, set, frozenset)
 
 
@@ -107,8 +108,10 @@ def _type(hint: Any, marks: Iterable[Any], inside: tuple[type, ...]) -> str:
         return _of_values(args)
     if origin is not None:
         return _container(origin, args, inside)
-    if not isinstance(hint, type):
-        return "JSON"
+    return _class(hint, marks, inside) if isinstance(hint, type) else "JSON"
+
+
+def _class(hint: type, marks: Iterable[Any], inside: tuple[type, ...]) -> str:
     if issubclass(hint, Enum):
         return _of_values(member.value for member in hint)
     if issubclass(hint, BaseModel):
@@ -176,8 +179,8 @@ def _decimal(marks: Iterable[Any]) -> str:
         for key in ("max_digits", "decimal_places"):
             if getattr(mark, key, None) is not None:
                 said[key] = getattr(mark, key)
-    digits, places = said.get("max_digits", 38), said.get("decimal_places", 18)
-    return f"DECIMAL({digits},{places})" if places <= digits <= 38 else "VARCHAR"
+    digits, places = said.get("max_digits", _DIGITS), said.get("decimal_places", 18)
+    return f"DECIMAL({digits},{places})" if places <= digits <= _DIGITS else "VARCHAR"
 
 
 def _flat(marks: Iterable[Any]) -> Iterator[Any]:
@@ -278,7 +281,7 @@ def _catch_up(con: Connection, name: str, cls: type[BaseModel] | None) -> None:
     shape = _shape(con, name, cls, known, fresh=done < head)
     rebuild = shape != known
     if rebuild or done < head:
-        _fill(con, shape, cls, 0 if rebuild else done, head, rebuild)
+        _fill(con, shape, cls, None if rebuild else done, head)
 
 
 def _shape(
@@ -303,25 +306,31 @@ def _refuse_twin(con: DuckDB, name: str) -> None:
         )
 
 
-def _fill(
-    con: Connection, shape: _Shape, cls: type[BaseModel] | None, after: int, head: int, rebuild: bool
-) -> None:
-    """Type the events after a position up to `head`, all or nothing; mend the rows that do not fit."""
-    bounds = {"structure": json.dumps(shape.structured), "type": shape.type, "after": after, "until": head}
+def _fill(con: Connection, shape: _Shape, cls: type[BaseModel] | None, after: int | None, head: int) -> None:
+    """Type the events up to `head`, all or nothing; mend the rows that do not fit.
+
+    They begin `after` a position; None begins a new table with the first.
+    """
+    bounds = {
+        "structure": json.dumps(shape.structured),
+        "type": shape.type,
+        "after": after or 0,
+        "until": head,
+    }
     try:
         with con.transaction() as write:
-            _begin(write, shape, head, rebuild)
+            _begin(write, shape, head, rebuild=after is None)
             con.run(write, shape.insert(), bounds)
     except _MISFIT:
         with con.transaction() as write:
-            _begin(write, shape, head, rebuild)
-            for low in range(after, head, _WINDOW):
+            _begin(write, shape, head, rebuild=after is None)
+            for low in range(after or 0, head, _WINDOW):
                 _insert_mended(
                     con, write, shape, cls, {**bounds, "after": low, "until": min(low + _WINDOW, head)}
                 )
 
 
-def _begin(write: DuckDB, shape: _Shape, head: int, rebuild: bool) -> None:
+def _begin(write: DuckDB, shape: _Shape, head: int, *, rebuild: bool) -> None:
     if rebuild:
         write.execute(shape.create())
     write.execute(
@@ -427,27 +436,7 @@ def _within(lo: int, hi: int | None) -> str:
 
 def referenced(con: Connection, sql: str, types: Iterable[str]) -> set[str]:
     """Return which of `types` a query names as a table, in any case; the parser's answer where it has one."""
-    tables, hidden = _tables_in(con, explained(sql))
-    if hidden or not tables:
+    tables = tables_in(con.cursor(), sql)
+    if not tables:
         return {name for name in types if name.casefold() in sql.casefold().replace('""', '"')}
     return {name for name in types if name.casefold() in tables}
-
-
-def _tables_in(con: Connection, sql: str) -> tuple[set[str], bool]:
-    """Return the tables that a query names, and whether a function like query() may hide others."""
-    with suppress(duckdb.Error):
-        found = first(con.cursor(), "SELECT json_serialize_sql(?)", [sql])
-        tree = json.loads(found[0]) if found else {"error": True}
-        if not tree["error"]:
-            nodes = list(_nodes(tree))
-            tables = {node["table_name"].casefold() for node in nodes if node.get("type") == "BASE_TABLE"}
-            return tables, any(node.get("function_name") in {"query", "query_table"} for node in nodes)
-    return set(), True
-
-
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(tree, dict):
-        yield tree
-    children = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
-    for child in children:
-        yield from _nodes(child)

@@ -14,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import duckdb
+import pandas as pd
 import pytest
 
 from esim.connection import Connection, frame
@@ -21,7 +22,6 @@ from esim.errors import (
     ForkedStore,
     InvalidArgument,
     NotAStore,
-    ReadOnlyStore,
     SqlRefused,
     StoreClosed,
     StoreLocked,
@@ -29,8 +29,9 @@ from esim.errors import (
 from esim.storefile import Holder, Report, holder, inspect
 
 EVENT = (
-    "INSERT INTO esim.events(position, category, stream, version, type, schema_version, event_id, recorded_at, data) "
-    "VALUES ($1, 'Order', 'Order/' || $1, 1, 'Placed', 1, uuid(), TIMESTAMP '2026-01-05 09:00:00', '{}')"
+    "INSERT INTO esim.events(position, category, stream, version, type, schema_version, event_id, "
+    "recorded_at, data) VALUES ($1, 'Order', 'Order/' || $1, 1, 'Placed', 1, uuid(), "
+    "TIMESTAMP '2026-01-05 09:00:00', '{}')"
 )
 VIEWS = {"events": "SELECT * FROM esim.events", 'Order"Paid': "SELECT 7 AS n, 2.50::DECIMAL(18,2) AS amount"}
 
@@ -73,6 +74,11 @@ def count(connection: Connection) -> int:
     return rows[0][0]
 
 
+def names_in(folder: Path) -> list[str]:
+    """Return the names of a folder's files, sorted."""
+    return sorted(each.name for each in folder.iterdir())
+
+
 def remade(source: Path, target: Path, change: Callable[[bytes], bytes]) -> bytes:
     """Write a changed copy of a file and return its bytes."""
     target.write_bytes(change(source.read_bytes()))
@@ -93,7 +99,7 @@ def test_events_outlive_their_connection(store: Connection, path: Path) -> None:
 def test_closing_leaves_the_database_and_nothing_else(store: Connection, path: Path) -> None:
     """The sidecar and the write-ahead log go when a store is closed."""
     store.close()
-    assert os.listdir(path.parent) == [path.name]
+    assert names_in(path.parent) == [path.name]
 
 
 def test_a_second_opener_in_this_process_is_told_so(store: Connection, path: Path) -> None:
@@ -180,7 +186,7 @@ def test_a_text_file_is_not_a_store(path: Path) -> None:
     with pytest.raises(NotAStore, match="not a DuckDB file"):
         Connection(path)
     assert path.read_text() == "customer,total\n"
-    assert os.listdir(path.parent) == [path.name]
+    assert names_in(path.parent) == [path.name]
 
 
 def test_an_empty_file_is_not_a_store(path: Path) -> None:
@@ -258,12 +264,12 @@ NOBODY = "os.setgid(65534); os.setuid(65534)"  # root may write anywhere, so the
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can become another user")
-@pytest.mark.parametrize("make", [True, False], ids=["existing", "new"])
+@pytest.mark.parametrize("make", ["existing", ""])
 def test_a_read_only_folder_is_told(
-    make: bool, tmp_path: Path, child: Callable[..., subprocess.Popen[str]]
+    make: str, tmp_path: Path, child: Callable[..., subprocess.Popen[str]]
 ) -> None:
     """Where no lock can be made, ReadOnlyStore says so."""
-    place = Path(f"/tmp/esim-{os.getpid()}-{tmp_path.name}")  # noqa: S108 - pytest's own folders shut others out
+    place = Path(f"/tmp/esim-{os.getpid()}-{tmp_path.name}")  # noqa: S108 - pytest's own shut others out
     place.mkdir(mode=0o755)
     try:
         if make:
@@ -279,7 +285,7 @@ def test_a_read_only_folder_is_told(
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can become another user")
 def test_a_read_only_file_is_told(tmp_path: Path, child: Callable[..., subprocess.Popen[str]]) -> None:
     """A store of somebody else in a shared folder raises ReadOnlyStore."""
-    place = Path(f"/tmp/esim-{os.getpid()}-{tmp_path.name}")  # noqa: S108 - pytest's own folders shut others out
+    place = Path(f"/tmp/esim-{os.getpid()}-{tmp_path.name}")  # noqa: S108 - pytest's own shut others out
     place.mkdir()
     place.chmod(0o777)
     try:
@@ -395,7 +401,7 @@ def test_a_store_left_open_is_closed_at_exit(path: Path, child: Callable[..., su
     other = child(f"c = Connection({str(path)!r}); c.me = c; c.write.execute({EVENT!r}, [1])")
     _, errors = other.communicate(timeout=30)
     assert (other.returncode, errors) == (0, "")
-    assert os.listdir(path.parent) == [path.name]
+    assert names_in(path.parent) == [path.name]
 
 
 def test_a_failed_construction_is_collected_quietly(
@@ -553,9 +559,11 @@ def test_an_error_in_the_helper_thread_arrives(store: Connection) -> None:
 @pytest.mark.parametrize(
     "query",
     [
-        "SELECT * FROM events", "FROM events", "WITH e AS (FROM events) SELECT * FROM e;", "DESCRIBE events",
+        "SELECT * FROM events", "FROM events", "WITH e AS (FROM events) SELECT * FROM e;",
+        "DESCRIBE events",
         "SHOW TABLES", "SUMMARIZE events", "EXPLAIN SELECT 1", "EXPLAIN ANALYZE SELECT 1", "VALUES (1)",
-        "EXPLAIN (FORMAT json) SELECT 1", "-- a remark\nSELECT 1 -- and another", "SELECT copy FROM (SELECT 1 AS copy)",
+        "EXPLAIN (FORMAT json) SELECT 1", "-- a remark\nSELECT 1 -- and another",
+        "SELECT copy FROM (SELECT 1 AS copy)",
         "EXPLAIN /* why */ (SELECT 1)", "FROM events PIVOT (count(*) FOR type IN ('Placed'))",
     ],
 )  # fmt: skip
@@ -567,14 +575,22 @@ def test_reading_statements_are_answered(store: Connection, query: str) -> None:
 @pytest.mark.parametrize(
     "query",
     [
-        "DELETE FROM esim.events", "INSERT INTO esim.tags VALUES ('a', 1)", "UPDATE esim.meta SET value = '9'",
-        "DROP TABLE esim.tags", "CREATE TABLE mine(n INT)", "CREATE TEMP TABLE mine(n INT)", "COMMIT", "CHECKPOINT",
-        "BEGIN; DELETE FROM esim.tags; COMMIT", "SELECT 1; DROP TABLE esim.tags", "SET threads = 1", "USE typed",
-        "PRAGMA database_list", "ATTACH 'other.db'", "INSTALL json", "LOAD json", "VACUUM", "CALL pragma_version()",
-        "COPY esim.events TO 'out.csv'", "EXPORT DATABASE 'out'", "", "-- nothing", "SELEC 1", "PREPARE p AS SELECT 1",
-        "EXPLAIN ANALYZE INSERT INTO esim.tags VALUES ('a', 1)", "EXPLAIN ANALYZE COPY esim.tags TO 'out.csv'",
+        "DELETE FROM esim.events", "INSERT INTO esim.tags VALUES ('a', 1)",
+        "UPDATE esim.meta SET value = '9'",
+        "DROP TABLE esim.tags", "CREATE TABLE mine(n INT)", "CREATE TEMP TABLE mine(n INT)", "COMMIT",
+        "CHECKPOINT",
+        "BEGIN; DELETE FROM esim.tags; COMMIT", "SELECT 1; DROP TABLE esim.tags", "SET threads = 1",
+        "USE typed",
+        "PRAGMA database_list", "ATTACH 'other.db'", "INSTALL json", "LOAD json", "VACUUM",
+        "CALL pragma_version()",
+        "COPY esim.events TO 'out.csv'", "EXPORT DATABASE 'out'", "", "-- nothing", "SELEC 1",
+        "PREPARE p AS SELECT 1",
+        "EXPLAIN ANALYZE INSERT INTO esim.tags VALUES ('a', 1)",
+        "EXPLAIN ANALYZE COPY esim.tags TO 'out.csv'",
+        "EXPLAIN ANALYZE CREATE TEMP TABLE mine AS SELECT 1",
         "EXPLAIN (ANALYZE, FORMAT json) COPY esim.tags TO 'out.csv'",
-        "WITH t AS (COPY esim.events TO 'out.csv') FROM t", "EXPLAIN ANALYZE WITH t AS (COPY esim.tags TO 'out.csv') FROM t",
+        "WITH t AS (COPY esim.events TO 'out.csv') FROM t",
+        "EXPLAIN ANALYZE WITH t AS (COPY esim.tags TO 'out.csv') FROM t",
         "WITH t AS (INSERT INTO esim.tags VALUES ('a', 1) RETURNING *) FROM t", "PIVOT events ON type",
         "SELECT * FROM query('WITH t AS (COPY esim.tags TO ''out.csv'') FROM t')",
         "MERGE INTO esim.tags USING (SELECT 1) ON false WHEN NOT MATCHED THEN INSERT VALUES ('a', 1)",
@@ -585,10 +601,10 @@ def test_everything_else_is_refused(
 ) -> None:
     """A query that is no reading raises SqlRefused; the database and the folder stay as they were."""
     monkeypatch.chdir(tmp_path)
-    before = sorted(os.listdir(tmp_path))
+    before = names_in(tmp_path)
     with pytest.raises(SqlRefused):
         store.read_only(query, None, VIEWS)
-    assert sorted(os.listdir(tmp_path)) == before
+    assert names_in(tmp_path) == before
     tables = "SELECT (SELECT count(*) FROM esim.tags), (SELECT value FROM esim.meta), current_schema()"
     assert store.cursor().execute(tables).fetchall() == [(0, "1", "main")]
 
@@ -626,10 +642,10 @@ def test_an_unknown_column_keeps_duckdbs_words(store: Connection) -> None:
 
 def test_python_variables_are_not_tables(store: Connection) -> None:
     """A dataframe of the calling code is not reached by its name."""
-    text = views = cursor = duckdb.sql("SELECT 1 AS n").df()
-    assert text is views is cursor
-    with pytest.raises(SqlRefused, match="does not exist"):
-        store.read_only("FROM views")
+    orders = pd.DataFrame({"n": [1]})
+    with pytest.raises(SqlRefused, match="orders does not exist"):
+        store.read_only("FROM orders")
+    assert len(orders) == 1
 
 
 @pytest.mark.parametrize(
@@ -729,7 +745,7 @@ def test_a_copy_replaces_nothing(store: Connection, path: Path) -> None:
     """An existing target is refused, the store itself included."""
     with pytest.raises(InvalidArgument, match="exists already"):
         store.copy_to(path)
-    assert os.listdir(path.parent).count("shop.duckdb") == 1
+    assert names_in(path.parent) == ["shop.duckdb", "shop.duckdb.lock", "shop.duckdb.wal"]
 
 
 def test_a_failed_copy_leaves_no_file(store: Connection, tmp_path: Path) -> None:
@@ -742,5 +758,5 @@ def test_a_failed_copy_leaves_no_file(store: Connection, tmp_path: Path) -> None
 
     with pytest.raises(duckdb.Error):
         copy()
-    assert not [name for name in os.listdir(tmp_path) if name.startswith("copy")]
+    assert not [name for name in names_in(tmp_path) if name.startswith("copy")]
     assert count(store) == 1

@@ -269,8 +269,11 @@ def test_a_stamp_is_the_same_in_every_process() -> None:
         "print(Ns(MemoryStore())._stamp)"
     )
     command, seeds = [sys.executable, "-c", program], ("1", "2", "3")
-    runs = [subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True) for seed in seeds]
-    assert len({run.stdout for run in runs}) == 1 and len(runs[0].stdout) > 20
+    environments = [{**os.environ, "PYTHONHASHSEED": seed} for seed in seeds]
+    stamps = [
+        subprocess.run(command, env=one, capture_output=True, check=True).stdout for one in environments
+    ]
+    assert len(set(stamps)) == 1 and len(stamps[0]) > 20
 
 
 def test_a_table_of_a_former_definition_says_so(store: Store) -> None:

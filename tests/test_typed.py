@@ -421,6 +421,7 @@ def test_the_events_view_has_the_whole_envelope(log: Log) -> None:
         ('WITH x AS (FROM Placed) SELECT (SELECT count(*) FROM "a""b") FROM x', {"Placed", 'a"b'}),
         ("DESCRIBE Placed", {"Placed"}), ("SHOW Placed", {"Placed"}),
         ("FROM query_table('Placed')", {"Placed"}),
+        ("FROM Unnamed, query_table('Placed')", {"Unnamed", "Placed"}),
         ("SELECT 1", set()), ("SELEC nonsense", set()),
     ],
 )  # fmt: skip

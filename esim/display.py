@@ -13,10 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-_PALETTE = (
-    *("#2f7ebc", "#c77d0a", "#2a9d70", "#8a63c9", "#0f97a6", "#a8752f", "#5b7f1f", "#b0569f"),
-    *("#5570c4", "#1f8a4c", "#9a6a4f", "#6f7f8f"),
-)  # no red: red is for failure only
+_PALETTE = (  # white text on each has a contrast of 4.5 at least; no red, which is for failure only
+    *("#2c78b3", "#a46605", "#208060", "#845cc4", "#0d7f8c", "#946320", "#567a1c", "#aa4f99"),
+    *("#5570c4", "#1f8249", "#95664a", "#667584"),
+)
+_SALT = "122"  # with it the event types of one shop state never share a colour
 FAILURE = "#c8332b"
 MUTED = "#7a8290"
 
@@ -45,7 +46,7 @@ def plain(value: object) -> str:
     if value is None:
         return "–"
     if isinstance(value, str):
-        return str(value)
+        return str(value) or "''"
     if isinstance(value, datetime):
         return value.isoformat(sep=" ", timespec="auto").replace("+00:00", "Z")
     if isinstance(value, Mapping):
@@ -78,7 +79,7 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
 
 def color_of(type_name: str) -> str:
     """Return the one fixed colour of an event type, the same in every picture and every run."""
-    return _PALETTE[zlib.crc32(type_name.encode()) % len(_PALETTE)]
+    return _PALETTE[zlib.crc32((_SALT + type_name).encode()) % len(_PALETTE)]
 
 
 def badge(type_name: str) -> str:

@@ -5,9 +5,31 @@ A message names the value, the cause and the way out; the attributes carry the s
 
 from __future__ import annotations
 
+import linecache
+import traceback
+from pathlib import Path
+
+_LIBRARIES = (str(Path(__file__).parent), "site-packages", "dist-packages")
+
 
 class EsimError(Exception):
-    """Base of every error that esim raises on purpose."""
+    """Base of every error that esim raises on purpose.
+
+    In a notebook it shows its message, its cause and the user's own line, not thirty frames of libraries.
+    """
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython prints in place of a traceback."""
+        told = [f"{type(self).__name__}: {self}", *getattr(self, "__notes__", ())]
+        cause = self.__cause__
+        if cause is not None:
+            told.append(f"  caused by {type(cause).__name__}: {cause}")
+        inner = cause.__traceback__ if cause else None
+        frames = [*traceback.extract_tb(self.__traceback__), *traceback.extract_tb(inner)]
+        own = [frame for frame in frames if not any(part in frame.filename for part in _LIBRARIES)]
+        if own:
+            told.append(f"  at  {linecache.getline(own[-1].filename, own[-1].lineno or 0).strip() or own[-1].name}")
+        return told
 
 
 class Refused(EsimError):

@@ -47,15 +47,23 @@ def test_the_public_names_are_sorted_and_exist():
 def test_every_public_class_and_method_is_documented(name):
     """Each public class says what it is, and each of its own public methods too."""
     cls = getattr(esim, name)
-    own = [member for key, member in vars(cls).items() if not key.startswith("_") and inspect.isfunction(member)]
+    own = [
+        member for key, member in vars(cls).items() if not key.startswith("_") and inspect.isfunction(member)
+    ]
     assert all(inspect.getdoc(one) for one in (cls, *own))
 
 
-def test_the_readme_code_runs(monkeypatch):
-    """The README's Python blocks run one after the other, as a reader would run them."""
+def test_the_readme_code_runs(tmp_path):
+    """The README's Python blocks run one after the other, in a process of their own as a reader's would."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    program = tmp_path / "readme.py"
+    program.write_text("\n".join(blocks), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(program)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert len(blocks) == 5
-    module = type(sys)("readme")
-    monkeypatch.setitem(sys.modules, "readme", module)
-    for block in blocks:
-        exec(compile(block, "README.md", "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - our own README
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,41 @@
+"""What every test shares: repeatable generated input, and marks that may be required.
+
+`ESIM_REQUIRE=browser,acceptance` turns the skips of tests so marked into failures, so that a machine which is
+meant to run them cannot pass by missing what they need.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+REQUIRED = {word for word in os.environ.get("ESIM_REQUIRE", "").split(",") if word}
+
+collect_ignore = ["typing"]  # for type checkers, never run
+
+
+def pytest_configure() -> None:
+    """Make generated input the same in every run, and judge no example by its time."""
+    try:
+        from hypothesis import settings
+    except ImportError:  # the tests that need it say so themselves
+        return
+    settings.register_profile("esim", derandomize=True, database=None, deadline=None)
+    settings.load_profile("esim")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Fail a skipped test whose mark is required."""
+    report = yield
+    if (
+        report.skipped
+        and not hasattr(report, "wasxfail")
+        and REQUIRED & {mark.name for mark in item.iter_markers()}
+    ):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome, report.longrepr = "failed", f"ESIM_REQUIRE asks for this test, yet: {reason}"
+    return report

@@ -138,9 +138,8 @@ class Connection:
             while not job.done.wait(_STEP):
                 pass
         except BaseException:
-            while not job.done.wait(
-                _STEP / 10
-            ):  # again and again: an interrupt before the query starts is lost
+            # Again and again: an interrupt before the query has started is lost.
+            while not job.done.wait(_STEP / 10):
                 cursor.interrupt()
             raise
         return job.result()

@@ -9,11 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from esim.clock import ManualClock, SeededIds
-from esim.contract import Store, Write
+from esim.contract import Store
 from esim.errors import Conflict, EsimError, Refused
 from esim.event import Event, Money, NewEvent, RecordedEvent, Tag, Value, caused_by, metadata
 from esim.memory import MemoryStore
 from esim.state import Aggregate, State, fold
+from esim.writing import Write
 
 if TYPE_CHECKING:
     from esim.projection import Key, Projection, Row, Rows, SqlProjection, on

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from esim.clock import Clock, Ids
-from esim.contract import Batch, Filter, Query, Recorded, Snapshot, Store
+from esim.contract import Snapshot, Store
 from esim.errors import StoreClosed
 from esim.event import Row
+from esim.query import Filter, Query
+from esim.reading import Recorded
+from esim.writing import Batch
 
 if TYPE_CHECKING:
     import pandas as pd

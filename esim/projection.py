@@ -15,9 +15,9 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast, get_args, get_origin
 
 from esim import display
-from esim.contract import Filter, Query
 from esim.errors import InvalidArgument, ProjectionFailed
 from esim.event import Event, RecordedEvent, batch_decoder, current, known_events
+from esim.query import Filter, Query
 from esim.readmodel import ReadModel, windows
 from esim.rows import Handler, Key, R, Row, Rows, functions_of, handlers_of, on
 from esim.state import fingerprint

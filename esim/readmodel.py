@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from weakref import WeakKeyDictionary
 
 from esim import display
-from esim.contract import Filter, Moment, Store
+from esim.contract import Moment, Store
 from esim.errors import InvalidArgument, NotCaughtUp, ProjectionFailed, StoreClosed
 from esim.event import known_events
+from esim.query import Filter
 from esim.tables import Table
 
 if TYPE_CHECKING:

@@ -17,9 +17,10 @@ from pydantic import ValidationError
 
 from esim import display
 from esim.clock import micros, utc
-from esim.contract import Moment, Recorded, Snapshot, Store, Write, stream_id
+from esim.contract import Moment, Snapshot, Store
 from esim.errors import Conflict, InvalidArgument, InvalidState, StreamNotFound, UnknownEventType
 from esim.event import Event, RecordedEvent, batch_decoder, definitions
+from esim.reading import Recorded
 from esim.state import (
     Aggregate,
     State,
@@ -31,6 +32,7 @@ from esim.state import (
     state_stamp,
     untouchable,
 )
+from esim.writing import Write, stream_id
 
 if TYPE_CHECKING:
     import pandas as pd

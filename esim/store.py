@@ -18,9 +18,12 @@ from uuid import UUID
 from esim import typed
 from esim.clock import Clock, Ids, from_micros
 from esim.connection import Connection, frame
-from esim.contract import Batch, Filter, Query, Recorded, Snapshot, Store
+from esim.contract import Snapshot, Store
 from esim.errors import EsimError, InvalidArgument
 from esim.event import Row, known_events
+from esim.query import Filter, Query
+from esim.reading import Recorded
+from esim.writing import Batch
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,12 +18,12 @@ from typing import Any, Self
 
 import pytest
 
-from esim.contract import Write
 from esim.event import Event, NewEvent, RecordedEvent
 from esim.projection import Key, Projection, Row, Rows, SqlProjection, on
 from esim.repository import Repository
 from esim.state import State, fold
 from esim.store import EventStore
+from esim.writing import Write
 
 LOGS = Path(__file__).resolve().parents[2].parent / "shared" / "logs"
 FIELDS = (

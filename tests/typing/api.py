@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Literal, Self, assert_type
 
 from esim import Aggregate, Event, EventStore, MemoryStore, RecordedEvent, Repository, State, fold
-from esim.contract import Recorded
+from esim.reading import Recorded
 
 
 class Opened(Event):

@@ -1,0 +1,136 @@
+"""An append on its way: events with their context, encoded and checked as far as no store is needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+from uuid import UUID
+
+from esim import display
+from esim.clock import micros
+from esim.errors import Conflict, DuplicateEventId, InvalidArgument
+from esim.event import Event, NewEvent, Row, context, encode, tags_of
+from esim.query import Condition
+
+Expected = int | Literal["no_stream", "stream_exists", "any"]
+Events = Event | NewEvent | Iterable[Event | NewEvent]
+
+
+@dataclass(frozen=True)
+class Write:
+    """Events for one stream with the version it is expected to be at."""
+
+    stream: str
+    events: Events
+    expected: Expected = "any"
+
+
+class Draft(NamedTuple):
+    """One prepared event: its row but for what admission assigns (position, version, id, recorded time)."""
+
+    stream: str
+    type: str
+    schema_version: int
+    data: str
+    correlation_id: str | None
+    causation_id: str | None
+    user_id: str | None
+    event_id: UUID | None
+    occurred_at: int | None
+    tags: tuple[str, ...]
+    metadata: str | None
+    event: Event
+
+
+class Batch(NamedTuple):
+    """One append on its way: drafts in order, what is expected of each run of them, and the condition."""
+
+    drafts: list[Draft]
+    runs: list[tuple[str, int, Expected]]
+    condition: Condition | None
+
+
+def stream_id(stream: str) -> str:
+    """Return a stream id unchanged. Raises InvalidArgument unless it is text like `Order/o-1`."""
+    if not isinstance(stream, str) or not stream.strip() or stream.startswith("/") or stream.endswith("/"):
+        raise InvalidArgument(
+            f"{stream!r} is not a stream id: write category, slash, id, such as 'Order/o-1'"
+        )
+    if "\0" in stream:
+        raise InvalidArgument(f"stream id {stream!r} holds a NUL character: take it out")
+    return stream
+
+
+def _expected(value: Expected) -> Expected:
+    named = value in ("no_stream", "stream_exists", "any")
+    if not named and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+        raise InvalidArgument(
+            f"expected={value!r}: give a version (0 and up), 'no_stream', 'stream_exists' or 'any'"
+        )
+    return value
+
+
+def _draft(stream: str, item: Event | NewEvent) -> Draft:
+    new = item if isinstance(item, NewEvent) else None
+    event = new.event if new else item
+    if not isinstance(event, Event):
+        raise InvalidArgument(f"{display.short(event)} is not an Event: append instances of Event classes")
+    here = context()
+    tags = tags_of(event)
+    occurred = (new and new.occurred_at) or here.occurred_at
+    extra = {**(here.extra or {}), **((new and new.metadata) or {})}
+    return Draft(
+        stream,
+        event.event_type,
+        event.schema_version,
+        encode(event),
+        (new and new.correlation_id) or here.correlation_id,
+        (new and new.causation_id) or here.causation_id,
+        (new and new.user_id) or here.user_id,
+        new.event_id if new else None,
+        micros(occurred) if occurred else None,
+        tuple(dict.fromkeys((*tags, *new.tags))) if new and new.tags else tags,
+        json.dumps(extra, default=str) if extra else None,
+        event,
+    )
+
+
+def prepare(writes: Iterable[Write], condition: Condition | None) -> Batch:
+    """Return writes encoded and checked so far as needs no store. Raises InvalidArgument if one is empty."""
+    drafts: list[Draft] = []
+    runs: list[tuple[str, int, Expected]] = []
+    for write in writes:
+        stream = stream_id(write.stream)
+        items = (write.events,) if isinstance(write.events, Event | NewEvent) else tuple(write.events)
+        if not items:
+            raise InvalidArgument(f"nothing to append to {stream!r}: give at least one event")
+        drafts += [_draft(stream, item) for item in items]
+        runs.append((stream, len(items), _expected(write.expected)))
+    if not drafts:
+        raise InvalidArgument("nothing to append: give at least one write")
+    return Batch(drafts, runs, condition)
+
+
+def check(stream: str, expected: Expected, actual: int) -> None:
+    """Raise Conflict unless a stream at version `actual` is as expected."""
+    fine = {"any": True, "no_stream": actual == 0, "stream_exists": actual > 0}
+    if not fine.get(str(expected), expected == actual):
+        raise Conflict(stream, expected, actual)
+
+
+def same(draft: Draft, known: dict[UUID, Row]) -> Row:
+    """Return the recorded row that a draft repeats. Raises DuplicateEventId if it is another event."""
+    row = known.get(draft.event_id) if draft.event_id else None
+    if row is None:
+        raise DuplicateEventId(
+            f"some event ids of this append are recorded already and others are not ({draft.type} in "
+            f"{draft.stream!r} is new): repeat an append whole, or give new events new ids"
+        )
+    if (row[1], row[3], json.loads(row[5])) != (draft.stream, draft.type, json.loads(draft.data)):
+        raise DuplicateEventId(
+            f"event id {draft.event_id} is taken by {row[3]} in {row[1]!r} at position {row[0]}, which is "
+            "another event: give this one its own id"
+        )
+    return row

@@ -160,6 +160,8 @@ def test_a_type_without_a_class_is_no_obstacle(tmp_path: Any) -> None:
         store.append("Order/1", bought())
         assert told(CustomerSpend(store)) == [("ann", 1, Decimal(1))]
         assert told(Sales(store)) == [("ann", 1, Decimal(1))]
+        lost = type("Lost", (SqlProjection,), {"query": "SELECT count(*) n FROM LostType"})
+        assert told(lost(store)) == [(1,)]
 
 
 def test_a_category_or_tags_narrow_the_log(store: Store) -> None:

@@ -2,25 +2,40 @@
 
 A load folds the payloads of one stream. The state it ends with is kept in a small cache together with its
 version; the next load asks the store for the stream's version and reads only what is newer, so the cache is
-never stale. Snapshots do the same across processes, under a stamp of the fold's code and of the events' shapes.
+never stale. Snapshots do the same across processes, under a stamp of the fold's code and the events' shapes.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from operator import index
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    NamedTuple,
+    ParamSpec,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from pydantic import ValidationError
 
-from esim import display
-from esim.clock import micros, utc
+from esim import changes, display
+from esim.clock import utc
 from esim.contract import Moment, Snapshot, Store
-from esim.errors import Conflict, InvalidArgument, InvalidState, StreamNotFound, UnknownEventType
+from esim.errors import Conflict, InvalidArgument, StreamNotFound, UnknownEventType
 from esim.event import Event, RecordedEvent, batch_decoder, definitions
 from esim.reading import Recorded
+from esim.stamp import Stamp
 from esim.state import (
     Aggregate,
     State,
@@ -28,11 +43,13 @@ from esim.state import (
     current_state,
     decided,
     evolve_all,
+    exact_json,
     foreign,
+    state_of,
     state_stamp,
     untouchable,
 )
-from esim.writing import Write, stream_id
+from esim.writing import stream_id
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,11 +58,45 @@ E = TypeVar("E", bound=Event)
 S = TypeVar("S", bound=State[Any])
 P = ParamSpec("P")
 Payload = tuple[int, str, int, str]
+_NEW: Literal["no_stream"] = "no_stream"
 
 
 class _Known(NamedTuple):
     version: int
     state: State[Any]
+
+
+@dataclass(frozen=True)
+class _Meaning(Generic[S]):
+    """What the state class means at present, and the states folded under that meaning.
+
+    Redefining a class makes a new meaning with an empty cache; a load under way in another thread keeps
+    to the old one, and cannot put an outdated state into the new cache.
+    """
+
+    seen: int
+    state: type[S]
+    events: tuple[type[Event], ...]
+    stamp: Stamp
+    decode: Callable[[Sequence[str], Sequence[str]], Iterator[Event]]
+    cache: OrderedDict[str, _Known] = field(default_factory=OrderedDict)
+
+    @property
+    def in_force(self) -> bool:
+        """Whether no class and no name that the fold leans on has been defined anew."""
+        return self.seen == definitions() and not self.stamp.outdated
+
+    def fold(self, rows: Sequence[Payload], state: S) -> S:
+        """Return the state after stored payloads, decoded and evolved one by one, never all at once."""
+        return evolve_all(state, self._decoded(rows))
+
+    def _decoded(self, rows: Sequence[Payload]) -> Iterator[Event]:
+        try:
+            yield from self.decode([row[1] for row in rows], [row[3] for row in rows])
+        except UnknownEventType:
+            known = {cls.event_type for cls in self.events}
+            strange = next(row[1] for row in rows if row[1] not in known)
+            raise UnknownEventType(foreign(self.state, strange)) from None
 
 
 class Repository(Generic[S]):
@@ -62,9 +113,9 @@ class Repository(Generic[S]):
     ) -> None:
         """Keep aggregates of `state` in `store`.
 
-        `retries`: how often `run` decides again after a conflict. `snapshot_every`: save a snapshot each so many
-        versions. `cache`: how many states are kept in memory. Raises InvalidState if the state has no events or
-        lacks a default, InvalidArgument for numbers that make no sense.
+        `retries`: how often `run` decides again after a conflict. `snapshot_every`: save a snapshot each so
+        many versions. `cache`: how many states are kept in memory. Raises InvalidState if the state has no
+        events or lacks a default, InvalidArgument for numbers that make no sense.
         """
         if not (isinstance(state, type) and issubclass(state, State)):
             raise InvalidArgument(
@@ -73,24 +124,36 @@ class Repository(Generic[S]):
         if retries < 0 or cache < 0 or (snapshot_every is not None and snapshot_every < 1):
             raise InvalidArgument("retries and cache count from 0, snapshot_every from 1")
         self.store = store
-        self._state = state
         self.retries = retries
         self.snapshot_every = snapshot_every
+        self.no_snapshots: str | None = None
+        """Why no snapshots are made although `snapshot_every` asks for them; None while they are."""
         self.conflicts = 0
         """How many conflicts `run` has met and retried so far."""
-        state.initial()
-        self._seen = definitions()
-        self._events = state.event_types()
-        self._folds = state
+        self._state = state
         self._size = cache
-        self._cache: OrderedDict[str, _Known] = OrderedDict()
         self._lock = Lock()
-        self._stamp = state_stamp(state)
+        self._meaning = self._learned()
+        state.initial()
 
     @property
     def state(self) -> type[S]:
         """The state class, in its latest definition."""
         return current_state(self._state)
+
+    def _learned(self) -> _Meaning[S]:
+        seen, state = definitions(), self.state
+        events = state.event_types()
+        return _Meaning(seen, state, events, state_stamp(state), batch_decoder(events))
+
+    def _now(self) -> _Meaning[S]:
+        """Return the meaning in force; the cache goes on if nothing that matters here has changed."""
+        old = self._meaning
+        if not old.in_force:
+            new = self._learned()
+            same = (new.state, new.events, new.stamp.text) == (old.state, old.events, old.stamp.text)
+            self._meaning = replace(new, cache=old.cache) if same else new
+        return self._meaning
 
     # --- loading -------------------------------------------------------------------------------------------
 
@@ -103,16 +166,18 @@ class Repository(Generic[S]):
         """Return the aggregate as it is, or as it was `at` a version (int) or recorded time (aware datetime).
 
         `occurred_at` takes, in order of version, the events that had happened by then in the world (by their
-        `occurred_at`, or `recorded_at` where that is missing). Raises StreamNotFound where there is no event,
-        InvalidArgument for a version beyond the head.
+        `occurred_at`, or `recorded_at` where that is missing); its version is that of the last one taken.
+        Raises StreamNotFound where there is no event, InvalidArgument for a version beyond the head.
         """
         if at is not None and occurred_at is not None:
             raise InvalidArgument("give at (a version or a recorded time) or occurred_at, not both")
-        if occurred_at is not None:
-            return self._occurred(id, utc(occurred_at))
-        found = self._present(id) if at is None else self._past(id, at)
+        stream = self._stream(id)
+        if at is not None and not isinstance(at, datetime):
+            return self._at_version(id, stream, at)
+        now = at is None and occurred_at is None
+        found = self._present(id) if now else self._folded(id, self._until(stream, at, occurred_at))
         if found.version == 0:
-            raise StreamNotFound(self._missing(id, at))
+            raise StreamNotFound(self._missing(id, at or occurred_at))
         return found
 
     def ids(self) -> list[str]:
@@ -121,69 +186,44 @@ class Repository(Generic[S]):
         return [stream[start:] for stream in self.store.streams(self.state.category)]
 
     def _present(self, id: str) -> Aggregate[S]:
-        stream = self._stream(id)
-        self._refresh()
-        head = self.store.version(stream)
-        known = self._cache.get(stream)
-        if known is not None and known.version == head:
-            return Aggregate(id, untouchable(known.state), head)  # type: ignore[arg-type]  # kept by stream
-        version, state = self._start(stream, known)
-        rows = self.store.payloads(stream, version) if head > version else []
-        state = self._fold(rows, state)
-        version = rows[-1][0] if rows else version
-        self._keep(stream, version, state)
+        stream, meaning = self._stream(id), self._now()
+        known = meaning.cache.get(stream)
+        if known is not None and known.version == self.store.version(stream):
+            self._keep(meaning, stream, known)
+            return Aggregate(id, untouchable(cast("S", known.state)), known.version)
+        known = known or self._snapshot(stream, meaning) or _Known(0, meaning.state.initial())
+        rows = self.store.payloads(stream, known.version)
+        state = meaning.fold(rows, untouchable(cast("S", known.state)))
+        version = rows[-1][0] if rows else known.version
+        self._keep(meaning, stream, _Known(version, state))
         return Aggregate(id, untouchable(state), version)
 
-    def _start(self, stream: str, known: _Known | None) -> tuple[int, S]:
-        """Return the latest version and state that need no replay: cached, from a snapshot, or the very first."""
-        if known is not None:
-            return known.version, untouchable(known.state)  # type: ignore[return-value]  # kept by stream
-        snapshot = self.store.snapshot(stream) if self.snapshot_every else None
-        if snapshot is not None and snapshot.stamp == self._stamp:
-            try:
-                state = self.state.__pydantic_validator__.validate_json(snapshot.state)
-            except ValidationError:  # damaged: the log is the truth
-                return 0, self.state.initial()
-            return snapshot.version, state
-        return 0, self.state.initial()
-
-    def _past(self, id: str, at: Moment) -> Aggregate[S]:
-        stream = self._stream(id)
-        if isinstance(at, datetime):
-            return self._folded(id, self.store.payloads(stream, position=self.store.position_at(at)))
+    def _at_version(self, id: str, stream: str, at: int) -> Aggregate[S]:
         head = self.store.version(stream)
-        if isinstance(at, bool) or not 0 <= at <= head:
-            raise InvalidArgument(
-                f"{stream!r} is at version {head}, so there is no version {at}: give 0 to {head}"
-            )
-        return Aggregate(id, self._fold(self.store.payloads(stream, until=at), self.state.initial()), at)
+        if head == 0:
+            raise StreamNotFound(self._missing(id, at))
+        try:
+            version = -1 if isinstance(at, bool) else index(at)
+        except TypeError:
+            raise InvalidArgument(f"at={at!r}: give a version, or an aware datetime") from None
+        if not 0 <= version <= head:
+            raise InvalidArgument(f"{stream!r} is at version {head}; there is no {at}: give 0 to {head}")
+        return self._folded(id, self.store.payloads(stream, until=version) if version else [])
 
-    def _occurred(self, id: str, moment: datetime) -> Aggregate[S]:
-        stream, bound = self._stream(id), micros(moment)
-        rows = [
+    def _until(self, stream: str, at: Moment | None, occurred_at: datetime | None) -> list[Payload]:
+        """Return the payloads recorded until a time, or those that had occurred by a time."""
+        if at is not None:
+            return self.store.payloads(stream, position=self.store.position_at(at))
+        bound = utc(cast("datetime", occurred_at))
+        return [
             (one.version, one.type, one.schema_version, one.json)
             for one in self.store.read(stream)
-            if micros(one.occurred_at or one.recorded_at) <= bound
+            if (one.occurred_at or one.recorded_at) <= bound
         ]
-        if not rows:
-            raise StreamNotFound(f"nothing in {stream!r} had happened by {moment.isoformat()}")
-        return self._folded(id, rows)
 
     def _folded(self, id: str, rows: list[Payload]) -> Aggregate[S]:
-        return Aggregate(id, self._fold(rows, self.state.initial()), rows[-1][0] if rows else 0)
-
-    def _fold(self, rows: list[Payload], state: S) -> S:
-        return evolve_all(state, self._decoded(rows))
-
-    def _decoded(self, rows: list[Payload]) -> Iterator[Event]:
-        self._refresh()
-        decode = batch_decoder(self._events)
-        try:
-            yield from decode([row[1] for row in rows], [row[3] for row in rows])
-        except UnknownEventType:
-            known = {cls.event_type for cls in self._events}
-            strange = next(row[1] for row in rows if row[1] not in known)
-            raise UnknownEventType(foreign(self.state, strange)) from None
+        meaning = self._now()
+        return Aggregate(id, meaning.fold(rows, meaning.state.initial()), rows[-1][0] if rows else 0)
 
     def _stream(self, id: str) -> str:
         if not isinstance(id, str) or not id:
@@ -193,63 +233,76 @@ class Repository(Generic[S]):
         return stream_id(f"{self.state.category}/{id}")
 
     def _missing(self, id: str, at: Moment | None) -> str:
-        when = "" if at is None else f" at {at}"
+        when = "" if at is None else f" by {display.plain(at)}" if isinstance(at, datetime) else f" at {at}"
         near = display.did_you_mean(id, self.ids()[:10_000])
-        return f"no event of {self.state.category} {id!r} was recorded{when}{near}; new({id!r}) gives a fresh one"
+        told = f"no event of {self.state.category} {id!r} was recorded{when}{near}"
+        return f"{told}; new({id!r}) gives a fresh one"
 
-    # --- the cache -----------------------------------------------------------------------------------------
-
-    def _refresh(self) -> None:
-        """Forget cached states when the state or one of its events was defined anew."""
-        if self._seen == definitions():
-            return
+    def _keep(self, meaning: _Meaning[S], stream: str, found: _Known) -> None:
+        """Put a state into the cache as the one used last, unless a later version is there already."""
         with self._lock:
-            self._seen = definitions()
-            stamp, events = state_stamp(self.state), self.state.event_types()
-            if stamp != self._stamp or events != self._events or self.state is not self._folds:
-                self._cache.clear()
-            self._stamp, self._events, self._folds = stamp, events, self.state
-
-    def _keep(self, stream: str, version: int, state: S) -> None:
-        with self._lock:
-            known = self._cache.get(stream)
-            if self._size and version and (known is None or known.version <= version):
-                self._cache[stream] = _Known(version, untouchable(state))
-                self._cache.move_to_end(stream)
-                while len(self._cache) > self._size:
-                    self._cache.popitem(last=False)
+            known = meaning.cache.get(stream, found)
+            if self._size and found.version:
+                meaning.cache[stream] = max(known, found, key=lambda one: one.version)
+                meaning.cache.move_to_end(stream)
+                while len(meaning.cache) > self._size:
+                    meaning.cache.popitem(last=False)
 
     # --- saving --------------------------------------------------------------------------------------------
 
     def save(self, aggregate: Aggregate[S]) -> Recorded:
         """Record an aggregate's uncommitted events, if its stream is still at the aggregate's version.
 
-        Raises Conflict (and writes nothing) if it is not, so saving the same aggregate twice is a conflict too;
-        load it again to go on. Raises InvalidArgument if there is nothing to save.
+        Raises Conflict (and writes nothing) if it is not, so saving the same aggregate twice is a conflict
+        too; load it again to go on. Raises InvalidArgument if there is nothing to save.
         """
-        if not isinstance(aggregate.state, State) or type(aggregate.state).category != self.state.category:
-            raise InvalidArgument(f"{aggregate!r} is not an aggregate of {self.state.__name__}")
+        if not isinstance(aggregate, Aggregate) or type(aggregate.state).category != self.state.category:
+            raise InvalidArgument(f"{display.short(aggregate)} is not an aggregate of {self.state.__name__}")
         if not aggregate.uncommitted:
             raise InvalidArgument(
                 f"{aggregate.stream!r} has nothing to save: decide first, then save what it returns"
             )
-        expected = aggregate.version or "no_stream"
-        recorded = self.store.append_all([Write(aggregate.stream, aggregate.uncommitted, expected)])
-        self._after_save(aggregate, recorded)
+        return self._append(aggregate.id, aggregate.version, aggregate.uncommitted)
+
+    def _append(self, id: str, version: int, events: tuple[Event, ...]) -> Recorded:
+        stream, expected = self._stream(id), version or _NEW
+        recorded = self.store.append(stream, events, expected=expected)
+        self._advance(stream, version, recorded)
+        every = self.snapshot_every
+        if every and (version + len(recorded)) // every > version // every:
+            self._save_snapshot(id)
         return recorded
 
-    def _after_save(self, aggregate: Aggregate[S], recorded: Recorded) -> None:
-        version = aggregate.version + len(recorded)
-        self._keep(aggregate.stream, version, aggregate.state)
-        every = self.snapshot_every
-        if every and version // every > aggregate.version // every:
-            text = aggregate.state.__pydantic_serializer__.to_json(aggregate.state).decode()
-            if self.state.__pydantic_validator__.validate_json(text) != aggregate.state:
-                raise InvalidState(
-                    f"{self.state.__name__} does not survive JSON, so a snapshot of it would be wrong (its events are "
-                    "saved): give its fields types that do, or leave out snapshot_every"
-                )
-            self.store.save_snapshot(Snapshot(aggregate.stream, version, self._stamp, text))
+    def _advance(self, stream: str, version: int, recorded: Recorded) -> None:
+        """Take the cached state on by what was recorded, just as a load would."""
+        meaning = self._now()
+        known = meaning.cache.get(stream) if version else _Known(0, meaning.state.initial())
+        if known is None or known.version != version:
+            return
+        rows = [(one.version, one.type, one.schema_version, one.json) for one in recorded]
+        with suppress(Exception):  # the events are recorded: what is wrong with them, the next load says
+            state = meaning.fold(rows, untouchable(cast("S", known.state)))
+            self._keep(meaning, stream, _Known(rows[-1][0], state))
+
+    # --- snapshots -----------------------------------------------------------------------------------------
+
+    def _snapshot(self, stream: str, meaning: _Meaning[S]) -> _Known | None:
+        """Return the stream's snapshot if it can be trusted; where it cannot, the log is the truth."""
+        kept = self.store.snapshot(stream) if self.snapshot_every else None
+        if kept is None or kept.stamp != meaning.stamp.text or kept.version > self.store.version(stream):
+            return None
+        try:
+            return _Known(kept.version, meaning.state.__pydantic_validator__.validate_json(kept.state))
+        except ValidationError:
+            return None
+
+    def _save_snapshot(self, id: str) -> None:
+        found, meaning = self._present(id), self._now()
+        text, self.no_snapshots = exact_json(found.state)
+        if text is not None:
+            self.store.save_snapshot(Snapshot(found.stream, found.version, meaning.stamp.text, text))
+
+    # --- deciding ------------------------------------------------------------------------------------------
 
     @overload
     def run(
@@ -277,111 +330,82 @@ class Repository(Generic[S]):
         counts these. Raises what the decision raises, and the last Conflict when the retries are used up.
         """
         self._must_decide(decision)
-        for tries in range(self.retries + 1):
+        tries = 0
+        while True:
             before = self._present(id)
             result = decision(before.state, *args, **kwargs)
             events = decided(result)
             if not events:
                 return None if result is None else Recorded(())
+            after(before.state, events)  # raises what would make an invalid state, before it is recorded
             try:
-                saved = self.save(Aggregate(id, after(before.state, events), before.version, events))
-            except Conflict as conflict:
-                if tries == self.retries:
-                    conflict.add_note(f"decided {tries + 1} times, and each time someone else was faster")
-                    raise
-                self.conflicts += 1
-            else:
+                saved = self._append(id, before.version, events)
                 return saved[0] if isinstance(result, Event) else saved
-        raise AssertionError("unreachable: the last try returns or raises")  # pragma: no cover
+            except Conflict as conflict:
+                tries += 1
+                self._retried(conflict, tries)
+
+    def _retried(self, conflict: Conflict, tries: int) -> None:
+        """Count a conflict that is followed by another try. Raises it, with a note, if that was the last."""
+        if tries > self.retries:
+            again = "once" if tries == 1 else f"{tries} times, each time on a fresh load"
+            conflict.add_note(f"decided {again}; someone else was faster (retries={self.retries})")
+            raise conflict
+        with self._lock:
+            self.conflicts += 1
 
     def _must_decide(self, decision: object) -> None:
         name = self.state.__name__
         if not callable(decision):
+            method = decision if isinstance(decision, str) and decision.isidentifier() else "pay"
             raise InvalidArgument(
-                f"{display.short(decision)} is not a decision: give a method, such as {name}.pay"
+                f"{display.short(decision)} is not a decision: give the method itself, as in {name}.{method}"
             )
         owner = getattr(decision, "__self__", None)
         if isinstance(owner, State):
-            raise InvalidArgument(
-                f"give the decision unbound, {type(owner).__name__}.{decision.__name__}: run loads the state"
-            )  # type: ignore[attr-defined]  # a bound method
+            method = getattr(decision, "__name__", "decision")
+            raise InvalidArgument(f"give the decision unbound, {name}.{method}: run loads the state itself")
+        with suppress(InvalidArgument):  # a free function belongs to no state, and may decide on any
+            home = state_of(decision)
+            if (home.__module__, home.__qualname__) not in _lineage(self.state):
+                told = f"{getattr(decision, '__qualname__', decision)} decides on a {home.__name__}"
+                raise InvalidArgument(f"{told}, and this is a repository of {name}")
 
     # --- looking back --------------------------------------------------------------------------------------
 
     def history(self, id: str) -> pd.DataFrame:
-        """Return one row per event of an aggregate, in order of version.
+        """Return one row per event of an aggregate, in order of version; see `changes.history`.
 
-        Columns: version, position, recorded_at (UTC), event (type), data (JSON text), changed (what the event
-        set, as text `field: old → new`), and one column per field of the state with its value after the event.
         Raises StreamNotFound for an unknown id.
         """
-        import pandas as pd
-
-        rows = []
-        for one, old, new in self._steps(id):
-            changed = "; ".join(
-                f"{name}: {display.plain(a)} → {display.plain(b)}" for name, a, b in _changes(old, new)
-            )
-            facts = {"version": one.version, "position": one.position, "recorded_at": one.recorded_at}
-            told = {"event": one.type, "data": one.json, "changed": changed}
-            rows.append({**facts, **told, **{_column(name): value for name, value in _fields(new)}})
-        return pd.DataFrame(rows).astype({"recorded_at": "datetime64[us, UTC]"})
+        return changes.history(self._steps(id))
 
     def blame(self, id: str) -> pd.DataFrame:
-        """Return one row per field of an aggregate's present state: who set it last.
+        """Return one row per field of an aggregate's present state: who set it last; see `changes.blame`.
 
-        Columns: field, value, set_by (event type; None where it still has its default), version, position,
-        recorded_at (UTC). Raises StreamNotFound for an unknown id.
+        Raises StreamNotFound for an unknown id.
         """
-        import pandas as pd
-
-        by: dict[str, RecordedEvent[Any]] = {}
-        state: State[Any] = self.state.initial()
-        for one, old, state in self._steps(id):  # noqa: B020 - the last state is wanted after the loop
-            by |= {name: one for name, _, _ in _changes(old, state)}
-        rows = [
-            (
-                name,
-                value,
-                one and one.type,
-                one and one.version,
-                one and one.position,
-                one and one.recorded_at,
-            )
-            for name, value in _fields(state)
-            for one in [by.get(name)]
-        ]
-        names = ["field", "value", "set_by", "version", "position", "recorded_at"]
-        types = {"version": "Int64", "position": "Int64", "recorded_at": "datetime64[us, UTC]"}
-        return pd.DataFrame(rows, columns=names).astype(types)
+        return changes.blame(self._steps(id))
 
     def _steps(self, id: str) -> Iterator[tuple[RecordedEvent[Any], S, S]]:
         """Give each event of an aggregate with the state before and after it."""
-        stream = self._stream(id)
-        old = self.state.initial()
-        events = self.store.read(stream)
-        if not events:
+        meaning, before = self._now(), None
+        for one in self.store.read(self._stream(id)):
+            before = before or meaning.state.initial()
+            row = (one.version, one.type, one.schema_version, one.json)
+            state = meaning.fold([row], untouchable(before))
+            yield one, before, state
+            before = state
+        if before is None:
             raise StreamNotFound(self._missing(id, None))
-        for one in events:
-            new = self._fold([(one.version, one.type, one.schema_version, one.json)], untouchable(old))
-            yield one, old, new
-            old = new
 
     def __repr__(self) -> str:
-        again = f"; {self.conflicts} conflicts retried" if self.conflicts else ""
-        return f"<Repository of {self.state.__name__} in {self.store!r}{again}>"
+        again = (
+            f"; {self.conflicts:,} conflict{'s' * (self.conflicts != 1)} retried" if self.conflicts else ""
+        )
+        bare = f"; no snapshots: {self.no_snapshots}" if self.no_snapshots else ""
+        return f"<Repository of {self.state.__name__} in {self.store!r}{again}{bare}>"
 
 
-def _fields(state: State[Any]) -> list[tuple[str, Any]]:
-    return [(name, getattr(state, name)) for name in type(state).__pydantic_fields__]
-
-
-def _changes(old: State[Any], new: State[Any]) -> list[tuple[str, Any, Any]]:
-    return [(name, a, b) for (name, a), (_, b) in zip(_fields(old), _fields(new), strict=True) if a != b]
-
-
-_FACTS = {"version", "position", "recorded_at", "event", "data", "changed"}
-
-
-def _column(name: str) -> str:
-    return f"{name}_" if name in _FACTS else name
+def _lineage(cls: type) -> set[tuple[str, str]]:
+    return {(base.__module__, base.__qualname__) for base in cls.__mro__}

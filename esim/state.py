@@ -9,22 +9,40 @@ References: Jérémie Chassaing, "Functional Event Sourcing Decider" (2021).
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import json
-import types
-from collections.abc import Callable, Iterable, Iterator, MutableMapping, MutableSequence, MutableSet
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from datetime import date, time, timedelta
+from decimal import Decimal
+from enum import Enum
 from functools import cache
-from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, get_args
+from types import UnionType
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    Self,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+)
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import PydanticUndefined
+from pydantic_core import PydanticSerializationError
 
 from esim import display
 from esim.errors import InvalidArgument, InvalidEvent, InvalidState, Refused, UnknownEventType
 from esim.event import Event, RecordedEvent, Value, batch_decoder, current, explain, note_definition, renewed
+from esim.stamp import Stamp, stamp
 
 E = TypeVar("E", bound=Event)
 S = TypeVar("S", bound="State[Any]")
@@ -33,7 +51,7 @@ Decided = Event | Iterable[Event] | None
 
 
 class State(Value, Generic[E]):
-    """What a stream's events add up to: `class Order(State[OrderEvent])`, immutable, every field with a default.
+    """What a stream's events add up to: `class Order(State[OrderEvent])`, immutable, with defaults.
 
     Methods other than `evolve` that return events are its decisions. `category` (the class name unless given)
     is the first half of the stream id: `class Order(State[OrderEvent], category="sales-order")`.
@@ -55,14 +73,14 @@ class State(Value, Generic[E]):
         _latest[cls.__module__, cls.__qualname__] = cls
         note_definition()
 
-    def evolve(self, event: E) -> Self:
+    def evolve(self, event: E) -> Self:  # noqa: ARG002 - subclasses use it
         """Return the state after `event`: one `case` for each event type, and no default case."""
         raise InvalidState(
             f"{type(self).__name__} has no evolve: write `def evolve(self, event)` with a case each"
         )
 
     def but(self, **changes: Any) -> Self:
-        """Return a copy with other values in some fields, not validated here. Raises InvalidState if unknown."""
+        """Return a copy with other values in some fields, not validated. Raises InvalidState if unknown."""
         copy = object.__new__(type(self))
         values = {**self.__dict__, **changes}
         if len(values) != len(self.__dict__):
@@ -124,7 +142,7 @@ def current_state(cls: type[S]) -> type[S]:
 
 
 def state_of(decision: Callable[..., Any]) -> type[State[Any]]:
-    """Return the latest state class in whose body a decision is defined. Raises InvalidArgument if there is none."""
+    """Return the latest state class in whose body a decision stands. Raises InvalidArgument if none."""
     owner = getattr(decision, "__qualname__", "").rpartition(".")[0]
     found = _latest.get((getattr(decision, "__module__", ""), owner))
     if found is None:
@@ -183,7 +201,7 @@ def foreign(owner: type[State[Any]], name: str) -> str:
 
 
 def evolve_all(state: S, events: Iterable[Event]) -> S:
-    """Return the state after typed events that are known to be its own. Raises InvalidState as `fold` does."""
+    """Return the state after typed events known to be its own. Raises InvalidState as `fold` does."""
     for event in events:
         after = state.evolve(event)
         if after is None:
@@ -197,19 +215,35 @@ def evolve_all(state: S, events: Iterable[Event]) -> S:
 
 @cache
 def is_mutable(state_type: type[State[Any]]) -> bool:
-    """Say whether some field of the state can hold a container that could be changed in place."""
-    kinds = (MutableMapping, MutableSequence, MutableSet)
-    return any(
-        isinstance(part, type) and issubclass(part, kinds)
-        for info in state_type.__pydantic_fields__.values()
-        for part in _parts(info.annotation)
+    """Say whether some field of a state can hold what could be changed in place, at any depth.
+
+    Only plain values, tuples, frozen sets and frozen models of them are known to be safe.
+    """
+    return not all(
+        _frozen(info.annotation, (state_type,)) for info in state_type.__pydantic_fields__.values()
     )
 
 
-def _parts(annotation: Any) -> Iterator[Any]:
-    yield getattr(annotation, "__origin__", annotation)
-    for part in get_args(annotation):
-        yield from _parts(part)
+_ATOMS = (int, float, complex, str, bytes, Decimal, date, time, timedelta, UUID, Enum, type(None))
+
+
+def _frozen(annotation: Any, inside: tuple[type, ...]) -> bool:
+    annotation = getattr(annotation, "__value__", annotation)
+    kind = get_origin(annotation) or annotation
+    if kind is Literal:
+        return True
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        fields = () if kind in inside else kind.__pydantic_fields__.values()
+        return bool(kind.model_config.get("frozen")) and all(
+            _frozen(info.annotation, (*inside, kind)) for info in fields
+        )
+    if isinstance(kind, type) and issubclass(kind, _ATOMS):
+        return True
+    parts = [part for part in get_args(annotation) if part is not Ellipsis]
+    if kind is Annotated:
+        return _frozen(parts[0], inside)
+    safe = kind in (tuple, frozenset, Union, UnionType)
+    return safe and bool(parts) and all(_frozen(part, inside) for part in parts)
 
 
 @dataclass(frozen=True)
@@ -250,6 +284,8 @@ class Aggregate(Generic[S]):
 
 def decided(result: Decided) -> tuple[Event, ...]:
     """Return what a decision returned as a tuple of events. Raises InvalidArgument for anything else."""
+    if result is not None and not isinstance(result, Iterable):
+        result = (result,)
     events = () if result is None else (result,) if isinstance(result, Event) else tuple(result)
     wrong = [event for event in events if not isinstance(event, Event)]
     if wrong:
@@ -270,83 +306,34 @@ def untouchable(state: S) -> S:
     return deepcopy(state) if is_mutable(type(state)) else state
 
 
-# --- stamps ------------------------------------------------------------------------------------------------
+def exact_json(state: State[Any]) -> tuple[str | None, str | None]:
+    """Return a state as JSON text from which exactly the same comes back, or None and why there is none."""
+    name = type(state).__name__
+    try:
+        text = state.__pydantic_serializer__.to_json(state, by_alias=True, round_trip=True).decode()
+        back = type(state).__pydantic_validator__.validate_json(text)
+    except (PydanticSerializationError, ValidationError) as error:
+        return None, f"{name} does not survive JSON ({display.cut(str(error).splitlines()[0], 100)})"
+    for part, value in state.__dict__.items():
+        if _exact(value) != _exact(getattr(back, part)):
+            told = f"{part} is {display.short(value)}, and comes back as {display.short(getattr(back, part))}"
+            return None, f"{name} does not survive JSON ({told})"
+    return text, None
 
 
-def fingerprint(*parts: object) -> str:
-    """Return a stamp of functions and models that changes when their code or fields change.
-
-    Functions count with the functions of their own module that they name; models with their JSON schema;
-    anything else with its repr. Another Python version gives another stamp, which costs a replay, never an error.
-    """
-    digest = hashlib.blake2b(digest_size=12)
-    seen: set[int] = set()
-    for part in parts:
-        for text in _traits(part, seen):
-            digest.update(text.encode() + b"\0")
-    return digest.hexdigest()
-
-
-def _traits(part: object, seen: set[int]) -> Iterator[str]:
-    if id(part) in seen:
-        return
-    seen.add(id(part))
-    if inspect.isfunction(part):
-        yield from _code(part.__code__)
-        yield repr((part.__defaults__, part.__kwdefaults__))
-        for name in sorted(_names(part.__code__)):
-            called = part.__globals__.get(name)
-            if inspect.isfunction(called) and called.__module__ == part.__module__:
-                yield from _traits(called, seen)
-    elif isinstance(part, type) and issubclass(part, BaseModel):
-        yield part.__qualname__ + shape(part)
-    else:
-        yield repr(part)
+def _exact(value: object) -> object:
+    """Return what tells a value from all others: its type at every depth, and a Decimal's trailing zeros."""
+    if isinstance(value, BaseModel):
+        return type(value), _exact(value.__dict__)
+    if isinstance(value, Mapping):
+        return type(value), [(_exact(key), _exact(item)) for key, item in value.items()]
+    if isinstance(value, list | tuple | deque):
+        return type(value), [_exact(item) for item in value]
+    if isinstance(value, AbstractSet):
+        return type(value), sorted((_exact(item) for item in value), key=repr)
+    return type(value), str(value) if isinstance(value, Decimal) else value
 
 
-def shape(model: type[BaseModel]) -> str:
-    """Return the fields of a model, with types and defaults, as stable text."""
-    told = {
-        name: [str(info.annotation), _default(info.default)]
-        for name, info in model.__pydantic_fields__.items()
-    }
-    return json.dumps(told)
-
-
-def _default(value: object) -> str:
-    return "required" if value is PydanticUndefined else repr(value)
-
-
-def _code(code: types.CodeType) -> Iterator[str]:
-    yield code.co_code.hex()
-    yield repr(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _code(constant)
-        else:
-            yield repr(constant)
-
-
-def _names(code: types.CodeType) -> set[str]:
-    inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
-    return set(code.co_names).union(*(_names(part) for part in inner))
-
-
-def state_stamp(state_type: type[State[Any]]) -> str:
-    """Return the stamp of a state's fold: its `evolve`, its own helpers, its fields and its events' shapes."""
-    own = [
-        vars(base)[name]
-        for base in state_type.__mro__
-        if base is not State
-        for name in sorted(_helpers(base))
-    ]
-    return fingerprint(state_type, *own, *state_type.event_types())
-
-
-def _helpers(base: type) -> set[str]:
-    if base.__module__.startswith("pydantic") or base is State or base is Value:
-        return set()
-    evolve = vars(base).get("evolve")
-    if not inspect.isfunction(evolve):
-        return set()
-    return {"evolve"} | {name for name in _names(evolve.__code__) if inspect.isfunction(vars(base).get(name))}
+def state_stamp(state_type: type[State[Any]]) -> Stamp:
+    """Return the stamp of a state's fold: `evolve` with what it leans on, the fields, the events' shapes."""
+    return stamp(state_type, state_type.evolve, *state_type.event_types())

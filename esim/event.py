@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Self, TypeV
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic._internal._model_construction import ModelMetaclass  # it has no public name
 from pydantic_core import PydanticCustomError, core_schema
 
 from esim import display
@@ -47,7 +48,7 @@ class Tag:
         return f"Tag({self.key!r})" if self.key else "Tag()"
 
 
-class TidyMeta(type(BaseModel)):  # type: ignore[misc]  # pydantic's metaclass has no public name
+class TidyMeta(ModelMetaclass):
     """The metaclass of esim's models: completion shows the domain's names, not thirty of pydantic's."""
 
     def __dir__(cls) -> list[str]:
@@ -126,6 +127,16 @@ class Value(BaseModel, metaclass=TidyMeta):
                 self.__pydantic_validator__.validate_python(data, self_instance=self)
             except ValidationError as error:
                 raise InvalidEvent(explain(type(self), error)) from None
+
+        def __setattr__(self, name: str, value: object) -> None:
+            if name in type(self).__pydantic_fields__:
+                raise InvalidEvent(
+                    f"{type(self).__name__}.{name} is {display.short(getattr(self, name, None))} and stays so: what "
+                    "happened is not changed; record another event"
+                    if isinstance(self, Event)
+                    else f"{type(self).__name__} is frozen: take a copy with but({name}=…)"
+                )
+            super().__setattr__(name, value)
 
         # pydantic's own mark: without it each nested value would be built through Python, four times slower
         __init__.__pydantic_base_init__ = True

@@ -20,7 +20,7 @@ from esim.clock import Clock, Ids, from_micros
 from esim.connection import Connection, frame
 from esim.contract import Snapshot, Store
 from esim.errors import EsimError, InvalidArgument
-from esim.event import Row, known_events
+from esim.event import Event, Row, current, known_events
 from esim.query import Filter, Query
 from esim.reading import Recorded
 from esim.writing import Batch
@@ -55,6 +55,7 @@ class EventStore(Store):
         self._waiting: deque[_Ticket] = deque()
         self._appenders: dict[str, Any] = {}
         self._views: dict[str, str] = {}
+        self._remembered: set[type[Event]] = set()
         self._forget()
 
     # --- writing -------------------------------------------------------------------------------------------
@@ -102,6 +103,7 @@ class EventStore(Store):
         rows = [row for ticket in group if ticket.new for row in ticket.rows]
         try:
             if rows:
+                self._remember(group)
                 self._write(rows)
         except BaseException as error:
             self._settle_failed(group, rows[-1][0], error)
@@ -137,6 +139,13 @@ class EventStore(Store):
         self._tail = self._position
         self._staged: dict[str, int] = {}
         self._heads_cache: dict[str, int] = {}
+
+    def _remember(self, group: list[_Ticket]) -> None:
+        """Keep the columns of event classes that this process records for the first time."""
+        classes = {type(draft.event) for ticket in group if ticket.new for draft in ticket.batch.drafts}
+        if not classes <= self._remembered:
+            typed.remember(self._db, {cls.event_type: current(cls) for cls in classes - self._remembered})
+            self._remembered |= classes
 
     def _write(self, rows: Sequence[Row]) -> None:
         """Make rows durable in one statement, or in one transaction where there are tags to keep as well."""

@@ -89,7 +89,7 @@ class RowTable(Table, Generic[R]):
 
     def __init__(self, db: Connection, name: str, stamp: str, row_type: type[R]) -> None:
         """Stand for the table `name` of `row_type`."""
-        from esim.typed import columns_of
+        from esim.columns import columns_of
 
         super().__init__(db, name, stamp)
         self.row_type = row_type

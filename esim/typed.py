@@ -9,28 +9,21 @@ defaults. A changed shape rebuilds the table.
 from __future__ import annotations
 
 import json
-import types
-import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
-from enum import Enum
 from functools import cache
-from typing import Any, Literal, TypeAlias
-from uuid import UUID
+from typing import Any
 
 import duckdb
-from pydantic import BaseModel, RootModel, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from esim import display
 from esim.answer import tables_in
+from esim.columns import Columns, columns_of, struct
 from esim.connection import Connection
 from esim.errors import InvalidArgument, InvalidEvent
 from esim.storefile import DuckDB, first, literal, quoted
-
-Columns: TypeAlias = "list[tuple[str, str]]"
 
 HEADER = (
     ("position", "BIGINT"),
@@ -42,6 +35,7 @@ HEADER = (
 )
 """The envelope's columns in each typed table; a payload field of the same name gets a trailing underscore."""
 
+_UNBUILT = -1  # the position of a type whose columns are known and whose table is not made yet
 _WINDOW = 100_000  # positions at a time when rows need mending, so that memory stays bounded
 _MISFIT = (duckdb.InvalidInputException, duckdb.ConversionException)
 # A look at the keys costs 1 µs a row, TRY 20 µs for a row that fails.
@@ -55,138 +49,6 @@ _MENDED = (
     "FROM esim.events e LEFT JOIN esim_mended m ON m.at = e.position)"
 )
 _ID = "if(stream = category, stream, substr(stream, length(category) + 2))"
-
-
-# --- from a model to columns -------------------------------------------------------------------------------
-
-_PLAIN: dict[type, str] = {
-    bool: "BOOLEAN", int: "BIGINT", float: "DOUBLE", str: "VARCHAR", datetime: "TIMESTAMPTZ", date: "DATE",
-    UUID: "UUID", time: "VARCHAR", timedelta: "VARCHAR",
-}  # fmt: skip
-_DIGITS = 38  # the most that a DECIMAL has
-_SEQUENCES = (list, tuple, set, frozenset)
-
-
-def columns_of(model: type[BaseModel]) -> Columns:
-    """Return the payload fields of a model with the DuckDB type of each, in the order of the fields.
-
-    >>> class Paid(BaseModel):
-    ...     method: Literal["card", "bank"]
-    ...     amounts: tuple[int, ...] = ()
-    >>> columns_of(Paid)
-    [('method', 'VARCHAR'), ('amounts', 'BIGINT[]')]
-    """
-    return _columns(model, ())
-
-
-def _columns(model: type[BaseModel], inside: tuple[type, ...]) -> Columns:
-    own = _own_serializers(model)
-    return [
-        (
-            name,
-            "JSON"
-            if name in own or "*" in own
-            else _type(field.annotation, field.metadata, (*inside, model)),
-        )
-        for name, field in model.__pydantic_fields__.items()
-        if not field.exclude
-    ]
-
-
-def _own_serializers(model: type[BaseModel]) -> set[str]:
-    found = model.__pydantic_decorators__.field_serializers.values()
-    return {name for each in found for name in each.info.fields}
-
-
-def _type(hint: Any, marks: Iterable[Any], inside: tuple[type, ...]) -> str:
-    """Return the DuckDB type of an annotation; `marks` are its constraints, `inside` the models around it."""
-    hint, marks = _bare(hint, marks)
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return _only({_type(arg, marks, inside) for arg in args if arg is not types.NoneType})
-    if origin is Literal:
-        return _of_values(args)
-    if origin is not None:
-        return _container(origin, args, inside)
-    return _class(hint, marks, inside) if isinstance(hint, type) else "JSON"
-
-
-def _class(hint: type, marks: Iterable[Any], inside: tuple[type, ...]) -> str:
-    if issubclass(hint, Enum):
-        return _of_values(member.value for member in hint)
-    if issubclass(hint, BaseModel):
-        return _struct_of(hint, inside)
-    if issubclass(hint, Decimal):
-        return _decimal(marks)
-    return _PLAIN.get(hint, "JSON")
-
-
-def _bare(hint: Any, marks: Iterable[Any]) -> tuple[Any, list[Any]]:
-    """Peel Annotated, `type` aliases and NewType off an annotation, and collect the constraints."""
-    found = list(marks)
-    while True:
-        if typing.get_origin(hint) is typing.Annotated:
-            found += hint.__metadata__
-            hint = hint.__origin__
-        elif hasattr(hint, "__supertype__"):
-            hint = hint.__supertype__
-        elif hasattr(hint, "__value__"):
-            hint = hint.__value__
-        else:
-            return hint, found
-
-
-def _only(kinds: set[str]) -> str:
-    return kinds.pop() if len(kinds) == 1 else "JSON"
-
-
-def _of_values(values: Iterable[Any]) -> str:
-    return _only({_PLAIN.get(type(value), "JSON") if isinstance(value, int) else
-                  "VARCHAR" if isinstance(value, str) else "JSON" for value in values})  # fmt: skip
-
-
-def _container(origin: Any, args: tuple[Any, ...], inside: tuple[type, ...]) -> str:
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        key, value = (_type(arg, (), inside) for arg in args)
-        return f"MAP(VARCHAR, {value})" if key == "VARCHAR" else "JSON"
-    if isinstance(origin, type) and (
-        issubclass(origin, _SEQUENCES) or origin.__module__ == "collections.abc"
-    ):
-        item = _only({_type(arg, (), inside) for arg in args if arg is not Ellipsis})
-        return f"{item}[]"
-    return "JSON"
-
-
-def _struct_of(model: type[BaseModel], inside: tuple[type, ...]) -> str:
-    if model in inside or model.__pydantic_decorators__.model_serializers:
-        return "JSON"
-    if issubclass(model, RootModel):
-        root = model.__pydantic_fields__["root"]
-        return _type(root.annotation, root.metadata, (*inside, model))
-    return _struct(_columns(model, inside))
-
-
-def _struct(columns: Columns) -> str:
-    names = {name.casefold() for name, _ in columns}
-    if not columns or len(names) < len(columns):  # DuckDB knows no empty struct, and no case in names
-        return "JSON"
-    return f"STRUCT({', '.join(f'{quoted(name)} {kind}' for name, kind in columns)})"
-
-
-def _decimal(marks: Iterable[Any]) -> str:
-    said: dict[str, int] = {}
-    for mark in _flat(marks):
-        for key in ("max_digits", "decimal_places"):
-            if getattr(mark, key, None) is not None:
-                said[key] = getattr(mark, key)
-    digits, places = said.get("max_digits", _DIGITS), said.get("decimal_places", 18)
-    return f"DECIMAL({digits},{places})" if places <= digits <= _DIGITS else "VARCHAR"
-
-
-def _flat(marks: Iterable[Any]) -> Iterator[Any]:
-    for mark in marks:
-        yield mark
-        yield from getattr(mark, "metadata", ())
 
 
 # --- the typed table of a type -----------------------------------------------------------------------------
@@ -269,17 +131,35 @@ def catch_up(con: Connection, types: Iterable[str], classes: Mapping[str, type[B
         raise failed[0]
 
 
+def remember(con: Connection, classes: Mapping[str, type[BaseModel]]) -> None:
+    """Keep the columns of event classes in the store, so that its payloads are typed without them, too."""
+    with con.lock:
+        query = "SELECT type, [schema_version::VARCHAR, columns] FROM esim.event_types"
+        stored = dict(con.write.execute(query).fetchall())
+        for name, cls in classes.items():
+            shape = _shape(con, name, cls, None, fresh=True)
+            if stored.get(name) != [str(shape.schema_version), json.dumps(shape.columns)]:
+                _note(con.write, shape, _UNBUILT)
+
+
+def _note(write: DuckDB, shape: _Shape, position: int) -> None:
+    write.execute(
+        "INSERT OR REPLACE INTO esim.event_types VALUES (?, ?, ?, ?)",
+        [shape.type, shape.schema_version, json.dumps(shape.columns), position],
+    )
+
+
 def _catch_up(con: Connection, name: str, cls: type[BaseModel] | None) -> None:
     head = (first(con.write, "SELECT max(position) FROM esim.events") or (None,))[0] or 0
     stored = first(
         con.write, "SELECT schema_version, columns, position FROM esim.event_types WHERE type = ?", [name]
     )
     known = _Shape(name, stored[0], [(a, b) for a, b in json.loads(stored[1])]) if stored else None
-    done = stored[2] if stored else 0
+    done = stored[2] if stored else _UNBUILT
     if known is None:
         _refuse_twin(con.write, name)
     shape = _shape(con, name, cls, known, fresh=done < head)
-    rebuild = shape != known
+    rebuild = shape != known or done == _UNBUILT
     if rebuild or done < head:
         _fill(con, shape, cls, None if rebuild else done, head)
 
@@ -333,10 +213,7 @@ def _fill(con: Connection, shape: _Shape, cls: type[BaseModel] | None, after: in
 def _begin(write: DuckDB, shape: _Shape, head: int, *, rebuild: bool) -> None:
     if rebuild:
         write.execute(shape.create())
-    write.execute(
-        "INSERT OR REPLACE INTO esim.event_types VALUES (?, ?, ?, ?)",
-        [shape.type, shape.schema_version, json.dumps(shape.columns), head],
-    )
+    _note(write, shape, head)
 
 
 def _insert_mended(
@@ -403,7 +280,7 @@ def _guessed(kind: Any) -> str:
     if isinstance(kind, list):
         return f"{_guessed(kind[0])}[]"
     if isinstance(kind, dict):
-        return _struct([(key, _guessed(each)) for key, each in kind.items()])
+        return struct([(key, _guessed(each)) for key, each in kind.items()])
     return {"UBIGINT": "BIGINT", "NULL": "JSON"}.get(str(kind), str(kind))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -15,6 +17,7 @@ import pytest
 from pydantic import BaseModel, Field, create_model, field_serializer
 
 from esim import typed
+from esim.columns import columns_of
 from esim.connection import Connection, frame
 from esim.errors import InvalidArgument, InvalidEvent
 from esim.storefile import quoted
@@ -130,7 +133,7 @@ def log() -> Iterator[Log]:
 )  # fmt: skip
 def test_each_annotation_has_its_column_type(hint: Any, kind: str) -> None:
     """A field's type decides the column's; what SQL cannot say is JSON."""
-    assert typed.columns_of(create_model("Fact", field=(hint, ...))) == [("field", kind)]
+    assert columns_of(create_model("Fact", field=(hint, ...))) == [("field", kind)]
 
 
 def test_a_constraint_on_the_field_itself_counts() -> None:
@@ -139,12 +142,12 @@ def test_a_constraint_on_the_field_itself_counts() -> None:
     class Paid(BaseModel):
         amount: Decimal = Field(max_digits=9, decimal_places=4)
 
-    assert typed.columns_of(Paid) == [("amount", "DECIMAL(9,4)")]
+    assert columns_of(Paid) == [("amount", "DECIMAL(9,4)")]
 
 
 def test_columns_keep_the_order_of_the_fields() -> None:
     """The table reads like the class."""
-    assert [name for name, _ in typed.columns_of(Placed)] == ["customer", "items", "total"]
+    assert [name for name, _ in columns_of(Placed)] == ["customer", "items", "total"]
 
 
 # --- values ------------------------------------------------------------------------------------------------
@@ -457,3 +460,20 @@ def test_a_failed_catch_up_leaves_no_table(log: Log) -> None:
     with pytest.raises(duckdb.CatalogException):
         log.con.cursor().execute('FROM typed."Count"')
     assert log.con.cursor().execute("FROM esim.event_types").fetchall() == []
+
+
+def test_a_file_is_typed_for_those_who_have_no_classes(tmp_path):
+    """Money and nested lines stay exact in SQL for a process that never saw the classes, queried before or not."""
+    path = tmp_path / "shop.duckdb"
+    writer = (
+        "from decimal import Decimal\nfrom esim import Event, EventStore, Money\n"
+        "class Sold(Event):\n    price: Money\n"
+        f"EventStore({str(path)!r}).append('Shop/1', [Sold(price=Decimal('1.50')), Sold(price=Decimal('2.25'))])\n"
+    )
+    subprocess.run([sys.executable, "-c", writer], check=True)
+    reader = (
+        "from esim import EventStore\n"
+        f"print(EventStore({str(path)!r}).sql('select sum(price) as total from Sold')['total'][0])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", reader], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "3.75"

@@ -1,7 +1,7 @@
 """From a pydantic model to the columns of a DuckDB table: which SQL type holds each field without loss.
 
-Nested models become structs, sequences lists, constrained Decimals `DECIMAL(p, s)`; what has no type of its own in
-SQL stays JSON.
+Nested models become structs, sequences lists, constrained Decimals `DECIMAL(p, s)`; what has no type of its own
+in SQL stays JSON.
 """
 
 from __future__ import annotations
@@ -129,6 +129,7 @@ def _struct_of(model: type[BaseModel], inside: tuple[type, ...]) -> str:
 
 
 def struct(columns: Columns) -> str:
+    """Return the struct type of columns, or JSON where DuckDB has none for them."""
     names = {name.casefold() for name, _ in columns}
     if not columns or len(names) < len(columns):  # DuckDB knows no empty struct, and no case in names
         return "JSON"

@@ -36,8 +36,8 @@ def short(value: object, limit: int = 60) -> str:
     return cut(repr(value), limit)
 
 
-def plain(value: object) -> str:
-    """Return a value as a person would write it: text without quotes, a Decimal as its digits, a time in ISO 8601.
+def plain(value: object) -> str:  # noqa: PLR0911 - one line for each kind of value
+    """Return a value as a person would write it: text unquoted, a Decimal as its digits, a time in ISO 8601.
 
     >>> from decimal import Decimal
     >>> plain(["mug", Decimal("7.50"), None])

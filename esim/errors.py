@@ -28,7 +28,9 @@ class EsimError(Exception):
         frames = [*traceback.extract_tb(self.__traceback__), *traceback.extract_tb(inner)]
         own = [frame for frame in frames if not any(part in frame.filename for part in _LIBRARIES)]
         if own:
-            told.append(f"  at  {linecache.getline(own[-1].filename, own[-1].lineno or 0).strip() or own[-1].name}")
+            told.append(
+                f"  at  {linecache.getline(own[-1].filename, own[-1].lineno or 0).strip() or own[-1].name}"
+            )
         return told
 
 
@@ -56,7 +58,7 @@ class Conflict(EsimError):
     """Somebody else appended first: the stream is not at the expected version, and nothing was written."""
 
     def __init__(self, stream: str, expected: int | str, actual: int) -> None:
-        """Name the `stream`, the `expected` version (or rule) and the `actual` version (0: no such stream)."""
+        """Name the `stream`, the `expected` version or rule, the `actual` version (0: no stream)."""
         self.stream, self.expected, self.actual = stream, expected, actual
         super().__init__(self._explain())
 

@@ -51,7 +51,7 @@ class Tag:
 class TidyMeta(ModelMetaclass):
     """The metaclass of esim's models: completion shows the domain's names, not thirty of pydantic's."""
 
-    def __dir__(cls) -> list[str]:
+    def __dir__(cls) -> list[str]:  # noqa: N805 - a metaclass: cls is its self
         return sorted({*domain_names(cls), "__doc__", "__name__"})
 
 
@@ -130,12 +130,8 @@ class Value(BaseModel, metaclass=TidyMeta):
 
         def __setattr__(self, name: str, value: object) -> None:
             if name in type(self).__pydantic_fields__:
-                raise InvalidEvent(
-                    f"{type(self).__name__}.{name} is {display.short(getattr(self, name, None))} and stays so: what "
-                    "happened is not changed; record another event"
-                    if isinstance(self, Event)
-                    else f"{type(self).__name__} is frozen: take a copy with but({name}=…)"
-                )
+                way = "record another event" if isinstance(self, Event) else f"take a copy with but({name}=…)"
+                raise InvalidEvent(f"{type(self).__name__}.{name} stays as it is, for it is frozen: {way}")
             super().__setattr__(name, value)
 
         # pydantic's own mark: without it each nested value would be built through Python, four times slower
@@ -186,7 +182,7 @@ class Event(Value):
 
 
 def explain(cls: type[BaseModel], error: ValidationError) -> str:
-    """Return a ValidationError as one message in the domain's words: each wrong field, its value, its cause."""
+    """Return a ValidationError as one message in the domain's words: each field, its value, its cause."""
     known = list(cls.__pydantic_fields__)
     told = "; ".join(_problem(dict(problem), known) for problem in error.errors(include_url=False))
     return f"{cls.__name__} cannot be made: {told}"

@@ -182,7 +182,7 @@ class EventStore(Store):
     def restore(self, rows: Iterable[Row]) -> int:
         """Record rows as they are, envelope included, after the present head; return how many.
 
-        For seed data and copies. Positions must go on densely from the head. Raises InvalidArgument otherwise.
+        For seed data and copies. Raises InvalidArgument unless positions go on densely from the head.
         """
         window: list[Row] = []
         with self._db.lock:
@@ -277,8 +277,8 @@ class EventStore(Store):
     def tables(self, query: str, lo: int = 0, hi: int | None = None) -> dict[str, str]:
         """Return the names that a query may read, each with its SELECT, over positions in (lo, hi].
 
-        The typed tables that it mentions are caught up first. Projections are of the present: they are left out
-        where the positions are bounded.
+        The typed tables that it mentions are caught up first. Projections are of the present: they are left
+        out where the positions are bounded.
         """
         wanted = typed.referenced(self._db, query, self._types())
         typed.catch_up(self._db, wanted, known_events())
@@ -293,7 +293,7 @@ class EventStore(Store):
         self._views[name] = select
 
     def copy_to(self, path: str | PathLike[str]) -> None:
-        """Copy the whole store into a new file, which can be opened, also by another process, as any store."""
+        """Copy the whole store into a new file, which is opened as any store, also by another process."""
         with self._db.lock:
             self._db.copy_to(path)
 
@@ -339,7 +339,8 @@ class EventStore(Store):
             where, params = _where(wanted)
             order = "ORDER BY position" + (" DESC" if wanted.backward else "")
             limit = "" if left is None else f" LIMIT {int(left)}"
-            query = f"SELECT {_COLUMNS} FROM esim.events WHERE {where} AND position > ? AND position <= ? {order}{limit}"
+            bounded = f"{where} AND position > ? AND position <= ? {order}{limit}"
+            query = f"SELECT {_COLUMNS} FROM esim.events WHERE {bounded}"
             table = self._db.cursor().sql(query, params=[*params, lower, upper]).to_arrow_table()
             rows = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
             left = None if left is None else left - len(rows)

@@ -12,9 +12,9 @@ import hashlib
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import EnumType
+from enum import Enum, EnumType
 from functools import cached_property
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 from pydantic import BaseModel
 
@@ -191,7 +191,7 @@ def _told(value: object) -> str:
     if isinstance(value, list | tuple):
         return f"({', '.join(map(_told, value))})"
     if isinstance(value, EnumType):
-        return _told([f"{name}={_told(value[name].value)}" for name in value.__members__])
+        return _told([(one.name, one.value) for one in cast("type[Enum]", value)])
     if isinstance(value, dict):
         return f"{{{', '.join(f'{_told(key)}: {_told(item)}' for key, item in value.items())}}}"
     text = repr(value)

@@ -214,7 +214,7 @@ def evolve_all(state: S, events: Iterable[Event]) -> S:
 
 
 @cache
-def is_mutable(state_type: type[State[Any]]) -> bool:
+def is_mutable(state_type: type[Any]) -> bool:
     """Say whether some field of a state can hold what could be changed in place, at any depth.
 
     Only plain values, tuples, frozen sets and frozen models of them are known to be safe.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -43,32 +42,39 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def lab(notebook: str, port: int, *, browser: bool) -> int:
-    """Start JupyterLab on loopback at a notebook and stay until it stops; return its exit code."""
-    problem = _missing(notebook)
+    """Serve JupyterLab on loopback, opened at a notebook, until it is stopped; return the exit code."""
+    name = Path(notebook).with_suffix(".ipynb").name
+    problem = _missing(name)
     if problem:
         print(problem, file=sys.stderr)
         return 1
-    command = [
-        *(sys.executable, "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}"),
-        *(f"--ServerApp.root_dir={NOTEBOOKS}", f"--LabApp.default_url=/lab/tree/{notebook}"),
-        *("--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"),
+    from jupyterlab.labapp import main as serve
+
+    print(f"JupyterLab at {name}, on this machine only; Ctrl-C stops it", flush=True)
+    serve(_options(name, port, browser=browser))
+    return 0
+
+
+def _options(name: str, port: int, *, browser: bool) -> list[str]:
+    """Return the command line of a JupyterLab that asks the network for nothing and shows no news."""
+    return [
+        *("--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", f"--ServerApp.root_dir={NOTEBOOKS}"),
+        *(f"--LabApp.default_url=/lab/tree/{name}", "--LabApp.extension_manager=readonly"),
+        *("--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"),
+        "--Application.log_level=WARN",  # the address, and what is wrong
         *(() if browser else ("--no-browser",)),
         *(("--allow-root",) if getattr(os, "geteuid", lambda: 1)() == 0 else ()),
     ]
-    try:
-        return subprocess.call(command)  # noqa: S603 - our own interpreter and fixed words
-    except KeyboardInterrupt:
-        return 0
 
 
-def _missing(notebook: str) -> str | None:
+def _missing(name: str) -> str | None:
     if util.find_spec("jupyterlab") is None:
         return "JupyterLab is not installed here: pip install 'esim[lab]' brings it"
     if not NOTEBOOKS.is_dir():
         return "the notebooks are not in the installed package: clone the repository and run esim lab there"
-    if not (NOTEBOOKS / notebook).is_file():
+    if not (NOTEBOOKS / name).is_file():
         known = ", ".join(sorted(path.name for path in NOTEBOOKS.glob("*.ipynb")))
-        return f"there is no notebook {notebook!r}: there is {known}"
+        return f"there is no notebook {name!r}: there is {known}"
     return None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from importlib import util
@@ -10,6 +12,8 @@ import pytest
 
 from esim import EventStore, cli
 from esim.shop import StockReceived
+
+TOUR = re.compile(r"http://127\.0\.0\.1:\d+/lab/tree/00_tour\.ipynb\S+")
 
 
 def test_doctor_says_versions_and_the_time_zone(capsys):
@@ -39,7 +43,7 @@ def test_doctor_says_who_holds_a_file(tmp_path, capsys):
         found = subprocess.run(command, capture_output=True, text=True, check=False)
         store.append("Inventory/mug", StockReceived(sku="mug", quantity=3))
     assert found.returncode == 1
-    assert f"process {__import__('os').getpid()}" in found.stdout
+    assert f"process {os.getpid()}" in found.stdout
 
 
 def test_doctor_names_the_problem_of_a_foreign_file(tmp_path, capsys):
@@ -66,11 +70,30 @@ def test_lab_says_how_to_get_jupyterlab(monkeypatch, capsys):
     assert "esim[lab]" in capsys.readouterr().err
 
 
-def test_lab_binds_to_loopback_and_opens_the_tour(monkeypatch):
-    """JupyterLab is started on 127.0.0.1 at the tour, with the news pop-up off."""
-    called: list[list[str]] = []
-    monkeypatch.setattr(cli.subprocess, "call", lambda command: called.append(command) or 0)
-    monkeypatch.setattr(cli, "_missing", lambda notebook: None)
-    assert cli.main(["lab", "--no-browser"]) == 0
-    assert "--ServerApp.ip=127.0.0.1" in called[0]
-    assert any(word.endswith("/lab/tree/00_tour.ipynb") for word in called[0])
+def test_lab_names_a_folder_that_is_not_there(monkeypatch, tmp_path, capsys):
+    """An installed package without the notebooks says where they are to be had."""
+    monkeypatch.setattr(cli, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(cli.util, "find_spec", lambda name: object())
+    assert cli.main(["lab"]) == 1
+    assert "clone the repository" in capsys.readouterr().err
+
+
+def test_lab_serves_the_tour_on_loopback_without_news(tmp_path):
+    """The real command prints an address on 127.0.0.1 whose page is JupyterLab with the news pop-up off."""
+    if util.find_spec("jupyterlab") is None:
+        pytest.skip("jupyterlab is not installed: pip install -e '.[lab]'")
+    from urllib3 import PoolManager, Retry
+
+    own = ("HOME", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    environment = {**os.environ, **{name: str(tmp_path / name) for name in own}}
+    command = [sys.executable, "-m", "esim", "lab", "--no-browser", "--port", "8900"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            address = next(found[0] for line in process.stderr if (found := TOUR.search(line)))
+            retries = Retry(connect=8, backoff_factor=0.05)  # the address is printed before the port listens
+            page = PoolManager(retries=retries, timeout=30).request("GET", address)
+        finally:
+            process.terminate()
+            process.communicate(timeout=30)
+    assert page.status == 200
+    assert re.search(r'"news": *\{ *"disabled": *true', page.data.decode())

@@ -365,11 +365,13 @@ class Repository(Generic[S]):
         if isinstance(owner, State):
             method = getattr(decision, "__name__", "decision")
             raise InvalidArgument(f"give the decision unbound, {name}.{method}: run loads the state itself")
-        with suppress(InvalidArgument):  # a free function belongs to no state, and may decide on any
+        try:
             home = state_of(decision)
-            if (home.__module__, home.__qualname__) not in _lineage(self.state):
-                told = f"{getattr(decision, '__qualname__', decision)} decides on a {home.__name__}"
-                raise InvalidArgument(f"{told}, and this is a repository of {name}")
+        except InvalidArgument:  # a free function belongs to no state, and may decide on any
+            return
+        if not any(current_state(base) is home for base in self.state.__mro__):
+            told = f"{getattr(decision, '__qualname__', decision)} decides on a {home.__name__}"
+            raise InvalidArgument(f"{told}, and this is a repository of {name}")
 
     # --- looking back --------------------------------------------------------------------------------------
 
@@ -405,7 +407,3 @@ class Repository(Generic[S]):
         )
         bare = f"; no snapshots: {self.no_snapshots}" if self.no_snapshots else ""
         return f"<Repository of {self.state.__name__} in {self.store!r}{again}{bare}>"
-
-
-def _lineage(cls: type) -> set[tuple[str, str]]:
-    return {(base.__module__, base.__qualname__) for base in cls.__mro__}

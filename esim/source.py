@@ -25,7 +25,8 @@ class Source:
 
     def __init__(self) -> None:
         """Begin with no imports."""
-        self._imports: set[str] = set()
+        self._modules: set[str] = set()
+        self._names: dict[str, set[str]] = {}
 
     def __call__(self, value: object) -> str:
         """Return the source of a value; where none is known, its repr."""
@@ -45,12 +46,20 @@ class Source:
         if "<locals>" in name:
             return str(name.rpartition("<locals>.")[2])
         if module not in ("__main__", "builtins"):
-            self._imports.add(f"from {module} import {name.partition('.')[0]}")
+            self.need(module, name.partition(".")[0])
         return str(name)
 
-    def imports(self, *more: str) -> list[str]:
-        """Return the import lines that the values written so far need, with `more`, in order."""
-        return sorted({*self._imports, *more})
+    def imports(self) -> list[str]:
+        """Return the import lines that what was written so far needs, in order."""
+        whole = [f"import {module}" for module in sorted(self._modules)]
+        return whole + [
+            f"from {module} import {', '.join(sorted(names))}"
+            for module, names in sorted(self._names.items())
+        ]
+
+    def need(self, module: str, name: str) -> None:
+        """Note that a program needs a name."""
+        self._names.setdefault(module, set()).add(name)
 
     def _arguments(self, values: Mapping[str, object]) -> str:
         return ", ".join(f"{name}={self(value)}" for name, value in values.items())
@@ -69,7 +78,7 @@ class Source:
         if isinstance(value, dt.datetime) and value.utcoffset() == dt.timedelta(0):
             value = value.astimezone(dt.UTC)
         if type(value).__module__ == "datetime":
-            self._imports.add("import datetime")
+            self._modules.add("datetime")
         elif isinstance(value, Decimal | UUID):
             self.name(type(value))
         return repr(value)

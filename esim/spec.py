@@ -126,13 +126,17 @@ class Asked:
 
     def call(self, source: Source) -> str:
         """Return what `.when(...)` was given, as it would be written."""
-        named = self.outcome.subject or source.name(self.subject)
         parts = [*map(source, self.args), *(f"{key}={source(value)}" for key, value in self.kwargs.items())]
-        return ", ".join((named, *parts))
+        return ", ".join((self.named(source), *parts))
+
+    def named(self, source: Source) -> str:
+        """Return how a program names the subject."""
+        return self.outcome.subject or source.name(self.subject)
 
     def program(self, verb: str, *expected: Any) -> str:
         """Return the specification as a program, with its imports, that can be pasted into a cell."""
         source = Source()
+        source.need("esim", "given")
         events = [f"    {line},\n" for line in self.scene.told(source)]
         owner = f"    state={source.name(self.scene.owner)},\n" if self.scene.owner else ""
         if self.outcome.before is not None:
@@ -140,15 +144,16 @@ class Asked:
         told = ", ".join(map(source, expected))
         body = f"given(\n{''.join(events)}{owner})" if events or owner else "given()"
         call = f"{body}.when(\n    {self.call(source)},\n).{verb}({told})"
-        return "\n".join((*source.imports("from esim import given"), call))
+        return "\n".join((*source.imports(), call))
 
     def _fail(
         self, expected: tuple[Any, ...] | Refused, differs: list[str], verb: str, *args: Any
     ) -> NoReturn:
         wanted = () if isinstance(expected, Refused) else expected
         then = [one for one in args if one is not None] or wanted
+        count = len(self.scene.events)
         raise SpecFailed(
-            f"{self.call(Source())}: {differs[0]}\n"
+            f"after {count} event{'s' * (count != 1)}, {self.named(Source())}: {differs[0]}\n"
             f"expected:\n{_indent(_lines(expected))}\n"
             f"came:\n{_indent(_lines(self.outcome.refused or self.outcome.items))}\n"
             f"difference:\n{_indent(differs)}\n"

@@ -303,7 +303,8 @@ def after(state: S, events: Iterable[Event]) -> S:
 
 def untouchable(state: S) -> S:
     """Return the state, or a deep copy where a container in it could be changed in place."""
-    return deepcopy(state) if is_mutable(type(state)) else state
+    kind: type[Any] = type(state)
+    return deepcopy(state) if is_mutable(kind) else state
 
 
 def exact_json(state: State[Any]) -> tuple[str | None, str | None]:

@@ -10,7 +10,7 @@ import atexit
 import ctypes
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakSet
@@ -145,10 +145,15 @@ class Connection:
         return job.result()
 
     def read_only(
-        self, sql: str, params: Parameters = None, views: Mapping[str, str] | None = None
+        self,
+        sql: str,
+        params: Parameters = None,
+        views: Mapping[str, str] | None = None,
+        known: Iterable[str] = (),
     ) -> Answer:
         """Answer one reading statement that sees `views` (name to SELECT text) before any table.
 
+        Where it names a table that there is not, the error offers the views and the `known` names.
         Raises SqlRefused if it is anything else than one SELECT, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN of a
         SELECT, or if DuckDB cannot answer it.
         """
@@ -160,7 +165,7 @@ class Connection:
                 cursor.execute(f"CREATE TEMP VIEW {quoted(name)} AS {select}")
             return self.interruptibly(cursor, lambda: answer(cursor, text, params))
         except duckdb.Error as error:
-            raise SqlRefused(told(error, views or {})) from None
+            raise SqlRefused(told(error, {*(views or {}), *known})) from None
         finally:
             cursor.close()
 

@@ -299,7 +299,6 @@ class SqlProjection(ReadModel):
 
     def _replace(self, head: int) -> None:
         self._advance(self._table(self.name), 0, head)  # one statement replaces the table, in its transaction
-        self._show()
 
     def _replaced(self, table: Table, new: str) -> Iterator[str]:
         yield f"CREATE OR REPLACE TABLE {table.path} AS SELECT * FROM {new}"

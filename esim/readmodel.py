@@ -88,8 +88,6 @@ class ReadModel(ABC):
         self._refuse_twin()
         self._stamp = self._stamped()
         self._live: Table | None = None
-        if self._table(self.name).checkpoint() is not None:
-            self._show()
 
     def _refuse_twin(self) -> None:
         twin = next((kind for kind in known_events() if kind.casefold() == self.name), None)
@@ -175,7 +173,6 @@ class ReadModel(ABC):
         if self._live is None:
             self._live = self._table(self.name)
         self._advance(self._live, position, head)
-        self._show()
 
     def _replace(self, head: int) -> None:
         self._live = None
@@ -184,11 +181,6 @@ class ReadModel(ABC):
         self._advance(beside, 0, head)
         beside.become(self.name, head)
         self._live = beside
-        self._show()
-
-    def _show(self) -> None:
-        """Let users' SQL read the table by its name."""
-        self._home.show(self.name, self._table(self.name).select)
 
     def _head(self) -> int:
         """Return the head of the log, with a mirror brought up to it."""

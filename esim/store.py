@@ -23,6 +23,7 @@ from esim.errors import EsimError, InvalidArgument
 from esim.event import Event, Row, current, known_events
 from esim.query import Filter, Query
 from esim.reading import Recorded
+from esim.storefile import quoted
 from esim.writing import Batch
 
 if TYPE_CHECKING:
@@ -54,7 +55,6 @@ class EventStore(Store):
         self._db = Connection(path)
         self._waiting: deque[_Ticket] = deque()
         self._appenders: dict[str, Any] = {}
-        self._views: dict[str, str] = {}
         self._remembered: set[type[Event]] = set()
         self._forget()
 
@@ -272,25 +272,30 @@ class EventStore(Store):
     def _query(
         self, query: str, params: Sequence[object] | dict[str, object] | None, until: int | None
     ) -> pd.DataFrame:
-        return frame(self._db.read_only(query, params, self.tables(query, hi=until)))
+        known = [*self._types(), *self._read_models()]
+        return frame(self._db.read_only(query, params, self.tables(query, hi=until), known))
 
     def tables(self, query: str, lo: int = 0, hi: int | None = None) -> dict[str, str]:
         """Return the names that a query may read, each with its SELECT, over positions in (lo, hi].
 
-        The typed tables that it mentions are caught up first. Projections are of the present: they are left
-        out where the positions are bounded.
+        The typed tables that it mentions are caught up first. Read models are as they were last stored; they
+        are of the present, and left out where the positions are bounded.
         """
         wanted = typed.referenced(self._db, query, self._types())
         typed.catch_up(self._db, wanted, known_events())
         bounded = lo > 0 or hi is not None
-        return {**({} if bounded else self._views), **typed.views(wanted, lo, hi)}
+        return {**({} if bounded else self._read_models()), **typed.views(wanted, lo, hi)}
 
-    def _types(self) -> list[str]:
-        return [row[0] for row in self._rows("SELECT DISTINCT type FROM esim.events")]
+    def _types(self) -> set[str]:
+        """Return the event types of the log and those whose classes are known here, by name in any case."""
+        logged = {row[0] for row in self._rows("SELECT DISTINCT type FROM esim.events")}
+        folded = {name.casefold() for name in logged}
+        return logged | {name for name in known_events() if name.casefold() not in folded}
 
-    def show(self, name: str, select: str) -> None:
-        """Let users' SQL read `select` under a name, as projections do with their tables."""
-        self._views[name] = select
+    def _read_models(self) -> dict[str, str]:
+        query = "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'read' AND table_name NOT LIKE '%~%'"
+        hidden = "COLUMNS(lambda name: name NOT IN ('_key', '_row'))"
+        return {name: f"SELECT {hidden} FROM read.{quoted(name)}" for (name,) in self._rows(query)}
 
     def copy_to(self, path: str | PathLike[str]) -> None:
         """Copy the whole store into a new file, which is opened as any store, also by another process."""
@@ -395,7 +400,7 @@ class _Ticket:
         return Recorded(self.rows, [draft.event for draft in self.batch.drafts] if self.new else None)
 
 
-def _where(wanted: Filter) -> tuple[str, list[object]]:
+def _where(wanted: Filter) -> tuple[str, Sequence[object]]:
     """Return a filter as SQL with one placeholder for every value."""
     simple: Mapping[str, object] = {
         "stream = ?": wanted.stream,

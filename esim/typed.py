@@ -160,8 +160,15 @@ def _catch_up(con: Connection, name: str, cls: type[BaseModel] | None) -> None:
         _refuse_twin(con.write, name)
     shape = _shape(con, name, cls, known, fresh=done < head)
     rebuild = shape != known or done == _UNBUILT
+    if not rebuild and head - done < _WINDOW and not _is_newer(con.write, name, done):
+        return
     if rebuild or done < head:
         _fill(con, shape, cls, None if rebuild else done, head)
+
+
+def _is_newer(con: DuckDB, name: str, position: int) -> bool:
+    query = "SELECT 1 FROM esim.events WHERE type = ? AND position > ? LIMIT 1"
+    return first(con, query, [name, position]) is not None
 
 
 def _shape(

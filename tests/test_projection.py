@@ -595,3 +595,27 @@ def test_a_changed_query_rebuilds_the_table(store: Store) -> None:
     assert told(Sales(store)) == [("ann", 2, Decimal(9))]
     other = type("Sales", (SqlProjection,), {"query": "SELECT count(*) n FROM Bought"})
     assert told(other(store)) == [(2,)]
+
+
+def test_a_reopened_file_shows_its_read_models_to_sql(tmp_path: Any) -> None:
+    """A stored table is there for queries in a process that never defined its projection."""
+    path = tmp_path / "shop.duckdb"
+    with EventStore(path) as store:
+        store.append("Shop/1", [bought("ann", 3), bought("ann", 4)])
+        CustomerSpend(store).catch_up()
+    with EventStore(path) as store:
+        assert store.sql("select * from customer_spend").values.tolist() == [["ann", 2, Decimal("7.00")]]
+
+
+def test_a_misspelt_table_is_answered_with_the_names_there_are(store: Store) -> None:
+    """The error of an unknown table lists event types and stored read models."""
+    home = EventStore()
+    home.append("Shop/1", bought())
+    CustomerSpend(home).catch_up()
+    with pytest.raises(SqlRefused, match="Bought.*customer_spend"):
+        home.sql("select * from Buoght")
+
+
+def test_a_type_that_never_happened_is_an_empty_table(store: Store) -> None:
+    """A class without an event yet can be queried by its columns."""
+    assert store.sql("select text, position from Noted").empty

@@ -21,6 +21,7 @@ class Clock(Protocol):
 
     def now(self) -> datetime:
         """Return the current time, aware and in UTC."""
+        ...
 
 
 class Ids(Protocol):
@@ -28,6 +29,7 @@ class Ids(Protocol):
 
     def __call__(self, at: datetime, count: int) -> list[UUID]:
         """Return `count` distinct ids."""
+        ...
 
 
 class SystemClock:

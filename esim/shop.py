@@ -396,8 +396,8 @@ class OrderSummaries(Projection[OrderSummary]):
     ) -> None:
         """Begin a row."""
         at = recorded.occurred_at or recorded.recorded_at
-        new = {"customer": event.customer, "total": event.total, "placed_at": at}
-        rows.put(OrderSummary(order=recorded.id, status="pending", **new))
+        who, total = event.customer, event.total
+        rows.put(OrderSummary(order=recorded.id, customer=who, status="pending", total=total, placed_at=at))
 
     @on(OrderPaid, OrderShipped, OrderDelivered, OrderCancelled)
     def moved_on(self, event: Event, rows: Rows[OrderSummary], recorded: RecordedEvent[Event]) -> None:

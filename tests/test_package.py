@@ -43,14 +43,13 @@ def test_the_public_names_are_sorted_and_exist():
     assert all(hasattr(esim, name) for name in esim.__all__)
 
 
-@pytest.mark.parametrize("name", [name for name in esim.__all__ if inspect.isclass(getattr(esim, name))])
-def test_every_public_class_and_method_is_documented(name):
-    """Each public class says what it is, and each of its own public methods too."""
-    cls = getattr(esim, name)
-    own = [
-        member for key, member in vars(cls).items() if not key.startswith("_") and inspect.isfunction(member)
-    ]
-    assert all(inspect.getdoc(one) for one in (cls, *own))
+@pytest.mark.parametrize("name", [name for name in esim.__all__ if callable(getattr(esim, name))])
+def test_every_public_name_is_documented(name):
+    """Each public class, its own public methods and each public function begin with a sentence."""
+    thing = getattr(esim, name)
+    own = [one for key, one in vars(thing).items() if not key.startswith("_") and inspect.isroutine(one)]
+    for one in (thing, *(own if inspect.isclass(thing) else ())):
+        assert re.match(r"[A-Z`].*[.:;]$", (inspect.getdoc(one) or "").partition("\n")[0]), one
 
 
 def test_the_readme_code_runs(tmp_path):

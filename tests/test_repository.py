@@ -23,12 +23,14 @@ from esim.errors import (
     StreamNotFound,
     UnknownEventType,
 )
-from esim.event import Event, Money, NewEvent, Value
+from esim.event import Event, NewEvent
 from esim.memory import MemoryStore
 from esim.reading import Recorded
 from esim.repository import Repository
 from esim.state import State, fold
 from esim.store import EventStore
+from esim.value import Money, Value
+from esim.value import Money, Value
 
 
 class Line(Value):
@@ -414,7 +416,7 @@ def test_history_shows_each_event_and_what_it_changed(store: Store) -> None:
         *("status", "owner", "lines", "total", "last"),
     ]
     assert list(table.event) == ["Opened", "Added", "Added", "Paid"]
-    assert table.changed[0] == "status: new → open; owner:  → ann"
+    assert table.changed[0] == "status: new → open; owner: '' → ann"
     assert table.changed[3] == "status: open → paid"
     assert list(table.total) == [Decimal(0), Decimal("7.50"), Decimal("27.50"), Decimal("27.50")]
     assert str(table.recorded_at.dtype) == "datetime64[us, UTC]"
@@ -528,8 +530,13 @@ class Doc(State[Opened]):
 def cell(text: str, **names: Any) -> dict[str, Any]:
     """Run a cell in a namespace of its own, as a notebook does."""
     scope = {"__name__": __name__, "State": State, "Opened": Opened, **names}
-    exec(text, scope)
+    run_again(text, scope)
     return scope
+
+
+def run_again(text: str, scope: dict[str, Any]) -> None:
+    """Run a cell's text in its namespace, without this module's own future imports."""
+    exec(compile(text, "<cell>", "exec", dont_inherit=True), scope)
 
 
 def test_a_cell_run_again_drops_the_cache() -> None:
@@ -540,7 +547,7 @@ def test_a_cell_run_again_drops_the_cache() -> None:
     docs = Repository(store, scope["Doc"])
     names = [docs.load("d").state.name]
     for text in ("def told(x): return x.upper()", CELL.format(value="told(owner) + '!'")):
-        exec(text, scope)
+        run_again(text, scope)
         names.append(docs.load("d").state.name)
     assert names == ["ann", "ANN", "ANN!"]
 
@@ -587,7 +594,7 @@ def test_a_stale_snapshot_is_replayed(value: str, before: str, now: str) -> None
     docs = Repository(store, scope["Doc"], snapshot_every=1)
     docs.run("d", lambda doc: Opened(owner="ann"))
     assert store.snapshot("Doc/d") is not None
-    exec(now, scope)
+    run_again(now, scope)
     again = Repository(store, scope["Doc"], snapshot_every=1)
     assert (docs.load("d").state.name, again.load("d").state.name) == ("ann!", "ann!")
 

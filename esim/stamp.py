@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import types
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum, EnumType
 from functools import cached_property
 from typing import Any, NamedTuple, cast, get_args
@@ -137,9 +137,9 @@ class _Walk:
             self.texts += [name, str(info.annotation), _told(info.metadata)]
             for part in (info.default, info.default_factory, *_parts(info.annotation), *info.metadata):
                 self.visit(getattr(part, "func", part))
-        for base in _bases(model):
-            for _, value in sorted(vars(base).items()):
-                self._member(getattr(value, "wrapped", None))  # pydantic's mark of a validator
+        marked = model.__pydantic_decorators__  # its validators and serializers, by name
+        for group in fields(marked):
+            self.names.update(getattr(marked, group.name))
 
 
 def _bare(part: object) -> object:

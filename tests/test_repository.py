@@ -30,7 +30,6 @@ from esim.repository import Repository
 from esim.state import State, fold
 from esim.store import EventStore
 from esim.value import Money, Value
-from esim.value import Money, Value
 
 
 class Line(Value):

@@ -297,10 +297,13 @@ class Repository(Generic[S]):
             return None
 
     def _save_snapshot(self, id: str) -> None:
-        found, meaning = self._present(id), self._now()
-        text, self.no_snapshots = exact_json(found.state)
-        if text is not None:
-            self.store.save_snapshot(Snapshot(found.stream, found.version, meaning.stamp.text, text))
+        try:
+            found, meaning = self._present(id), self._now()
+            text, self.no_snapshots = exact_json(found.state)
+            if text is not None:
+                self.store.save_snapshot(Snapshot(found.stream, found.version, meaning.stamp.text, text))
+        except Exception as error:  # noqa: BLE001 - the events are recorded, and a snapshot only saves time
+            self.no_snapshots = f"{type(error).__name__}: {display.cut(str(error), 100)}"
 
     # --- deciding ------------------------------------------------------------------------------------------
 

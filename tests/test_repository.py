@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from threading import Barrier, Thread
 from typing import Annotated, Any, Literal, Self
 
@@ -655,6 +656,31 @@ def test_a_state_that_does_not_survive_json_has_no_snapshots() -> None:
     assert store.snapshot("Loose/x") is None
     assert loose.no_snapshots == "Loose does not survive JSON (seen is ('ann',), and comes back as ['ann'])"
     assert "no snapshots: Loose does not survive JSON" in repr(loose)
+
+
+def test_a_failing_snapshot_does_not_hide_that_events_are_recorded() -> None:
+    """When a snapshot cannot be written the decision still returns its event, and the reason is told."""
+
+    class Full(MemoryStore):
+        def save_snapshot(self, snapshot: Any) -> None:
+            raise OSError("no space left")
+
+    carts = Repository(Full(), Cart, snapshot_every=1)
+    assert carts.run("c-1", Cart.open, "ann").version == 1
+    assert carts.no_snapshots == "OSError: no space left"
+
+
+def test_a_snapshot_outlives_the_process(tmp_path: Path) -> None:
+    """A store opened again goes on from its snapshots: the tampered one shows that it was used."""
+    path = tmp_path / "carts.duckdb"
+    with EventStore(path) as store:
+        filled(store, snapshot_every=4)
+        kept = store.snapshot("Cart/c-1")
+        assert kept is not None
+        store.save_snapshot(kept._replace(state=kept.state.replace("27.50", "99.00")))
+    with EventStore(path) as store:
+        assert Repository(store, Cart, snapshot_every=4).load("c-1").state.total == Decimal("99.00")
+        assert Repository(store, Cart).load("c-1").state.total == Decimal("27.50")
 
 
 # --- equal by every way ------------------------------------------------------------------------------------

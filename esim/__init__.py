@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from esim.clock import ManualClock, SeededIds
 from esim.contract import Store
 from esim.errors import Conflict, EsimError, Refused
-from esim.event import Event, Money, NewEvent, RecordedEvent, Tag, Value, caused_by, metadata
+from esim.event import Event, NewEvent, RecordedEvent, Tag, caused_by, metadata
 from esim.memory import MemoryStore
 from esim.state import Aggregate, State, fold
+from esim.value import Money, Value
 from esim.writing import Write
 
 if TYPE_CHECKING:

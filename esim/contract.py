@@ -115,20 +115,16 @@ class Store(ABC):
         """Return the last position at a moment: itself (up to the head), or by an aware recorded time."""
         if isinstance(moment, datetime):
             return self._position_at(micros(utc(moment)))
-        if isinstance(moment, bool) or not isinstance(moment, int) or moment < 0:
-            raise InvalidArgument(
-                f"{moment!r} is not a moment: give a position (0 and up) or an aware datetime"
-            )
-        return min(moment, self.position)
+        return min(_position(moment), self.position)
 
     def as_of(self, moment: Moment) -> Store:
         """Return the store as it was at a position or recorded time: same reading, no writing."""
         return AsOf(self, self.position_at(moment))
 
     def _bound(self, moment: Moment | None) -> int | None:
-        return (
-            None if moment is None else self.position_at(moment) if isinstance(moment, datetime) else moment
-        )
+        if moment is None or isinstance(moment, datetime):
+            return None if moment is None else self.position_at(moment)
+        return _position(moment)
 
     def _frame(self, wanted: Filter) -> pd.DataFrame:
         rows = [row for window in self._scan(wanted) for row in window]
@@ -247,6 +243,12 @@ class Store(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _position(moment: int) -> int:
+    if isinstance(moment, bool) or not isinstance(moment, int) or moment < 0:
+        raise InvalidArgument(f"{moment!r} is not a moment: give a position (0 and up) or an aware datetime")
+    return moment
 
 
 class AsOf(Store):

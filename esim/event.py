@@ -12,24 +12,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Self, TypeVar, cast
+from datetime import datetime
+from typing import Any, ClassVar, Generic, TypeVar, cast
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic._internal._model_construction import ModelMetaclass  # it has no public name
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic import ValidationError
 
 from esim import display
 from esim.clock import from_micros, utc
 from esim.errors import EsimError, InvalidArgument, InvalidEvent, UnknownEventType
-
-if TYPE_CHECKING:
-    from pydantic import GetCoreSchemaHandler
-
-Money = Annotated[Decimal, Field(max_digits=18, decimal_places=2)]
-"""An amount of money: an exact Decimal with two places (`DECIMAL(18,2)` in SQL)."""
+from esim.value import Value, explain
 
 E_co = TypeVar("E_co", bound="Event", covariant=True)
 
@@ -48,107 +40,8 @@ class Tag:
         return f"Tag({self.key!r})" if self.key else "Tag()"
 
 
-class TidyMeta(ModelMetaclass):
-    """The metaclass of esim's models: completion shows the domain's names, not thirty of pydantic's."""
-
-    def __dir__(cls) -> list[str]:  # noqa: N805 - a metaclass: cls is its self
-        return sorted({*domain_names(cls), "__doc__", "__name__"})
-
-
-def domain_names(cls: type) -> set[str]:
-    """Return the names that a reader of the domain cares about: fields, own methods and esim's verbs."""
-    own = {name for base in cls.__mro__ if not _foreign(base) for name in vars(base)}
-    fields = set(getattr(cls, "__pydantic_fields__", ()))
-    return {name for name in own | fields if not name.startswith(("_", "model_"))}
-
-
-def _foreign(base: type) -> bool:
-    return base.__module__.partition(".")[0] in {"pydantic", "builtins", "typing", "abc"}
-
-
 _by_type: dict[str, type[Event]] = {}
 _by_name: dict[tuple[str, str], type[Event]] = {}
-
-_Shape = dict[str, Any]
-
-
-def _strict(schema: Any) -> Any:
-    """Return a core schema in which Decimals refuse floats and times must be aware and become UTC."""
-    if isinstance(schema, list):
-        return [_strict(part) for part in schema]
-    if isinstance(schema, tuple):
-        return tuple(_strict(part) for part in schema)
-    if not isinstance(schema, dict) or schema.get("esim"):
-        return schema
-    inner = {key: part if key == "metadata" else _strict(part) for key, part in schema.items()}
-    if schema.get("type") == "decimal":
-        return _guarded(inner, core_schema.no_info_before_validator_function(_no_float, cast("Any", inner)))
-    if schema.get("type") == "datetime":
-        inner["tz_constraint"] = "aware"
-        checked = core_schema.no_info_after_validator_function(_to_utc, cast("Any", inner))
-        return _guarded(checked, checked)
-    return inner
-
-
-def _guarded(from_json: Any, from_python: Any) -> _Shape:
-    from_json["esim"] = True
-    shape = core_schema.json_or_python_schema(from_json, from_python)
-    return {**shape, "esim": True}
-
-
-def _no_float(value: object) -> object:
-    if isinstance(value, float):
-        raise PydanticCustomError(
-            "money_float",
-            "{value} is a float, and floats lose cents: write Decimal('{value}')",
-            {"value": value},
-        )
-    return value
-
-
-def _to_utc(value: datetime) -> datetime:
-    return value.astimezone(UTC)
-
-
-class Value(BaseModel, metaclass=TidyMeta):
-    """A frozen value inside events and states, such as an order line.
-
-    Extra fields are refused, money is Decimal (a float is refused), and times are aware UTC.
-    """
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", cache_strings="keys", ser_json_timedelta="iso8601", allow_inf_nan=False
-    )
-
-    if not TYPE_CHECKING:  # checkers synthesise the typed signature; this only rewords the errors
-
-        def __init__(self, /, **data: Any) -> None:
-            try:
-                self.__pydantic_validator__.validate_python(data, self_instance=self)
-            except ValidationError as error:
-                raise InvalidEvent(explain(type(self), error)) from None
-
-        def __setattr__(self, name: str, value: object) -> None:
-            if name in type(self).__pydantic_fields__:
-                way = "record another event" if isinstance(self, Event) else f"take a copy with but({name}=…)"
-                raise InvalidEvent(f"{type(self).__name__}.{name} stays as it is, for it is frozen: {way}")
-            super().__setattr__(name, value)
-
-        # pydantic's own mark: without it each nested value would be built through Python, four times slower
-        __init__.__pydantic_base_init__ = True
-
-    @classmethod
-    def __get_pydantic_core_schema__(
-        cls, source: type[BaseModel], handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
-        return cast("core_schema.CoreSchema", _strict(handler(source)))
-
-    def but(self, **changes: Any) -> Self:
-        """Return a copy with other values in some fields. Raises InvalidEvent if one does not fit."""
-        return type(self)(**{**self.__dict__, **changes})
-
-    def __dir__(self) -> list[str]:
-        return sorted(domain_names(type(self)))
 
 
 class Event(Value):
@@ -161,6 +54,7 @@ class Event(Value):
     event_type: ClassVar[str] = "Event"
     schema_version: ClassVar[int] = 1
     _tagged: ClassVar[tuple[tuple[str, str], ...]] = ()
+    _instead: ClassVar[str] = "record another event"
 
     def __init_subclass__(cls, *, type: str | None = None, schema_version: int = 1, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -179,28 +73,6 @@ class Event(Value):
 
     def _repr_html_(self) -> str:
         return display.card(display.badge(self.event_type), display.fields(self.__dict__))
-
-
-def explain(cls: type[BaseModel], error: ValidationError) -> str:
-    """Return a ValidationError as one message in the domain's words: each field, its value, its cause."""
-    known = list(cls.__pydantic_fields__)
-    told = "; ".join(_problem(dict(problem), known) for problem in error.errors(include_url=False))
-    return f"{cls.__name__} cannot be made: {told}"
-
-
-def _problem(problem: dict[str, Any], known: list[str]) -> str:
-    path = ".".join(str(part) for part in problem["loc"]) or "value"
-    if problem["type"] == "missing":
-        return f"{path!r} is missing"
-    if problem["type"] == "extra_forbidden":
-        return f"{path!r} is not a field{display.did_you_mean(path, known)}"
-    if problem["type"] == "value_error":  # raised by the model's own validator, which speaks for itself
-        return f"{path!r}: {problem['ctx']['error']}" if problem["loc"] else str(problem["ctx"]["error"])
-    if problem["type"] == "money_float":
-        return f"{path!r}: {problem['msg']}"
-    if problem["type"] == "timezone_aware":
-        return f"{path!r} is {problem['input']!s}, a time without a zone: write tzinfo=UTC"
-    return f"{path!r} is {display.short(problem['input'])}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
 
 
 # --- the registry ------------------------------------------------------------------------------------------
@@ -272,6 +144,7 @@ def encode(event: Event) -> str:
 def tags_of(event: Event) -> tuple[str, ...]:
     """Return the tags that the event's marked fields give, in the order of the fields.
 
+    >>> from typing import Annotated
     >>> class Rated(Event):
     ...     film: Annotated[str, Tag()]
     >>> tags_of(Rated(film="Alien"))

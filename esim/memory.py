@@ -125,8 +125,8 @@ class MemoryStore(Store):
         from esim.store import EventStore  # the only need for DuckDB here
 
         with EventStore() as copy:
-            copy.restore(self._open()[:until])
-            return copy.sql(query, params)
+            copy.restore(self._open())
+            return copy._sql_as_of(query, params, until)
 
     def __repr__(self) -> str:
         return f"<MemoryStore: {len(self._rows):,} events in {len(self._streams):,} streams>"

@@ -75,7 +75,7 @@ class Selection:
 
     def first(self) -> RecordedEvent[Any] | None:
         """Return the first event, or None."""
-        return next(iter(Selection(self._store, replace(self._wanted, limit=1))), None)
+        return next(iter(self._few(1)), None)
 
     def last(self) -> RecordedEvent[Any] | None:
         """Return the last event, or None."""
@@ -92,8 +92,11 @@ class Selection:
         return f"<{count:,} event{'' if count == 1 else 's'}>"
 
     def _repr_html_(self) -> str:
-        few = replace(self._wanted, limit=min(self._wanted.limit or _SHOWN, _SHOWN))
-        return events_table(Selection(self._store, few), len(self))
+        return events_table(self._few(_SHOWN), len(self))
+
+    def _few(self, count: int) -> Selection:
+        limit = count if self._wanted.limit is None else min(count, self._wanted.limit)
+        return Selection(self._store, replace(self._wanted, limit=limit))
 
 
 def events_table(events: Iterable[RecordedEvent[Any]], total: int) -> str:
@@ -114,8 +117,8 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
     import pandas as pd
 
     names = RecordedEvent.COLUMNS
-    rows = [(*row[:12], tuple(row[12] or ()), row[13]) for row in rows]
-    columns = dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(names, ())
+    told = [(*row[:9], str(row[9]), *row[10:12], tuple(row[12] or ()), row[13]) for row in rows]
+    columns = dict(zip(names, zip(*told, strict=True), strict=True)) if told else dict.fromkeys(names, ())
     table = pd.DataFrame(
         {name: pd.Series(values, dtype=_DTYPES.get(name, "object")) for name, values in columns.items()}
     )
@@ -133,7 +136,7 @@ FRAME = (
 _DTYPES: dict[str, Any] = {
     **dict.fromkeys(("position", "version", "schema_version", "recorded_at"), "int64"),
     **dict.fromkeys(
-        ("stream", "type", "data", "correlation_id", "causation_id", "user_id", "metadata"), "str"
+        ("stream", "type", "data", "correlation_id", "causation_id", "user_id", "event_id", "metadata"), "str"
     ),
     "occurred_at": "Int64",
 }

@@ -27,7 +27,8 @@ from typing import (
 
 from esim import display
 from esim.errors import InvalidArgument
-from esim.event import Event, Value
+from esim.event import Event
+from esim.value import Value
 
 T = TypeVar("T")
 P = ParamSpec("P")

@@ -20,9 +20,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from esim.errors import Refused
-from esim.event import Event, Money, RecordedEvent, Tag, Value
+from esim.event import Event, RecordedEvent, Tag
 from esim.projection import Key, Projection, Row, Rows, SqlProjection, on
 from esim.state import State
+from esim.value import Money, Value
 
 Sku = Annotated[str, Tag("sku")]
 OrderId = Annotated[str, Tag("order")]

@@ -40,9 +40,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from esim import display
-from esim.errors import InvalidArgument, InvalidEvent, InvalidState, Refused, UnknownEventType
-from esim.event import Event, RecordedEvent, Value, batch_decoder, current, explain, note_definition, renewed
+from esim.errors import EsimError, InvalidArgument, InvalidEvent, InvalidState, Refused, UnknownEventType
+from esim.event import Event, RecordedEvent, batch_decoder, current, note_definition, renewed
 from esim.stamp import Stamp, stamp
+from esim.value import Value, explain
 
 E = TypeVar("E", bound=Event)
 S = TypeVar("S", bound="State[Any]")
@@ -59,6 +60,7 @@ class State(Value, Generic[E]):
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
     category: ClassVar[str] = "State"
+    _invalid: ClassVar[type[EsimError]] = InvalidState
 
     def __init_subclass__(cls, *, category: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -303,8 +305,7 @@ def after(state: S, events: Iterable[Event]) -> S:
 
 def untouchable(state: S) -> S:
     """Return the state, or a deep copy where a container in it could be changed in place."""
-    kind: type[Any] = type(state)
-    return deepcopy(state) if is_mutable(kind) else state
+    return deepcopy(state) if is_mutable(cast("Any", type(state))) else state
 
 
 def exact_json(state: State[Any]) -> tuple[str | None, str | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 from uuid import UUID
 
 from esim import display
@@ -13,6 +13,7 @@ from esim.clock import micros
 from esim.errors import Conflict, DuplicateEventId, InvalidArgument
 from esim.event import Event, NewEvent, Row, context, encode, tags_of
 from esim.query import Condition
+from esim.value import Value
 
 Expected = int | Literal["no_stream", "stream_exists", "any"]
 Events = Event | NewEvent | Iterable[Event | NewEvent]
@@ -97,13 +98,20 @@ def _draft(stream: str, item: Event | NewEvent) -> Draft:
     )
 
 
+def _several(events: Events) -> tuple[Event | NewEvent, ...]:
+    """Return one event or several as a tuple; what is neither is left for `_draft` to refuse as a whole."""
+    if isinstance(events, Iterable) and not isinstance(events, Value | str):
+        return tuple(events)
+    return cast("tuple[Event | NewEvent, ...]", (events,))
+
+
 def prepare(writes: Iterable[Write], condition: Condition | None) -> Batch:
     """Return writes encoded and checked so far as needs no store. Raises InvalidArgument if one is empty."""
     drafts: list[Draft] = []
     runs: list[tuple[str, int, Expected]] = []
     for write in writes:
         stream = stream_id(write.stream)
-        items = (write.events,) if isinstance(write.events, Event | NewEvent) else tuple(write.events)
+        items = _several(write.events)
         if not items:
             raise InvalidArgument(f"nothing to append to {stream!r}: give at least one event")
         drafts += [_draft(stream, item) for item in items]

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from esim.clock import ManualClock
 from esim.contract import Store
 from esim.errors import InvalidArgument, NotCaughtUp, ProjectionFailed, SqlRefused
-from esim.event import Event, Money, RecordedEvent, Tag, Value
+from esim.event import Event, RecordedEvent, Tag
 from esim.memory import MemoryStore
 from esim.projection import Key, Projection, Row, Rows, SqlProjection, on
 from esim.store import EventStore
+from esim.value import Money, Value
 
 HOSTILE = "<img src=x onerror=alert(1)>'\"; drop table read.customer_spend; --\0é"
 

@@ -17,10 +17,11 @@ from uuid import UUID
 import pytest
 
 from esim.errors import ProjectionFailed, StoreClosed
-from esim.event import Event, Money, RecordedEvent
+from esim.event import Event, RecordedEvent
 from esim.projection import Key, Projection, Row, Rows, SqlProjection, on
 from esim.store import EventStore
 from esim.tables import Table
+from esim.value import Money
 
 WINDOW, EVENTS = 20, 200
 

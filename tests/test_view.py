@@ -18,12 +18,13 @@ from esim import view
 from esim.clock import ManualClock, SeededIds
 from esim.contract import Store
 from esim.errors import InvalidArgument, StreamNotFound
-from esim.event import Event, Money
+from esim.event import Event
 from esim.memory import MemoryStore
 from esim.projection import Key, Projection, Row, Rows, SqlProjection, on
 from esim.repository import Repository
 from esim.shop import Item, Order, OrderCancelled, OrderPlaced
 from esim.state import State
+from esim.value import Money
 from esim.view import TimeMachine, page, timeline
 from esim.view.steps import ABSENT
 from esim.view.words import text_of

@@ -1,0 +1,149 @@
+"""A value is a frozen pydantic model as esim wants it: strict about money and time, plain in its words.
+
+Decimals refuse floats and times must be aware and become UTC, at any depth: the core schema that pydantic
+makes is rewritten once for each class, so validation itself stays at pydantic's own speed.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, cast, dataclass_transform
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic._internal._model_construction import ModelMetaclass  # it has no public name
+from pydantic_core import PydanticCustomError, core_schema
+
+from esim import display
+from esim.errors import EsimError, InvalidEvent
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+
+Money = Annotated[Decimal, Field(max_digits=18, decimal_places=2)]
+"""An amount of money: an exact Decimal with two places (`DECIMAL(18,2)` in SQL)."""
+
+_Shape = dict[str, Any]
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Field,))
+class TidyMeta(ModelMetaclass):
+    """The metaclass of esim's models: completion shows the domain's names, not thirty of pydantic's."""
+
+    def __dir__(cls) -> list[str]:  # noqa: N805 - a metaclass: cls is its self
+        return sorted({*domain_names(cls), "__doc__", "__name__"})
+
+
+def domain_names(cls: type) -> set[str]:
+    """Return the names that a reader of the domain cares about: fields, own methods and esim's verbs."""
+    own = {name for base in cls.__mro__ if not _foreign(base) for name in vars(base)}
+    fields = set(getattr(cls, "__pydantic_fields__", ()))
+    return {name for name in own | fields if not name.startswith(("_", "model_"))}
+
+
+def _foreign(base: type) -> bool:
+    return base.__module__.partition(".")[0] in {"pydantic", "builtins", "typing", "abc"}
+
+
+def _strict(schema: Any) -> Any:
+    """Return a core schema in which Decimals refuse floats and times must be aware and become UTC."""
+    if isinstance(schema, list):
+        return [_strict(part) for part in schema]
+    if isinstance(schema, tuple):
+        return tuple(_strict(part) for part in schema)
+    if not isinstance(schema, dict) or schema.get("esim"):
+        return schema
+    inner = {key: part if key == "metadata" else _strict(part) for key, part in schema.items()}
+    if schema.get("type") == "decimal":
+        return _guarded(inner, core_schema.no_info_before_validator_function(_no_float, cast("Any", inner)))
+    if schema.get("type") == "datetime":
+        inner["tz_constraint"] = "aware"
+        checked = core_schema.no_info_after_validator_function(_to_utc, cast("Any", inner))
+        return _guarded(checked, checked)
+    return inner
+
+
+def _guarded(from_json: Any, from_python: Any) -> _Shape:
+    from_json["esim"] = True
+    shape = core_schema.json_or_python_schema(from_json, from_python)
+    return {**shape, "esim": True}
+
+
+def _no_float(value: object) -> object:
+    if isinstance(value, float):
+        raise PydanticCustomError(
+            "money_float",
+            "{value} is a float, and floats lose cents: write Decimal('{value}')",
+            {"value": value},
+        )
+    return value
+
+
+def _to_utc(value: datetime) -> datetime:
+    return value.astimezone(UTC)
+
+
+class Value(BaseModel, metaclass=TidyMeta):
+    """A frozen value inside events and states, such as an order line.
+
+    Extra fields are refused, money is Decimal (a float is refused), and times are aware UTC.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", cache_strings="keys", ser_json_timedelta="iso8601", allow_inf_nan=False
+    )
+
+    _invalid: ClassVar[type[EsimError]] = InvalidEvent
+    _instead: ClassVar[str] = "take a copy with but(…)"
+
+    if not TYPE_CHECKING:  # checkers synthesise the typed signature; this only rewords the errors
+
+        def __init__(self, /, **data: Any) -> None:
+            try:
+                self.__pydantic_validator__.validate_python(data, self_instance=self)
+            except ValidationError as error:
+                raise self._invalid(explain(type(self), error)) from None
+
+        def __setattr__(self, name: str, value: object) -> None:
+            if name in type(self).__pydantic_fields__:
+                kind = type(self).__name__
+                raise self._invalid(f"{kind}.{name} stays as it is, for it is frozen: {self._instead}")
+            super().__setattr__(name, value)
+
+        # pydantic's own mark: without it each nested value would be built through Python, four times slower
+        __init__.__pydantic_base_init__ = True
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[BaseModel], handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return cast("core_schema.CoreSchema", _strict(handler(source)))
+
+    def but(self, **changes: Any) -> Self:
+        """Return a copy with other values in some fields. Raises InvalidEvent if one does not fit."""
+        return type(self)(**{**self.__dict__, **changes})
+
+    def __dir__(self) -> list[str]:
+        return sorted(domain_names(type(self)))
+
+
+def explain(cls: type[BaseModel], error: ValidationError) -> str:
+    """Return a ValidationError as one message in the domain's words: each field, its value, its cause."""
+    known = list(cls.__pydantic_fields__)
+    told = "; ".join(_problem(dict(problem), known) for problem in error.errors(include_url=False))
+    return f"{cls.__name__} cannot be made: {told}"
+
+
+def _problem(problem: dict[str, Any], known: list[str]) -> str:
+    path = ".".join(str(part) for part in problem["loc"]) or "value"
+    if problem["type"] == "missing":
+        return f"{path!r} is missing"
+    if problem["type"] == "extra_forbidden":
+        return f"{path!r} is not a field{display.did_you_mean(path, known)}"
+    if problem["type"] == "value_error":  # raised by the model's own validator, which speaks for itself
+        return f"{path!r}: {problem['ctx']['error']}" if problem["loc"] else str(problem["ctx"]["error"])
+    if problem["type"] == "money_float":
+        return f"{path!r}: {problem['msg']}"
+    if problem["type"] == "timezone_aware":
+        return f"{path!r} is {problem['input']!s}, a time without a zone: write tzinfo=UTC"
+    return f"{path!r} is {display.short(problem['input'])}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"

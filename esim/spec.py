@@ -347,8 +347,8 @@ def _table(asked: Asked, verb: str) -> str:
     refused = asked.outcome.refused
     came = [[_label(one), display.fields(vars(one))] for one in asked.outcome.items]
     if refused is not None:
-        came = [["<b>refused</b>", display.escape(refused)]]
-    call = [[f"<code>{display.escape(asked.call(Source()))}</code>", ""]]
+        came = [["refused", display.escape(refused)]]
+    call = [[display.escape(asked.call(Source())), ""]]
     parts = (("given", story), ("when", call), (verb, came))
     rows = [
         [f"<b>{head}</b>" if not number else "", *cells]

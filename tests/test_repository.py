@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import Field
+from pydantic import Field, create_model
 
 from esim.clock import ManualClock, SeededIds
 from esim.contract import Store
@@ -28,7 +29,7 @@ from esim.event import Event, NewEvent
 from esim.memory import MemoryStore
 from esim.reading import Recorded
 from esim.repository import Repository
-from esim.state import State, fold
+from esim.state import State, fold, is_mutable
 from esim.store import EventStore
 from esim.value import Money, Value
 
@@ -714,3 +715,30 @@ def test_every_way_to_load_gives_the_same(first: str, commands: list[Any], every
         assert warm.load("c", at=version).state == fold(Cart, whole[:version])
     for cold in (Repository(store, Cart), Repository(store, Cart, snapshot_every=every)):
         assert cold.load("c").state == fold(Cart, whole)
+
+
+class Boxed(Value):
+    names: list[str] = []
+
+
+class Sealed(Value):
+    names: tuple[str, ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "shared"),
+    [
+        (tuple[Sealed, ...], True),
+        (dict[str, int], False),
+        (tuple[Boxed, ...], False),
+        (Sequence[str], False),
+        (frozenset[Decimal] | None, True),
+        (Literal["a", "b"], True),
+        (Any, False),
+        (tuple[str, list[int]], False),
+    ],
+)
+def test_only_what_is_frozen_at_every_depth_is_shared(kind: Any, shared: object) -> None:
+    """A loaded state is the cached one itself only if nothing in it can be changed in place."""
+    made = create_model("Made", __base__=State[Opened], field=(kind, None))
+    assert is_mutable(made) is not shared

@@ -123,6 +123,9 @@ class Value(BaseModel, metaclass=TidyMeta):
         """Return a copy with other values in some fields. Raises InvalidEvent if one does not fit."""
         return type(self)(**{**self.__dict__, **changes})
 
+    def __str__(self) -> str:
+        return repr(self)
+
     def __dir__(self) -> list[str]:
         return sorted(domain_names(type(self)))
 

@@ -1,4 +1,7 @@
-"""What every test shares: repeatable generated input, and marks that may be required.
+"""What every test shares: event names of its own module, repeatable input, and marks that may be required.
+
+One process has one registry of event types, in which the latest class of a name wins. So that two test
+modules may both say `Paid`, each test begins with its module's classes and leaves the registry as it was.
 
 `ESIM_REQUIRE=browser,acceptance` turns the skips of tests so marked into failures, so that a machine which is
 meant to run them cannot pass by missing what they need.
@@ -11,6 +14,8 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+
+from esim import event
 
 REQUIRED = {word for word in os.environ.get("ESIM_REQUIRE", "").split(",") if word}
 
@@ -25,6 +30,23 @@ def pytest_configure() -> None:
         return
     settings.register_profile("esim", derandomize=True, database=None, deadline=None)
     settings.load_profile("esim")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Let a test see the event classes of its module, and none that an earlier test defined."""
+    registries = (event._by_type, event._by_name)
+    before = [dict(registry) for registry in registries]
+    for cls in vars(getattr(item, "module", None) or event).values():
+        if isinstance(cls, type) and issubclass(cls, event.Event) and cls is not event.Event:
+            event._by_type[cls.event_type] = cls
+    event.note_definition()
+    try:
+        return (yield)
+    finally:
+        for registry, content in zip(registries, before, strict=True):
+            registry.clear()
+            registry.update(content)
 
 
 @pytest.hookimpl(wrapper=True)

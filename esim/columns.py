@@ -1,7 +1,7 @@
 """From a pydantic model to the columns of a DuckDB table: which SQL type holds each field without loss.
 
-Nested models become structs, sequences lists, constrained Decimals `DECIMAL(p, s)`; what has no type of its own
-in SQL stays JSON.
+Nested models become structs, sequences lists, constrained Decimals `DECIMAL(p, s)`; what has no type of its
+own in SQL stays JSON.
 """
 
 from __future__ import annotations

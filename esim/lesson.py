@@ -1,7 +1,8 @@
 """What notebooks teach with: a `check` that shows its claim, and exercises that answer at once.
 
 A check that holds shows a line with a tick; one that does not raises, so that a notebook run from top to
-bottom proves everything it says. An exercise knows its question, its checks, its hints and a solution to look at.
+bottom proves everything it says. An exercise knows its question, its checks, its hints and a solution to look
+at.
 """
 
 from __future__ import annotations

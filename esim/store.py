@@ -293,7 +293,9 @@ class EventStore(Store):
         return logged | {name for name in known_events() if name.casefold() not in folded}
 
     def _read_models(self) -> dict[str, str]:
-        query = "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'read' AND table_name NOT LIKE '%~%'"
+        query = (
+            "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'read' AND table_name NOT LIKE '%~%'"
+        )
         hidden = "COLUMNS(lambda name: name NOT IN ('_key', '_row'))"
         return {name: f"SELECT {hidden} FROM read.{quoted(name)}" for (name,) in self._rows(query)}
 

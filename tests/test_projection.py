@@ -613,7 +613,7 @@ def test_a_misspelt_table_is_answered_with_the_names_there_are(store: Store) -> 
     home = EventStore()
     home.append("Shop/1", bought())
     CustomerSpend(home).catch_up()
-    with pytest.raises(SqlRefused, match="Bought.*customer_spend"):
+    with pytest.raises(SqlRefused, match=r"Bought.*customer_spend"):
         home.sql("select * from Buoght")
 
 

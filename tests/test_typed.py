@@ -463,12 +463,13 @@ def test_a_failed_catch_up_leaves_no_table(log: Log) -> None:
 
 
 def test_a_file_is_typed_for_those_who_have_no_classes(tmp_path):
-    """Money and nested lines stay exact in SQL for a process that never saw the classes, queried before or not."""
+    """Money stays exact in SQL for a process that never saw the classes, queried before or not."""
     path = tmp_path / "shop.duckdb"
     writer = (
         "from decimal import Decimal\nfrom esim import Event, EventStore, Money\n"
         "class Sold(Event):\n    price: Money\n"
-        f"EventStore({str(path)!r}).append('Shop/1', [Sold(price=Decimal('1.50')), Sold(price=Decimal('2.25'))])\n"
+        "sold = [Sold(price=Decimal('1.50')), Sold(price=Decimal('2.25'))]\n"
+        f"EventStore({str(path)!r}).append('Shop/1', sold)\n"
     )
     subprocess.run([sys.executable, "-c", writer], check=True)
     reader = (

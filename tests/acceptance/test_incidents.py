@@ -101,7 +101,7 @@ class UpdatesByState(SqlProjection):
 
     query = "SELECT state, count(*) AS updates FROM IncidentUpdated GROUP BY state"
     key = ("state",)
-    combine = {"updates": "sum"}  # noqa: RUF012 - declared, never changed
+    combine = {"updates": "sum"}
 
 
 @pytest.fixture(scope="module")

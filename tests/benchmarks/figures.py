@@ -1,4 +1,4 @@
-"""The figures, each a function that gives dictionaries; results of both sides are compared before they count."""
+"""The figures, each a function that gives dictionaries; the results of both sides are compared as well."""
 
 from __future__ import annotations
 
@@ -100,7 +100,10 @@ def single(bench: Bench) -> Iterator[Line]:
     bare = duckdb.connect(bench.path("bare.duckdb"))
     bare.execute(TABLES)
     events = facts(5 * count)
-    row = "INSERT INTO esim.events VALUES (?, 'Bench', ?, 1, 'T', 1, uuid(), now()::TIMESTAMP, NULL, ?, NULL, NULL, NULL, NULL, NULL)"
+    row = (
+        "INSERT INTO esim.events VALUES (?, 'Bench', ?, 1, 'T', 1, uuid(), now()::TIMESTAMP, NULL, ?, "
+        "NULL, NULL, NULL, NULL, NULL)"
+    )
     payload = events[0].model_dump_json()
     lite = sqlite3.connect(bench.path("bare.sqlite"), isolation_level=None)
     lite.execute("PRAGMA journal_mode = WAL")
@@ -171,7 +174,7 @@ def rebuild(bench: Bench) -> Iterator[Line]:
         bare = Repository(store, BenchState, cache=0)
         ours, theirs = [], []
         for _ in range(bench.rounds):
-            seconds, mine = cpu(lambda s=size: bare.load(str(s)))
+            seconds, mine = cpu(lambda s=str(size), r=bare: r.load(s))
             ours.append(seconds)
             seconds, peer = cpu(lambda o=order: app.repository.get(o.id))
             theirs.append(seconds)
@@ -225,7 +228,8 @@ def projection(bench: Bench) -> Iterator[Line]:
 
 
 class JsonTotals(SqlProjection):
-    query = """select data->>'customer' as customer, count(*) as events, sum((data->>'total')::decimal(18,2)) as total
+    query = """select data->>'customer' as customer, count(*) as events,
+                      sum((data->>'total')::decimal(18,2)) as total
                from events group by 1"""
     key = ("customer",)
 

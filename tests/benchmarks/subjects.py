@@ -1,4 +1,4 @@
-"""The same orders in esim and in the library `eventsourcing`: five fields, with a nested list of two lines."""
+"""The same orders in esim and in the library `eventsourcing`: five fields, and a nested list of two lines."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from esim import display
 from esim.clock import from_micros, utc
 from esim.errors import EsimError, InvalidArgument, InvalidEvent, UnknownEventType
-from esim.value import Value, explain
+from esim.value import Value, explain, refuse_hiding
 
 E_co = TypeVar("E_co", bound="Event", covariant=True)
 
@@ -40,6 +40,7 @@ class Tag:
         return f"Tag({self.key!r})" if self.key else "Tag()"
 
 
+_SHAPES = 32_767  # what the store's column holds
 _by_type: dict[str, type[Event]] = {}
 _by_name: dict[tuple[str, str], type[Event]] = {}
 
@@ -58,13 +59,18 @@ class Event(Value):
 
     def __init_subclass__(cls, *, type: str | None = None, schema_version: int = 1, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if schema_version < 1:
-            raise InvalidArgument(f"{cls.__name__}: schema_version is {schema_version}; it counts from 1")
+        if not isinstance(schema_version, int) or not 1 <= schema_version <= _SHAPES:
+            raise InvalidArgument(
+                f"{cls.__name__}: schema_version is {schema_version!r}; it counts 1, 2, 3, …"
+            )
+        if type is not None and (not isinstance(type, str) or not type.strip() or "\0" in type):
+            raise InvalidArgument(f"{cls.__name__}: type is {type!r}; write a name, such as 'order.paid'")
         cls.event_type = type or cls.__name__
         cls.schema_version = schema_version
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        refuse_hiding(cls, Event)
         marks = ((name, mark) for name, field in cls.__pydantic_fields__.items() for mark in field.metadata)
         cls._tagged = tuple((name, mark.key or name) for name, mark in marks if isinstance(mark, Tag))
         _by_type[cls.event_type] = cls
@@ -142,14 +148,7 @@ def encode(event: Event) -> str:
 
 
 def tags_of(event: Event) -> tuple[str, ...]:
-    """Return the tags that the event's marked fields give, in the order of the fields.
-
-    >>> from typing import Annotated
-    >>> class Rated(Event):
-    ...     film: Annotated[str, Tag()]
-    >>> tags_of(Rated(film="Alien"))
-    ('film:Alien',)
-    """
+    """Return the tags that the event's marked fields give (`film:Alien`), in the order of the fields."""
     found: list[str] = []
     for name, key in event._tagged:
         value = getattr(event, name)
@@ -181,8 +180,24 @@ class NewEvent:
             )
         if self.occurred_at is not None:
             object.__setattr__(self, "occurred_at", utc(self.occurred_at))
-        if isinstance(self.event_id, str):
-            object.__setattr__(self, "event_id", UUID(self.event_id))
+        if self.event_id is not None and not isinstance(self.event_id, UUID):
+            object.__setattr__(self, "event_id", _uuid(self.event_id))
+        object.__setattr__(self, "tags", (self.tags,) if isinstance(self.tags, str) else tuple(self.tags))
+        for name in ("correlation_id", "causation_id", "user_id"):
+            object.__setattr__(self, name, _text(getattr(self, name)))
+
+
+def _uuid(value: object) -> UUID:
+    try:
+        return UUID(str(value))
+    except ValueError:
+        raise InvalidArgument(
+            f"event_id={value!r} is not a UUID: pass uuid.UUID(…), or leave it out"
+        ) from None
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,9 +234,9 @@ def metadata(
     """
     outer = _context.get()
     merged = Context(
-        correlation_id or outer.correlation_id,
-        causation_id or outer.causation_id,
-        user_id or outer.user_id,
+        _text(correlation_id) or outer.correlation_id,
+        _text(causation_id) or outer.causation_id,
+        _text(user_id) or outer.user_id,
         utc(occurred_at) if occurred_at is not None else outer.occurred_at,
         {**(outer.extra or {}), **extra} or None,
     )

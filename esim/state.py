@@ -43,7 +43,7 @@ from esim import display
 from esim.errors import EsimError, InvalidArgument, InvalidEvent, InvalidState, Refused, UnknownEventType
 from esim.event import Event, RecordedEvent, batch_decoder, current, note_definition, renewed
 from esim.stamp import Stamp, stamp
-from esim.value import Value, explain
+from esim.value import Value, explain, refuse_hiding
 
 E = TypeVar("E", bound=Event)
 S = TypeVar("S", bound="State[Any]")
@@ -72,6 +72,7 @@ class State(Value, Generic[E]):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        refuse_hiding(cls, State)
         _latest[cls.__module__, cls.__qualname__] = cls
         note_definition()
 
@@ -149,7 +150,7 @@ def state_of(decision: Callable[..., Any]) -> type[State[Any]]:
     found = _latest.get((getattr(decision, "__module__", ""), owner))
     if found is None:
         raise InvalidArgument(
-            f"{display.short(decision)} belongs to no State here: give the state class as well"
+            f"{getattr(decision, '__qualname__', decision)} belongs to no State: give the state class as well"
         )
     return found
 
@@ -158,8 +159,13 @@ def _members(union: Any) -> Iterator[type[Event]]:
     union = getattr(union, "__value__", union)
     if isinstance(union, type) and issubclass(union, Event):
         yield union
-    for part in () if isinstance(union, type) else get_args(union):
-        yield from _members(part)
+    elif get_args(union):
+        parts = get_args(union)
+        for part in parts[:1] if get_origin(union) is Annotated else parts:
+            yield from _members(part)
+    elif union is not Any and not isinstance(union, TypeVar):
+        name = getattr(union, "__forward_arg__", None) or getattr(union, "__name__", union)
+        raise InvalidState(f"State[…] names {name}, which is no event class here: define the class first")
 
 
 def fold(state_type: type[S], events: Iterable[Event | RecordedEvent[Any]], initial: S | None = None) -> S:
@@ -178,10 +184,12 @@ def _own(
     for item in events:
         if isinstance(item, RecordedEvent):
             yield from _decoded(owner, decoded, item)
-        elif type(item).event_type in known:
-            yield item if type(item) is known[type(item).event_type] else renewed(item)
+        elif not isinstance(item, Event):
+            raise InvalidArgument(f"{display.short(item)} is not an event: fold events, or recorded events")
+        elif item.event_type in known:
+            yield item if type(item) is known[item.event_type] else renewed(item)
         else:
-            raise UnknownEventType(foreign(owner, type(item).event_type))
+            raise UnknownEventType(foreign(owner, item.event_type))
 
 
 def _decoded(
@@ -204,12 +212,13 @@ def foreign(owner: type[State[Any]], name: str) -> str:
 
 def evolve_all(state: S, events: Iterable[Event]) -> S:
     """Return the state after typed events known to be its own. Raises InvalidState as `fold` does."""
+    kind = type(state)
     for event in events:
         after = state.evolve(event)
-        if after is None:
+        if type(after) is not kind and not isinstance(after, State):
             raise InvalidState(
-                f"{type(state).__name__}.evolve returns None for {type(event).__name__}: "
-                f"add `case {type(event).__name__}(): return self.but(…)`"
+                f"{kind.__name__}.evolve returns {display.short(after)} for {type(event).__name__}: "
+                f"write `case {type(event).__name__}(): return self.but(…)`"
             )
         state = after
     return state

@@ -15,7 +15,7 @@ from pydantic._internal._model_construction import ModelMetaclass  # it has no p
 from pydantic_core import PydanticCustomError, core_schema
 
 from esim import display
-from esim.errors import EsimError, InvalidEvent
+from esim.errors import EsimError, InvalidArgument, InvalidEvent
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
@@ -98,17 +98,23 @@ class Value(BaseModel, metaclass=TidyMeta):
 
     if not TYPE_CHECKING:  # checkers synthesise the typed signature; this only rewords the errors
 
-        def __init__(self, /, **data: Any) -> None:
+        def __init__(self, /, *args: Any, **data: Any) -> None:
+            if args:
+                raise self._invalid(f"{type(self).__name__} takes its fields by name: {usage(type(self))}")
             try:
                 self.__pydantic_validator__.validate_python(data, self_instance=self)
             except ValidationError as error:
                 raise self._invalid(explain(type(self), error)) from None
 
         def __setattr__(self, name: str, value: object) -> None:
-            if name in type(self).__pydantic_fields__:
-                kind = type(self).__name__
-                raise self._invalid(f"{kind}.{name} stays as it is, for it is frozen: {self._instead}")
-            super().__setattr__(name, value)
+            if name.startswith("_"):
+                super().__setattr__(name, value)
+            else:
+                self.__delattr__(name)
+
+        def __delattr__(self, name: str) -> None:
+            kind = type(self).__name__
+            raise self._invalid(f"{kind}.{name} stays as it is, for it is frozen: {self._instead}")
 
         # pydantic's own mark: without it each nested value would be built through Python, four times slower
         __init__.__pydantic_base_init__ = True
@@ -130,6 +136,20 @@ class Value(BaseModel, metaclass=TidyMeta):
         return sorted(domain_names(type(self)))
 
 
+def usage(cls: type[BaseModel]) -> str:
+    """Return how an instance is made: `OrderPaid(amount=…, method=…)`."""
+    return f"{cls.__name__}({', '.join(f'{name}=…' for name in cls.__pydantic_fields__)})"
+
+
+def refuse_hiding(cls: type[BaseModel], base: type[BaseModel]) -> None:
+    """Raise InvalidArgument if a field of `cls` has the name of something that esim keeps in `base`."""
+    taken = sorted(domain_names(base) & set(cls.__pydantic_fields__))
+    if taken:
+        raise InvalidArgument(
+            f"{cls.__name__}.{taken[0]} would hide what every {base.__name__} calls so: rename the field"
+        )
+
+
 def explain(cls: type[BaseModel], error: ValidationError) -> str:
     """Return a ValidationError as one message in the domain's words: each field, its value, its cause."""
     known = list(cls.__pydantic_fields__)
@@ -142,7 +162,8 @@ def _problem(problem: dict[str, Any], known: list[str]) -> str:
     if problem["type"] == "missing":
         return f"{path!r} is missing"
     if problem["type"] == "extra_forbidden":
-        return f"{path!r} is not a field{display.did_you_mean(path, known)}"
+        near = display.did_you_mean(path, known) if len(problem["loc"]) == 1 else ""
+        return f"{path!r} is not a field{near}"
     if problem["type"] == "value_error":  # raised by the model's own validator, which speaks for itself
         return f"{path!r}: {problem['ctx']['error']}" if problem["loc"] else str(problem["ctx"]["error"])
     if problem["type"] == "money_float":

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date, time
+from decimal import Decimal
+from pathlib import PurePath
 from typing import Literal, NamedTuple, cast
 from uuid import UUID
 
@@ -93,9 +96,22 @@ def _draft(stream: str, item: Event | NewEvent) -> Draft:
         new.event_id if new else None,
         micros(occurred) if occurred else None,
         tuple(dict.fromkeys((*tags, *new.tags))) if new and new.tags else tags,
-        json.dumps(extra, default=str) if extra else None,
+        _json(extra) if extra else None,
         event,
     )
+
+
+def _json(extra: dict[str, object]) -> str:
+    try:
+        return json.dumps(extra, default=_as_text, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"metadata {display.short(extra)} cannot be kept as JSON: {error}") from None
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, date | time | Decimal | UUID | PurePath):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form; give its text")
 
 
 def _several(events: Events) -> tuple[Event | NewEvent, ...]:

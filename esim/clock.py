@@ -130,9 +130,9 @@ def utc(moment: datetime | str) -> datetime:
     try:
         at = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
     except ValueError:
-        raise InvalidArgument(
-            f"{moment!r} is not a time: write ISO 8601, as '2026-01-05T09:00:00Z'"
-        ) from None
+        at = None
+    if not isinstance(at, datetime):
+        raise InvalidArgument(f"{moment!r} is not a time: write ISO 8601, as '2026-01-05T09:00:00Z'")
     if at.tzinfo is None:
         raise InvalidArgument(
             f"{at.isoformat()!r} has no time zone, so it could mean any of 24 moments: "

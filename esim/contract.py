@@ -19,7 +19,7 @@ from uuid import UUID
 from esim.clock import Clock, Ids, RandomIds, SystemClock, micros, utc
 from esim.errors import ConditionFailed, DuplicateEventId, InvalidArgument, ReadOnlyStore
 from esim.event import Row
-from esim.query import Condition, Filter, Query, Types, tag_names, type_names
+from esim.query import Condition, Filter, Query, Types, tag_names, type_names, whole
 from esim.reading import Recorded, Selection, frame
 from esim.writing import Batch, Events, Expected, Write, check, prepare, same
 
@@ -96,12 +96,12 @@ class Store(ABC):
         """
         if query is not None and (type is not None or tag is not None):
             raise InvalidArgument("give either query, or type and tag: a query says both")
-        if limit is not None and limit < 0:
-            raise InvalidArgument(f"limit={limit}: it cannot be negative")
         wanted = Query.of(type, tag) if type_names(type) or tag_names(tag) else query or Query()
         bounds = self._bound(after) or 0, self._bound(until)
-        versions = after_version, until_version
-        return Selection(self, Filter(stream, category, wanted, *bounds, *versions, backward, limit))
+        upper = None if until_version is None else whole(until_version, "until_version")
+        versions = whole(after_version, "after_version"), upper
+        most = None if limit is None else whole(limit, "limit")
+        return Selection(self, Filter(stream, category, wanted, *bounds, *versions, backward, most))
 
     def df(self, stream: str | None = None, **wanted: Any) -> pd.DataFrame:
         """Return events as a dataframe, filtered as in `read`; one row per event, in order of position.
@@ -246,9 +246,7 @@ class Store(ABC):
 
 
 def _position(moment: int) -> int:
-    if isinstance(moment, bool) or not isinstance(moment, int) or moment < 0:
-        raise InvalidArgument(f"{moment!r} is not a moment: give a position (0 and up) or an aware datetime")
-    return moment
+    return whole(moment, "moment", "give a position (0 and up) or an aware datetime")
 
 
 class AsOf(Store):

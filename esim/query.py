@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import index
+from typing import SupportsIndex
 
 from esim.errors import InvalidArgument
 from esim.event import Event, Row, type_name
@@ -26,6 +28,16 @@ def type_names(types: Types | None) -> tuple[str, ...]:
 def tag_names(tags: str | Iterable[str] | None) -> tuple[str, ...]:
     """Return one tag or several as a tuple."""
     return () if tags is None else (tags,) if isinstance(tags, str) else tuple(tags)
+
+
+def whole(value: object, name: str, hint: str = "give a whole number, 0 and up") -> int:
+    """Return a count or a place as a plain int, also if it comes out of a dataframe.
+
+    Raises InvalidArgument, which names the argument and gives the hint, for anything else.
+    """
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or index(value) < 0:
+        raise InvalidArgument(f"{name}={value!r}: {hint}")
+    return index(value)
 
 
 @dataclass(frozen=True)
@@ -90,6 +102,11 @@ class Condition:
 
     query: Query
     after: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.query, Query):
+            raise InvalidArgument(f"{self.query!r} is not a query: write Query.of(types=…, tags=…)")
+        object.__setattr__(self, "after", whole(self.after, "after"))
 
 
 @dataclass(frozen=True)

@@ -295,9 +295,10 @@ class Aggregate(Generic[S]):
 
 def decided(result: Decided) -> tuple[Event, ...]:
     """Return what a decision returned as a tuple of events. Raises InvalidArgument for anything else."""
-    if result is not None and not isinstance(result, Iterable):
-        result = (result,)
-    events = () if result is None else (result,) if isinstance(result, Event) else tuple(result)
+    if result is None:
+        return ()
+    several = isinstance(result, Iterable) and not isinstance(result, Value | str)
+    events = cast("tuple[Event, ...]", tuple(result) if several else (result,))
     wrong = [event for event in events if not isinstance(event, Event)]
     if wrong:
         raise InvalidArgument(

@@ -15,7 +15,7 @@ from esim import display
 from esim.clock import micros
 from esim.errors import Conflict, DuplicateEventId, InvalidArgument
 from esim.event import Event, NewEvent, Row, context, encode, tags_of
-from esim.query import Condition
+from esim.query import Condition, whole
 from esim.value import Value
 
 Expected = int | Literal["no_stream", "stream_exists", "any"]
@@ -68,12 +68,9 @@ def stream_id(stream: str) -> str:
 
 
 def _expected(value: Expected) -> Expected:
-    named = value in ("no_stream", "stream_exists", "any")
-    if not named and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-        raise InvalidArgument(
-            f"expected={value!r}: give a version (0 and up), 'no_stream', 'stream_exists' or 'any'"
-        )
-    return value
+    if isinstance(value, str) and value in ("no_stream", "stream_exists", "any"):
+        return value
+    return whole(value, "expected", "give a version (0 and up), 'no_stream', 'stream_exists' or 'any'")
 
 
 def _draft(stream: str, item: Event | NewEvent) -> Draft:

@@ -285,6 +285,9 @@ def test_only_events_can_be_appended(store: Store, thing: Any):
         {"after": -1},
         {"until": True},
         {"limit": -1},
+        {"limit": 1.5},
+        {"after_version": -1},
+        {"until_version": "2"},
         {"query": Query(), "type": "Noted"},
         {"tag": "a:1", "query": Query()},
     ],
@@ -401,6 +404,15 @@ def test_a_failed_condition_is_a_conflict(store: Store):
     store.append("A/1", notes("x"))
     with pytest.raises(Conflict, match=r"position 1 matches Query.*read again"):
         store.append("A/1", notes("y"), condition=Condition(Query.of("Noted")))
+
+
+@pytest.mark.parametrize(
+    "wrong", [("Noted", 0), (Query.all(), -1), (Query.all(), None), (Query.all(), START)]
+)
+def test_a_bad_condition_is_refused(wrong: Any):
+    """A condition is a query and a position."""
+    with pytest.raises(InvalidArgument):
+        Condition(*wrong)
 
 
 def test_an_empty_query_item_is_refused():
@@ -892,6 +904,24 @@ def test_what_is_not_one_reading_statement_is_refused(still: Store, query: str):
     with pytest.raises(SqlRefused):
         still.sql(query)
     assert list(still.read()) == before
+
+
+def test_what_a_dataframe_holds_can_be_asked_with(still: Store):
+    """Positions, versions and times out of a dataframe are moments as any."""
+    row = still.df().iloc[3]
+    assert still.as_of(row["position"]).position == 4
+    assert still.as_of(row["recorded_at"]).position == 4
+    assert positions(still.read(row["stream"], after=row["position"] - 1)) == [4]
+    assert positions(still.read(row["stream"], after_version=row["version"] - 1)) == [4]
+    assert positions(still.read(until=row["recorded_at"], after=row["recorded_at"])) == []
+
+
+def test_a_version_from_a_dataframe_can_be_expected(shop: Store):
+    """An append may expect the version that a dataframe shows."""
+    versions = shop.df("Order/o-1")["version"]
+    assert shop.append("Order/o-1", notes("a"), expected=versions.iloc[-1])[0].version == 4
+    with pytest.raises(Conflict, match="at version 4, not 3"):
+        shop.append("Order/o-1", notes("a"), expected=versions.iloc[-1])
 
 
 # --- the store as it was -----------------------------------------------------------------------------------

@@ -202,7 +202,7 @@ def test_an_invalid_state_is_not_recorded() -> None:
         (Cart().open, "give the decision unbound, Cart.open"),
         (Bag.open, "Bag.open decides on a Bag, and this is a repository of Cart"),
         (lambda cart: 5, "a decision returned 5"),
-        (lambda cart: "no", "a decision returned 'n'"),
+        (lambda cart: "no", "a decision returned 'no'"),
     ],
 )
 def test_what_is_no_decision_is_named(decision: Any, told: str) -> None:

@@ -19,7 +19,7 @@ from esim import event
 
 REQUIRED = {word for word in os.environ.get("ESIM_REQUIRE", "").split(",") if word}
 
-collect_ignore = ["typing"]  # for type checkers, never run
+collect_ignore = ["benchmarks", "typing"]  # run by hand, and for type checkers
 
 
 def pytest_configure() -> None:

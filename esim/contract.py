@@ -187,8 +187,8 @@ class Store(ABC):
         """Return the version a stream is at; 0 if it does not exist."""
 
     @abstractmethod
-    def streams(self, category: str | None = None) -> list[str]:
-        """Return the stream ids (of one category) in order of their first event."""
+    def streams(self, category: str | None = None, position: int | None = None) -> list[str]:
+        """Return the stream ids (of one category) in order of their first event, up to a `position`."""
 
     @abstractmethod
     def payloads(
@@ -265,12 +265,13 @@ class AsOf(Store):
 
     def version(self, stream: str) -> int:
         """Return the version a stream was at; 0 if it did not exist yet."""
-        found = self.payloads(stream)
-        return found[-1][0] if found else 0
+        last = self.read(stream).last()
+        return last.version if last else 0
 
-    def streams(self, category: str | None = None) -> list[str]:
+    def streams(self, category: str | None = None, position: int | None = None) -> list[str]:
         """Return the stream ids (of one category) that existed, in order of their first event."""
-        return [name for name in self._store.streams(category) if self.version(name)]
+        bound = self._position if position is None else min(position, self._position)
+        return self._store.streams(category, bound)
 
     def payloads(
         self, stream: str, after: int = 0, until: int | None = None, position: int | None = None

@@ -47,10 +47,11 @@ class MemoryStore(Store):
         self._open()
         return len(self._streams.get(stream, ()))
 
-    def streams(self, category: str | None = None) -> list[str]:
-        """Return the stream ids (of one category) in order of their first event."""
-        self._open()
-        return [name for name in list(self._streams) if category in (None, name.partition("/")[0])]
+    def streams(self, category: str | None = None, position: int | None = None) -> list[str]:
+        """Return the stream ids (of one category) in order of their first event, up to a `position`."""
+        bound = len(self._open()) if position is None else position
+        begun = [name for name, rows in list(self._streams.items()) if rows[0][0] <= bound]
+        return [name for name in begun if category in (None, name.partition("/")[0])]
 
     def payloads(
         self, stream: str, after: int = 0, until: int | None = None, position: int | None = None

@@ -229,10 +229,10 @@ class EventStore(Store):
             known = self._heads_cache.setdefault(stream, self._rows(query, [stream])[0][0])
         return known
 
-    def streams(self, category: str | None = None) -> list[str]:
-        """Return the stream ids (of one category) in order of their first event."""
-        where, params = ("AND category = ?", [category]) if category is not None else ("", [])
-        query = f"SELECT stream FROM esim.events WHERE version = 1 {where} ORDER BY position"
+    def streams(self, category: str | None = None, position: int | None = None) -> list[str]:
+        """Return the stream ids (of one category) in order of their first event, up to a `position`."""
+        where, params = _where(Filter(category=category, until=position, until_version=1))
+        query = f"SELECT stream FROM esim.events WHERE {where} ORDER BY position"
         return [row[0] for row in self._rows(query, params)]
 
     def payloads(

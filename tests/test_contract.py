@@ -609,6 +609,7 @@ def test_streams_come_in_order_of_their_first_event(still: Store):
     assert still.streams() == ["Order/o-1", "Order/o-2", "Note/n-1"]
     assert still.streams("Order") == ["Order/o-1", "Order/o-2"]
     assert still.streams("none") == []
+    assert still.streams("Order", position=1) == still.streams(position=1) == ["Order/o-1"]
 
 
 def test_payloads_are_a_streams_versions_types_and_texts(still: Store):

@@ -11,6 +11,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakSet
@@ -57,6 +58,8 @@ class Connection:
         self._pid = os.getpid()
         self._fd: int | None = None
         self._cursors: WeakKeyDictionary[threading.Thread, DuckDB] = WeakKeyDictionary()
+        # One thread for all statements: where threads end now and then, a fork may catch a lock that is held.
+        self._helper = ThreadPoolExecutor(1, "esim-query")
         self._root = self._open()
         self._write = self._root.cursor()
         self.closed = False
@@ -134,12 +137,13 @@ class Connection:
             return work()
         job = _Job(work)
         try:
-            job.start()
+            self._helper.submit(job.run)
             while not job.done.wait(_STEP):
                 pass
         except BaseException:
+            job.dropped = True
             # Again and again: an interrupt before the query has started is lost.
-            while not job.done.wait(_STEP / 10):
+            while job.begun and not job.done.wait(_STEP / 10):
                 cursor.interrupt()
             raise
         return job.result()
@@ -195,6 +199,7 @@ class Connection:
         _alive.discard(self)
         for each in (*self._cursors.values(), self._write, self._root):
             each.close()
+        self._helper.shutdown(wait=False)
         if self.path is not None:
             release(self.path, self._fd)
 
@@ -230,19 +235,21 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_disown_all)
 
 
-class _Job(threading.Thread, Generic[T]):
-    """A call in a helper thread, with its result or its error."""
+class _Job(Generic[T]):
+    """A call in the helper thread, with its result or its error."""
 
     def __init__(self, work: Callable[[], T]) -> None:
-        super().__init__(daemon=True)
         self.done = threading.Event()
+        self.begun = self.dropped = False
         self._work = work
         self._value: T | None = None
         self._error: BaseException | None = None
 
     def run(self) -> None:
+        self.begun = True
         try:
-            self._value = self._work()
+            if not self.dropped:
+                self._value = self._work()
         except BaseException as error:  # noqa: BLE001 - raised again in the calling thread
             self._error = error
         finally:

@@ -55,12 +55,37 @@ def _strict(schema: Any) -> Any:
         return schema
     inner = {key: part if key == "metadata" else _strict(part) for key, part in schema.items()}
     if schema.get("type") == "decimal":
-        return _guarded(inner, core_schema.no_info_before_validator_function(_no_float, cast("Any", inner)))
+        return _guarded(
+            _quick(inner), core_schema.no_info_before_validator_function(_no_float, cast("Any", inner))
+        )
     if schema.get("type") == "datetime":
         inner["tz_constraint"] = "aware"
         checked = core_schema.no_info_after_validator_function(_to_utc, cast("Any", inner))
         return _guarded(checked, checked)
     return inner
+
+
+_QUICK, _FULL = "plain decimal text", "any decimal"
+_DIGITS_ALONE = {"type", "max_digits", "decimal_places", "metadata", "esim"}
+
+
+def _quick(decimal: _Shape) -> _Shape:
+    """Return a decimal schema that checks the digits of plain text by a pattern, which takes half the time.
+
+    Whatever the pattern does not know (`1e2`, a number, a wrong value) goes to the schema itself.
+    """
+    digits, places = decimal.get("max_digits"), decimal.get("decimal_places")
+    if digits is None or places is None or not decimal.keys() <= _DIGITS_ALONE:
+        return decimal
+    pattern = f"^-?[0-9]{{1,{max(digits - places, 1)}}}(\\.[0-9]{{0,{places}}})?$"
+    text = core_schema.str_schema(pattern=pattern, strict=True)
+    plain = core_schema.chain_schema([text, core_schema.decimal_schema(allow_inf_nan=True)])
+    return {
+        "type": "union",
+        "choices": [(plain, _QUICK), (decimal, _FULL)],
+        "mode": "left_to_right",
+        "metadata": {"pydantic_js_functions": [lambda _, handler: handler(decimal)]},
+    }
 
 
 def _guarded(from_json: Any, from_python: Any) -> _Shape:
@@ -127,7 +152,10 @@ class Value(BaseModel, metaclass=TidyMeta):
 
     def but(self, **changes: Any) -> Self:
         """Return a copy with other values in some fields. Raises InvalidEvent if one does not fit."""
-        return type(self)(**{**self.__dict__, **changes})
+        try:
+            return self.__pydantic_validator__.validate_python({**self.__dict__, **changes})  # type: ignore[no-any-return]
+        except ValidationError as error:
+            raise self._invalid(explain(type(self), error)) from None
 
     def __str__(self) -> str:
         return repr(self)
@@ -153,12 +181,15 @@ def refuse_hiding(cls: type[BaseModel], base: type[BaseModel]) -> None:
 def explain(cls: type[BaseModel], error: ValidationError) -> str:
     """Return a ValidationError as one message in the domain's words: each field, its value, its cause."""
     known = list(cls.__pydantic_fields__)
-    told = "; ".join(_problem(dict(problem), known) for problem in error.errors(include_url=False))
+    problems = (
+        dict(problem) for problem in error.errors(include_url=False) if problem["loc"][-1:] != (_QUICK,)
+    )
+    told = "; ".join(_problem(problem, known) for problem in problems)
     return f"{cls.__name__} cannot be made: {told}"
 
 
 def _problem(problem: dict[str, Any], known: list[str]) -> str:
-    path = ".".join(str(part) for part in problem["loc"]) or "value"
+    path = ".".join(str(part) for part in problem["loc"] if part != _FULL) or "value"
     if problem["type"] == "missing":
         return f"{path!r} is missing"
     if problem["type"] == "extra_forbidden":

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
+import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field, TypeAdapter, ValidationError
 
 from esim import event as registry
 from esim.clock import ManualClock, SeededIds
@@ -364,6 +367,22 @@ def test_what_is_encoded_decodes_to_the_same(made: Everything):
 def test_money_keeps_every_digit(amount: Decimal):
     """The stored text has the digits as they were written, trailing zeros included."""
     assert encode(Line(sku="a", price=amount)) == f'{{"sku":"a","price":"{amount}","ready":null}}'
+
+
+@given(st.from_regex(r"\s?-?[0-9]{0,18}(\.[0-9]{0,3})?(e[0-9])?\n?", fullmatch=True) | st.text(max_size=6))
+def test_money_is_read_from_stored_text_as_pydantic_reads_it(text: str):
+    """Checking plain digits by a pattern accepts, refuses and gives just what the full check does."""
+    plain = TypeAdapter(Annotated[Decimal, Field(max_digits=18, decimal_places=2, allow_inf_nan=False)])
+    stored = f'{{"sku":"a","price":{json.dumps(text)}}}'
+    try:
+        told = plain.validate_json(json.dumps(text))
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        with pytest.raises(InvalidEvent, match=re.escape(f"{reason[:1].lower()}{reason[1:]}")) as refused:
+            decode("Line", stored, cast("Any", Line))
+        assert "'price' is" in str(refused.value)
+    else:
+        assert str(cast("Any", decode("Line", stored, cast("Any", Line))).price) == str(told)
 
 
 def test_decoding_builds_no_event_through_python(monkeypatch: pytest.MonkeyPatch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, time
 from decimal import Decimal
@@ -14,7 +14,7 @@ from uuid import UUID
 from esim import display
 from esim.clock import micros
 from esim.errors import Conflict, DuplicateEventId, InvalidArgument
-from esim.event import Event, NewEvent, Row, context, encode, tags_of
+from esim.event import Context, Event, NewEvent, Row, context, encode, tags_of
 from esim.query import Condition, whole
 from esim.value import Value
 
@@ -73,32 +73,46 @@ def _expected(value: Expected) -> Expected:
     return whole(value, "expected", "give a version (0 and up), 'no_stream', 'stream_exists' or 'any'")
 
 
-def _draft(stream: str, item: Event | NewEvent) -> Draft:
-    new = item if isinstance(item, NewEvent) else None
-    event = new.event if new else item
-    if not isinstance(event, Event):
-        raise InvalidArgument(f"{display.short(event)} is not an Event: append instances of Event classes")
+def _drafts(stream: str, items: Iterable[Event | NewEvent]) -> Iterator[Draft]:
+    """Encode the events of one stream; what they have in common is worked out once."""
     here = context()
-    tags = tags_of(event)
-    occurred = (new and new.occurred_at) or here.occurred_at
-    extra = {**(here.extra or {}), **((new and new.metadata) or {})}
+    who = (here.correlation_id, here.causation_id, here.user_id)
+    occurred = micros(here.occurred_at) if here.occurred_at else None
+    extra = _json(here.extra) if here.extra else None
+    plain: set[type] = set()  # pydantic's isinstance is slow, so ask once for each class
+    for item in items:
+        if type(item) not in plain:
+            if isinstance(item, NewEvent):
+                yield _enveloped(stream, item, here)
+                continue
+            if not isinstance(item, Event):
+                raise InvalidArgument(
+                    f"{display.short(item)} is not an Event: append instances of Event classes"
+                )
+            plain.add(type(item))
+        event = cast("Event", item)
+        shape = (stream, event.event_type, event.schema_version, encode(event))
+        yield Draft(*shape, *who, None, occurred, tags_of(event), extra, event)
+
+
+def _enveloped(stream: str, new: NewEvent, here: Context) -> Draft:
+    event = new.event
+    occurred = new.occurred_at or here.occurred_at
+    extra = {**(here.extra or {}), **(new.metadata or {})}
     return Draft(
-        stream,
-        event.event_type,
-        event.schema_version,
-        encode(event),
-        (new and new.correlation_id) or here.correlation_id,
-        (new and new.causation_id) or here.causation_id,
-        (new and new.user_id) or here.user_id,
-        new.event_id if new else None,
+        *(stream, event.event_type, event.schema_version, encode(event)),
+        new.correlation_id or here.correlation_id,
+        new.causation_id or here.causation_id,
+        new.user_id or here.user_id,
+        new.event_id,
         micros(occurred) if occurred else None,
-        tuple(dict.fromkeys((*tags, *new.tags))) if new and new.tags else tags,
+        tuple(dict.fromkeys((*tags_of(event), *new.tags))),
         _json(extra) if extra else None,
         event,
     )
 
 
-def _json(extra: dict[str, object]) -> str:
+def _json(extra: Mapping[str, object]) -> str:
     try:
         return json.dumps(extra, default=_as_text, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -112,7 +126,7 @@ def _as_text(value: object) -> str:
 
 
 def _several(events: Events) -> tuple[Event | NewEvent, ...]:
-    """Return one event or several as a tuple; what is neither is left for `_draft` to refuse as a whole."""
+    """Return one event or several as a tuple; what is neither is left for `_drafts` to refuse as a whole."""
     if isinstance(events, Iterable) and not isinstance(events, Value | str):
         return tuple(events)
     return cast("tuple[Event | NewEvent, ...]", (events,))
@@ -127,7 +141,7 @@ def prepare(writes: Iterable[Write], condition: Condition | None) -> Batch:
         items = _several(write.events)
         if not items:
             raise InvalidArgument(f"nothing to append to {stream!r}: give at least one event")
-        drafts += [_draft(stream, item) for item in items]
+        drafts += _drafts(stream, items)
         runs.append((stream, len(items), _expected(write.expected)))
     if not drafts:
         raise InvalidArgument("nothing to append: give at least one write")

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -32,6 +33,7 @@ class Answer:
 
 
 _READS = ("SELECT", "EXPLAIN")
+_HUGE = {"HUGEINT", "UHUGEINT"}
 _EXPLAIN = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*EXPLAIN\b", re.IGNORECASE | re.DOTALL)
 _OPTIONS = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:ANALYZE\b|\([^)]*\))", re.IGNORECASE | re.DOTALL)
 
@@ -117,17 +119,41 @@ def frame(found: Answer) -> pd.DataFrame:
     return made
 
 
+def records(found: Answer) -> list[dict[str, Any]]:
+    """Return an answer as a dict for each row, NULL as None: whole numbers and Decimals stay exact."""
+    columns = [
+        _whole(column) if kind in _HUGE else column
+        for column, kind in zip(found.table.columns, found.types, strict=True)
+    ]
+    names = found.table.column_names
+    values = (column.to_pylist(maps_as_pydicts="strict") for column in columns)
+    return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
+
+
 def _series(column: pa.ChunkedArray, kind: str) -> Any:
     import pandas as pd
     import pyarrow as pa
 
-    if kind in {"HUGEINT", "UHUGEINT"}:
+    if kind in _HUGE:
         column = _whole(column)
+    if kind == "INTERVAL":
+        return _durations(column)
     if pa.types.is_integer(column.type) and column.null_count:
         return pd.Series(column.to_pylist(), dtype="Int64")
     if pa.types.is_nested(column.type):
         return pd.Series(column.to_pylist(maps_as_pydicts="strict"), dtype=object)
     return column.to_pandas()
+
+
+def _durations(column: pa.ChunkedArray) -> Any:
+    """Return intervals as timedeltas, in microseconds; those with months, whose length varies, as offsets."""
+    import pandas as pd
+
+    parts = column.to_pylist()
+    if any(part is not None and part.months for part in parts):
+        return column.to_pandas()
+    spans = [None if part is None else timedelta(part.days, 0, part.nanoseconds // 1000) for part in parts]
+    return pd.Series(spans, dtype="timedelta64[us]")
 
 
 def _whole(column: pa.ChunkedArray) -> pa.ChunkedArray:

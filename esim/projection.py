@@ -267,7 +267,7 @@ class SqlProjection(ReadModel):
 
     def get(self, *key: Any) -> dict[str, Any] | None:
         """Catch up, and return the row of a key (a value for each key column) as a dict, or None."""
-        from esim.answer import frame
+        from esim.answer import records
 
         if len(key) != len(self.key):
             raise InvalidArgument(
@@ -276,8 +276,8 @@ class SqlProjection(ReadModel):
         self.catch_up()
         tests = " AND ".join(f"{quoted(name)} IS NOT DISTINCT FROM ?" for name in self.key) or "true"
         path = self._table(self.name).path
-        found = frame(self._home._db.read_only(f"SELECT * FROM {path} WHERE {tests}", list(key)))
-        return next(iter(cast("list[dict[str, Any]]", found.to_dict("records"))), None)
+        found = self._home._db.read_only(f"SELECT * FROM {path} WHERE {tests}", list(key))
+        return next(iter(records(found)), None)
 
     def _stamped(self) -> str:
         return fingerprint(self.query, self.key, sorted(self.combine.items()))

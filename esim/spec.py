@@ -1,11 +1,12 @@
 """Specifications as sentences: given these events, when this is asked, then that happens.
 
 `given(...).when(Order.pay, ...)` decides on the folded state; `.when(CustomerSpend)` projects the events,
-each delivered twice. Both give an `Asked`, whose `.then…` methods compare and return a `Spec`: a value that
-shows itself as a table, and that can be collected and exported.
+each delivered twice, or, where it is a query, one after the other and in one go. Each gives an `Asked`, whose
+`.then…` methods compare and return a `Spec`: a value that shows itself as a table, and that can be collected
+and exported.
 
 A new kind of subject (an upcaster, a handler) plugs in without a change here: its module registers a function
-from the scene, the subject and the arguments to an `Outcome`, as the two at the end of this module do:
+from the scene, the subject and the arguments to an `Outcome`, as those further down do:
 `@kind(lambda subject: isinstance(subject, Upcaster))`.
 
 References: Greg Young's given-when-then for aggregates; Dan North, "Introducing BDD" (2006).
@@ -25,7 +26,7 @@ from esim import display
 from esim.clock import micros
 from esim.errors import EsimError, InvalidArgument, Refused, SpecFailed
 from esim.event import Event, RecordedEvent, Row, encode, renewed, tags_of
-from esim.projection import Projection
+from esim.projection import Projection, SqlProjection
 from esim.projection import Row as ProjectionRow
 from esim.source import Source
 from esim.state import State, after, decided, fold, state_of
@@ -67,13 +68,16 @@ class Scene:
     def when(self, subject: Any, /, *args: Any, **kwargs: Any) -> Asked:
         """Take a decision (`Order.pay` with its arguments), or run a projection class over the events.
 
+        The rows of a `SqlProjection` are dicts.
+
         Raises InvalidArgument for another subject.
         """
         for fits, ask in _kinds:
             if fits(subject):
                 return Asked(self, subject, args, kwargs, ask(self, subject, args, kwargs))
         raise InvalidArgument(
-            f"{display.short(subject)} can be neither decided nor projected: give Order.pay, say"
+            f"{display.short(subject)} can be neither decided nor projected: give a decision such as "
+            "Order.pay, or the class of a projection"
         )
 
     def told(self, source: Source) -> list[str]:
@@ -249,6 +253,31 @@ def _project(
     return again
 
 
+@kind(lambda subject: isinstance(subject, type) and issubclass(subject, SqlProjection))
+def _ask_sql(
+    scene: Scene, projection: type[SqlProjection], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Outcome:
+    from esim.answer import records
+    from esim.store import EventStore
+
+    if args or kwargs:
+        raise InvalidArgument(f"{projection.__name__} takes no arguments here: it is handed the events")
+    with EventStore() as store:
+        model = projection(store).catch_up()
+        for position, one in enumerate(scene.events, 1):
+            store.restore([(position, *one._row[1:])])
+            model.catch_up().catch_up()
+        stepwise = tuple(records(model._stored()))
+        whole = Outcome(tuple(records(model.rebuild()._stored())), ordered=False)
+    if not _same(stepwise, whole):
+        raise SpecFailed(
+            f"{projection.__name__} gives other rows event by event than in one go: look at `combine`\n"
+            f"event by event:\n{_indent(_lines(stepwise))}\nin one go:\n{_indent(_lines(whole.items))}\n"
+            f"difference:\n{_indent(_difference(stepwise, whole))}"
+        )
+    return whole
+
+
 # --- events and words --------------------------------------------------------------------------------------
 
 
@@ -296,7 +325,12 @@ def _owner(owner: type[State[Any]] | None, more: bool) -> str:  # noqa: FBT001 -
 def _same(expected: tuple[Any, ...], came: Outcome) -> bool:
     if came.ordered:
         return expected == came.items
-    return sorted(expected, key=repr) == sorted(came.items, key=repr)
+    left = list(came.items)
+    for one in expected:
+        if one not in left:
+            return False
+        left.remove(one)
+    return not left
 
 
 def _difference(expected: tuple[Any, ...], came: Outcome) -> list[str]:
@@ -345,7 +379,10 @@ def _table(asked: Asked, verb: str) -> str:
     nothing = f'<span style="color:{display.MUTED}">nothing</span>'
     story = [[display.badge(one.type), display.fields(one.data)] for one in asked.scene.events]
     refused = asked.outcome.refused
-    came = [[_label(one), display.fields(vars(one))] for one in asked.outcome.items]
+    came = [
+        [_label(one), display.fields(one if isinstance(one, dict) else vars(one))]
+        for one in asked.outcome.items
+    ]
     if refused is not None:
         came = [["refused", display.escape(refused)]]
     call = [[display.escape(asked.call(Source())), ""]]
@@ -359,4 +396,6 @@ def _table(asked: Asked, verb: str) -> str:
 
 
 def _label(one: object) -> str:
+    if isinstance(one, dict):
+        return "row"
     return display.badge(one.event_type) if isinstance(one, Event) else display.escape(type(one).__name__)

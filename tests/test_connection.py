@@ -704,6 +704,20 @@ def test_times_are_aware_utc(store: Connection) -> None:
     )
 
 
+def test_intervals_are_timedeltas(store: Connection) -> None:
+    """How long it took can be summed and compared; a span of months, which has no length, stays an offset."""
+    found = frame(
+        store.read_only(
+            "SELECT * FROM (VALUES (INTERVAL 36 HOUR, INTERVAL 1 MONTH), (INTERVAL '-1.5 seconds', NULL), "
+            "(NULL, NULL)) t(span, months)"
+        )
+    )
+    assert found["span"].dtype == "timedelta64[us]"
+    assert found["span"].tolist()[:2] == [pd.Timedelta(hours=36), pd.Timedelta(seconds=-1.5)]
+    assert found["span"].isna().tolist() == [False, False, True]
+    assert found["months"][0] == pd.DateOffset(months=1, days=0, nanoseconds=0)
+
+
 def test_nested_values_are_plain_python(store: Connection) -> None:
     """Lists, structs and maps become lists and dicts."""
     found = frame(store.read_only("SELECT [{'sku': 'a', 'price': 1.50}] AS lines, MAP {'k': 1} AS m"))

@@ -14,7 +14,7 @@ from esim import spec
 from esim.errors import InvalidArgument, Refused, SpecFailed
 from esim.event import Event, RecordedEvent
 from esim.memory import MemoryStore
-from esim.projection import Key, Projection, Row, Rows, on
+from esim.projection import Key, Projection, Row, Rows, SqlProjection, on
 from esim.source import Source
 from esim.spec import Asked, Outcome, Spec, given
 from esim.state import State
@@ -69,6 +69,24 @@ class Owners(Projection[Owner]):
     def opened(self, event: Opened, rows: Rows[Owner], recorded: RecordedEvent[Opened]) -> None:
         row = rows.get(event.owner) or Owner(owner=event.owner)
         rows.put(row.but(accounts=row.accounts + 1))
+
+
+class Balances(SqlProjection):
+    query = """select owner, count(*) as deposits, sum(amount) as balance, null::varchar as note
+               from Deposited d join Opened o using (stream) group by owner"""
+    key = ("owner",)
+
+
+class Largest(SqlProjection):
+    query = "select stream, max(amount) as amount from Deposited group by stream"
+    key = ("stream",)
+    combine = {"amount": "max"}
+
+
+class Wrong(SqlProjection):
+    query = "select stream, avg(amount) as amount from Deposited group by stream"
+    key = ("stream",)
+    combine = {"amount": "sum"}
 
 
 ANN, BOB = Opened(owner="ann"), Opened(owner="bob")
@@ -185,6 +203,36 @@ def test_a_projection_that_differs_when_delivered_twice_fails() -> None:
     told = failure(lambda: given(ANN).when(Ticking))
     assert "other rows when every event is delivered twice" in told
     assert "Owner.accounts: expected 1, came 2" in told
+
+
+def test_a_query_gives_its_rows_as_dicts() -> None:
+    """Whole numbers, exact Decimals and None, in any order of rows."""
+    asked = given(("A/a", ANN), ("A/a", FIVE), ("A/a", FIVE), ("A/b", BOB), ("A/b", FIVE)).when(Balances)
+    ann = {"owner": "ann", "deposits": 2, "balance": Decimal("10.00"), "note": None}
+    bob = {"owner": "bob", "deposits": 1, "balance": Decimal(5), "note": None}
+    held = asked.then(bob, ann)
+    assert "balance" in held._repr_html_()
+    told = failure(lambda: asked.then(ann))
+    assert f"{asked.outcome.items[1]!r} was not expected" in told
+    given().when(Balances).then_nothing()
+
+
+def test_a_query_that_cannot_be_merged_so_fails() -> None:
+    """Event by event and in one go must agree: an average cannot be summed."""
+    events = (("A/a", FIVE), ("A/b", FIVE), ("A/a", FIVE))
+    given(*events).when(Largest).then(
+        {"stream": "A/a", "amount": Decimal(5)}, {"stream": "A/b", "amount": Decimal(5)}
+    )
+    told = failure(lambda: given(*events).when(Wrong))
+    assert "Wrong gives other rows event by event than in one go" in told
+    assert "'amount': 10" in told
+
+
+def test_a_query_sees_recorded_events_wherever_they_stood() -> None:
+    """A part of a log, with gaps in its positions, is as good as one from the beginning."""
+    store = MemoryStore()
+    store.append("A/a", [ANN, FIVE, FIVE])
+    given(*store.read(type=Deposited)).when(Largest).then({"stream": "A/a", "amount": Decimal(5)})
 
 
 # --- failures and values -----------------------------------------------------------------------------------

@@ -29,7 +29,8 @@ E_co = TypeVar("E_co", bound="Event", covariant=True)
 class Tag:
     """Marks a field whose value becomes a tag: `customer: Annotated[str, Tag()]` gives `customer:alice`.
 
-    The tag's key is the field's name unless another is given; a tuple or list gives one tag per item.
+    The tag's key is the field's name unless another is given; a tuple or list gives one tag per item. Only an
+    event's own fields give tags, not those of a `Value` inside it.
     """
 
     def __init__(self, key: str | None = None) -> None:

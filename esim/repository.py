@@ -234,9 +234,12 @@ class Repository(Generic[S]):
 
     def _missing(self, id: str, at: Moment | None) -> str:
         when = "" if at is None else f" by {display.plain(at)}" if isinstance(at, datetime) else f" at {at}"
+        told = f"no event of {self.state.category} {id!r} was recorded{when}"
+        first = self.store.read(self._stream(id)).first()
+        if first is not None:
+            return f"{told}: its first was recorded at {display.plain(first.recorded_at)}"
         near = display.did_you_mean(id, self.ids()[:10_000])
-        told = f"no event of {self.state.category} {id!r} was recorded{when}{near}"
-        return f"{told}; new({id!r}) gives a fresh one"
+        return f"{told}{near}; new({id!r}) gives a fresh one"
 
     def _keep(self, meaning: _Meaning[S], stream: str, found: _Known) -> None:
         """Put a state into the cache as the one used last, unless a later version is there already."""

@@ -115,6 +115,10 @@ class StoreClosed(EsimError):
     """The store has been closed; open it again to go on."""
 
 
+class NotWritten(EsimError):
+    """The database could not make an append durable (a full disk, say): nothing of the append was kept."""
+
+
 class ForkedStore(EsimError):
     """A forked child uses its parent's store: a file belongs to one process."""
 

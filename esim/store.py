@@ -9,18 +9,23 @@ one statement, hence all or nothing without BEGIN and COMMIT.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import duckdb
+
 from esim import typed
-from esim.clock import Clock, Ids, from_micros
+from esim.clock import Clock, Ids
 from esim.connection import Connection, frame
 from esim.contract import Snapshot, Store
-from esim.errors import EsimError, InvalidArgument
+from esim.errors import InvalidArgument, NotWritten
 from esim.event import Event, Row, current, known_events
+from esim.eventtable import COLUMNS, arrow, naive, rows_of, stored, where
+from esim.eventtable import frame as event_frame
 from esim.query import Filter, Query
 from esim.reading import Recorded
 from esim.storefile import quoted
@@ -34,8 +39,8 @@ WINDOW = 100_000
 """How many positions a long reading takes at a time, so that memory stays bounded."""
 
 _BULK = 200  # from about this many rows on, Arrow is faster than the appender
-_COLUMNS = """position, stream, version, type, schema_version, data, correlation_id, causation_id, user_id,
- event_id::VARCHAR, epoch_us(recorded_at), epoch_us(occurred_at), tags, metadata"""
+_SCANNED = 10_000  # a look-up of a stream's head costs about as much as scanning so many events
+_MOST_SCANNED = 2_000_000  # of a longer log the heads of all streams could fill the memory
 
 
 class EventStore(Store):
@@ -65,27 +70,30 @@ class EventStore(Store):
         self._waiting.append(ticket)
         try:
             with self._db.lock:
-                if not ticket.done:
+                if not ticket.done and ticket.error is None:
                     self._drain()
         except BaseException:
-            ticket.withdraw(self._waiting)
+            with suppress(ValueError):  # where nobody has begun it, it is taken back
+                self._waiting.remove(ticket)
             raise
         return ticket.result()
 
     def _drain(self) -> None:
         """Commit what every waiting thread has prepared; a batch that must look into the log goes alone."""
         group: list[_Ticket] = []
-        while self._waiting:
-            ticket = self._waiting.popleft()
-            if ticket.looks:
-                self._settle(group)
-                group = []
-            self._stage(ticket)
-            group.append(ticket)
-            if ticket.looks:
-                self._settle(group)
-                group = []
-        self._settle(group)
+        try:
+            while self._waiting:
+                ticket = self._waiting[0]
+                if group and (ticket.looks or group[-1].looks):
+                    self._settle(group)
+                    group = []
+                group.append(ticket)
+                self._waiting.popleft()
+                self._stage(ticket)
+            self._settle(group)
+        except BaseException as error:  # an interrupt, anywhere: no thread may take its append for recorded
+            self._settle_failed(group, error)
+            raise
 
     def _stage(self, ticket: _Ticket) -> None:
         try:
@@ -105,29 +113,26 @@ class EventStore(Store):
             if rows:
                 self._remember(group)
                 self._write(rows)
-        except BaseException as error:
-            self._settle_failed(group, rows[-1][0], error)
-            if not isinstance(error, Exception):
-                raise
-        else:
-            self._heads_cache.update(self._staged)
-            self._position = self._tail
+        except Exception as error:  # noqa: BLE001 - it is raised in the threads that asked
+            self._settle_failed(group, error)
+            return
+        self._known_heads.update(self._staged)
+        self._position = self._tail
         self._staged.clear()
         for ticket in group:
             ticket.done = True
 
-    def _settle_failed(self, group: list[_Ticket], last: int, error: BaseException) -> None:
-        """Ask the log itself whether the group was written, which an interrupt leaves open."""
-        told = (
-            error
-            if isinstance(error, Exception)
-            else EsimError("interrupted before it was written: append again")
-        )
-        for ticket in group:
-            ticket.error, ticket.failed = ticket.error or told, ticket.error is None
+    def _settle_failed(self, group: list[_Ticket], error: BaseException) -> None:
+        """Ask the log itself which appends were written, which an interrupt leaves open."""
+        told = _not_written(error)
+        open_ = [ticket for ticket in group if not ticket.done and ticket.error is None]
+        for ticket in open_:
+            ticket.error = told
+            with suppress(ValueError):
+                self._waiting.remove(ticket)
         self._forget()
-        for ticket in group:
-            if ticket.failed and self._position >= last:
+        for ticket in open_:
+            if ticket.rows and (not ticket.new or ticket.rows[-1][0] <= self._position):
                 ticket.error = None
 
     def _forget(self) -> None:
@@ -138,7 +143,9 @@ class EventStore(Store):
         self._position, self._last_recorded = head.fetchall()[0]
         self._tail = self._position
         self._staged: dict[str, int] = {}
-        self._heads_cache: dict[str, int] = {}
+        self._known_heads: dict[str, int] = {}
+        self._all_known = self._position == 0
+        self._look_ups = 0
 
     def _remember(self, group: list[_Ticket]) -> None:
         """Keep the columns of event classes that this process records for the first time."""
@@ -159,10 +166,10 @@ class EventStore(Store):
 
     def _insert(self, rows: Sequence[Row]) -> None:
         if len(rows) < _BULK:
-            self._flush("esim.events", [_stored(row) for row in rows])
+            self._flush("esim.events", [stored(row) for row in rows])
             return
         con = self._db.write
-        con.register("esim_new_rows", _arrow(rows))
+        con.register("esim_new_rows", arrow(rows))
         try:
             con.execute("INSERT INTO esim.events SELECT * FROM esim_new_rows")
         finally:
@@ -223,16 +230,16 @@ class EventStore(Store):
     def version(self, stream: str) -> int:
         """Return the version a stream is at; 0 if it does not exist."""
         self._db.check()
-        known = self._heads_cache.get(stream)
-        if known is None:
+        known = self._known_heads.get(stream)
+        if known is None and not self._all_known:
             query = "SELECT coalesce(max(version), 0) FROM esim.events WHERE stream = ?"
-            known = self._heads_cache.setdefault(stream, self._rows(query, [stream])[0][0])
-        return known
+            known = self._known_heads.setdefault(stream, self._rows(query, [stream])[0][0])
+        return known or 0
 
     def streams(self, category: str | None = None, position: int | None = None) -> list[str]:
         """Return the stream ids (of one category) in order of their first event, up to a `position`."""
-        where, params = _where(Filter(category=category, until=position, until_version=1))
-        query = f"SELECT stream FROM esim.events WHERE {where} ORDER BY position"
+        tests, params = where(Filter(category=category, until=position, until_version=1))
+        query = f"SELECT stream FROM esim.events WHERE {tests} ORDER BY position"
         return [row[0] for row in self._rows(query, params)]
 
     def payloads(
@@ -312,47 +319,65 @@ class EventStore(Store):
         return self._db.cursor().execute(query, params).fetchall()
 
     def _heads(self, streams: set[str]) -> dict[str, int]:
-        unknown = [name for name in streams if name not in self._staged and name not in self._heads_cache]
-        if len(unknown) > 1:
+        unknown = [name for name in streams if name not in self._staged and name not in self._known_heads]
+        if unknown and not self._all_known:
+            self._look_up(unknown)
+        return {name: self._staged.get(name) or self._known_heads.get(name, 0) for name in streams}
+
+    def _look_up(self, streams: list[str]) -> None:
+        """Fetch the heads of streams, or those of all once that costs no more than the look-ups so far."""
+        self._look_ups += 1
+        whole = self._position <= min(_SCANNED * self._look_ups, _MOST_SCANNED)
+        if whole:
+            found = self._rows("SELECT stream, max(version) FROM esim.events GROUP BY stream")
+        else:
             query = """SELECT stream, max(version) FROM esim.events
                        WHERE stream IN (SELECT unnest(?::VARCHAR[])) GROUP BY stream"""
-            found: dict[str, int] = dict(self._rows(query, [unknown]))
-            for name in unknown:
-                self._heads_cache.setdefault(name, found.get(name, 0))
-        return {name: self._staged.get(name) or self.version(name) for name in streams}
+            found = self._rows(query, [streams])
+        self._known_heads.update(dict.fromkeys(streams, 0) | dict(found))
+        self._all_known = whole
 
     def _find(self, event_ids: list[UUID]) -> dict[UUID, Row]:
-        query = f"SELECT {_COLUMNS} FROM esim.events WHERE event_id IN (SELECT unnest(?::UUID[]))"
+        query = f"SELECT {COLUMNS} FROM esim.events WHERE event_id IN (SELECT unnest(?::UUID[]))"
         return {UUID(row[9]): row for row in self._rows(query, [[str(key) for key in event_ids]])}
 
     def _last_match(self, query: Query, after: int) -> int:
-        where, params = _where(Filter(query=query, after=after))
-        found = self._rows(f"SELECT coalesce(max(position), 0) FROM esim.events WHERE {where}", params)
+        tests, params = where(Filter(query=query, after=after))
+        found = self._rows(f"SELECT coalesce(max(position), 0) FROM esim.events WHERE {tests}", params)
         return int(found[0][0])
 
     def _position_at(self, recorded: int) -> int:
         query = "SELECT coalesce(max(position), 0) FROM esim.events WHERE recorded_at <= ?"
-        return int(self._rows(query, [_naive(recorded)])[0][0])
+        return int(self._rows(query, [naive(recorded)])[0][0])
 
     def _count(self, wanted: Filter) -> int:
-        where, params = _where(wanted)
-        return int(self._rows(f"SELECT count(*) FROM esim.events WHERE {where}", params)[0][0])
+        tests, params = where(wanted)
+        return int(self._rows(f"SELECT count(*) FROM esim.events WHERE {tests}", params)[0][0])
 
     def _scan(self, wanted: Filter) -> Iterator[Sequence[Row]]:
+        return map(rows_of, self._tables(wanted))
+
+    def _frame(self, wanted: Filter) -> pd.DataFrame:
+        import pyarrow as pa
+
+        tables = list(self._tables(wanted))
+        return event_frame(pa.concat_tables(tables)) if tables else super()._frame(wanted)
+
+    def _tables(self, wanted: Filter) -> Iterator[pa.Table]:
+        """Give the wanted events as Arrow, window by window; none is empty."""
         left = wanted.limit
         for lower, upper in self._windows(wanted):
             if left is not None and left <= 0:
                 return
-            where, params = _where(wanted)
+            tests, params = where(wanted)
             order = "ORDER BY position" + (" DESC" if wanted.backward else "")
             limit = "" if left is None else f" LIMIT {int(left)}"
-            bounded = f"{where} AND position > ? AND position <= ? {order}{limit}"
-            query = f"SELECT {_COLUMNS} FROM esim.events WHERE {bounded}"
+            bounded = f"{tests} AND position > ? AND position <= ? {order}{limit}"
+            query = f"SELECT {COLUMNS} FROM esim.events WHERE {bounded}"
             table = self._db.cursor().sql(query, params=[*params, lower, upper]).to_arrow_table()
-            rows = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
-            left = None if left is None else left - len(rows)
-            if rows:
-                yield rows
+            left = None if left is None else left - table.num_rows
+            if table.num_rows:
+                yield table
 
     def _windows(self, wanted: Filter) -> Iterator[tuple[int, int]]:
         """Give the position bounds to read one after the other; the head is fixed when reading starts."""
@@ -374,6 +399,22 @@ class EventStore(Store):
         return "in memory" if self.path is None else repr(self.path.name)
 
 
+def _not_written(error: BaseException) -> Exception:
+    """Return what the threads are told whose appends failed together."""
+    if isinstance(error, duckdb.Error):
+        told = NotWritten(
+            f"the append could not be written: {str(error).partition(chr(10))[0]}; nothing of it was kept, "
+            "so make room or mend the cause, and append again"
+        )
+        told.__cause__ = error
+        return told
+    return (
+        error
+        if isinstance(error, Exception)
+        else NotWritten("interrupted before it was written: append again")
+    )
+
+
 class _Ticket:
     """One thread's append on its way through the writer lock."""
 
@@ -382,7 +423,6 @@ class _Ticket:
         self.rows: list[Row] = []
         self.new = False
         self.done = False
-        self.failed = False
         self.error: BaseException | None = None
 
     @property
@@ -390,77 +430,8 @@ class _Ticket:
         """Say whether admission must look into the log itself, past what is staged."""
         return self.batch.condition is not None or any(draft.event_id for draft in self.batch.drafts)
 
-    def withdraw(self, waiting: deque[_Ticket]) -> None:
-        """Take the append back where nobody has begun it."""
-        if self in waiting:
-            waiting.remove(self)
-
     def result(self) -> Recorded:
         """Return what was recorded, or raise what went wrong."""
         if self.error is not None:
             raise self.error
         return Recorded(self.rows, [draft.event for draft in self.batch.drafts] if self.new else None)
-
-
-def _where(wanted: Filter) -> tuple[str, Sequence[object]]:
-    """Return a filter as SQL with one placeholder for every value."""
-    simple: Mapping[str, object] = {
-        "stream = ?": wanted.stream,
-        "category = ?": wanted.category,
-        "position > ?": wanted.after or None,
-        "position <= ?": wanted.until,
-        "version > ?": wanted.after_version or None,
-        "version <= ?": wanted.until_version,
-    }
-    parts = [text for text, value in simple.items() if value is not None]
-    params = [value for value in simple.values() if value is not None]
-    items = [_item(item.types, item.tags) for item in wanted.query.items]
-    if items:
-        parts.append("(" + " OR ".join(text for text, _ in items) + ")")
-        params += [value for _, values in items for value in values]
-    return " AND ".join(parts) or "true", params
-
-
-def _item(types: tuple[str, ...], tags: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    tagged = ["position IN (SELECT position FROM esim.tags WHERE tag = ?)"] * len(tags)
-    typed_as = [f"type IN ({', '.join('?' * len(types))})"] if types else []
-    return "(" + " AND ".join(typed_as + tagged) + ")", types + tags
-
-
-def _naive(micros: int | None) -> Any:
-    return None if micros is None else from_micros(micros).replace(tzinfo=None)
-
-
-def _stored(row: Row) -> tuple[Any, ...]:
-    """Return a row in the order and types of the events table."""
-    return (
-        *(row[0], row[1].partition("/")[0], *row[1:5], row[9], _naive(row[10]), _naive(row[11]), row[5]),
-        *(*row[6:9], list(row[12]) if row[12] else None, row[13]),
-    )
-
-
-def _arrow(rows: Sequence[Row]) -> pa.Table:
-    """Return rows as an Arrow table in the order and types of the events table."""
-    import pyarrow as pa
-
-    position, stream, version, kind, shape, data, *who, event_id, recorded, occurred, tags, metadata = zip(
-        *rows, strict=True
-    )
-    text = pa.string()
-    ids = [(one if isinstance(one, UUID) else UUID(one)).bytes for one in event_id]
-    columns: list[tuple[str, Any, Any]] = [
-        ("position", position, pa.int64()),
-        ("category", [name.partition("/")[0] for name in stream], text),
-        ("stream", stream, text),
-        ("version", version, pa.int32()),
-        ("type", kind, text),
-        ("schema_version", shape, pa.int16()),
-        ("event_id", ids, pa.uuid()),
-        ("recorded_at", recorded, pa.timestamp("us")),
-        ("occurred_at", occurred, pa.timestamp("us")),
-        ("data", data, text),
-        *zip(("correlation_id", "causation_id", "user_id"), who, (text, text, text), strict=True),
-        ("tags", [list(one) if one else None for one in tags], pa.list_(text)),
-        ("metadata", metadata, text),
-    ]
-    return pa.table({name: pa.array(values, kind_) for name, values, kind_ in columns})

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from esim.clock import ManualClock, SeededIds
 from esim.contract import Store
+from esim.envelope import NewEvent, RecordedEvent, caused_by, metadata
 from esim.errors import Conflict, EsimError, Refused
-from esim.event import Event, NewEvent, RecordedEvent, Tag, caused_by, metadata
+from esim.event import Event, Tag
 from esim.memory import MemoryStore
 from esim.state import Aggregate, State, fold
+from esim.upcast import retired
 from esim.value import Money, Value
 from esim.writing import Write
 
@@ -76,4 +78,5 @@ __all__ = [
     "given",
     "metadata",
     "on",
+    "retired",
 ]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from esim import display
-from esim.event import RecordedEvent
+from esim.envelope import RecordedEvent
 from esim.state import State
 
 if TYPE_CHECKING:

@@ -17,16 +17,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from uuid import UUID
 
 from esim.clock import Clock, Ids, RandomIds, SystemClock, micros, utc
+from esim.envelope import Row
 from esim.errors import ConditionFailed, DuplicateEventId, InvalidArgument, ReadOnlyStore
-from esim.event import Row
 from esim.query import Condition, Filter, Query, Types, tag_names, type_names, whole
 from esim.reading import Recorded, Selection, frame
+from esim.upcast import read_as, roads
 from esim.writing import Batch, Events, Expected, Write, check, prepare, same
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Moment = int | datetime
+Payload = tuple[int, str, int, str]
+"""A version, and the type, schema version and JSON text of what happened then."""
 
 
 class Snapshot(NamedTuple):
@@ -136,7 +139,8 @@ class Store(ABC):
         if known is not None:
             return known, False
         if batch.condition is not None:
-            found = self._last_match(batch.condition.query, batch.condition.after)
+            leading = Filter(query=batch.condition.query).leading().query
+            found = self._last_match(leading, batch.condition.after)
             if found:
                 raise ConditionFailed(batch.condition.query, batch.condition.after, found)
         heads = self._heads({stream for stream, _, _ in batch.runs})
@@ -190,14 +194,16 @@ class Store(ABC):
     def streams(self, category: str | None = None, position: int | None = None) -> list[str]:
         """Return the stream ids (of one category) in order of their first event, up to a `position`."""
 
-    @abstractmethod
     def payloads(
         self, stream: str, after: int = 0, until: int | None = None, position: int | None = None
-    ) -> list[tuple[int, str, int, str]]:
+    ) -> list[Payload]:
         """Return (version, type, schema version, JSON text) of a stream's events in order of version.
 
-        `after` (exclusive) and `until` (inclusive) are versions; `position` (inclusive) bounds the log.
+        They are as upcasters leave them. `after` (exclusive) and `until` (inclusive) are versions; `position`
+        (inclusive) bounds the log.
         """
+        stored = self._payloads(stream, after, until, position)
+        return [(row[0], *read) for row in stored for read in read_as(*row[1:])] if roads() else stored
 
     @abstractmethod
     def snapshot(self, stream: str) -> Snapshot | None:
@@ -219,6 +225,10 @@ class Store(ABC):
     def close(self) -> None:
         """Let go of the file; every later use raises StoreClosed. Closing twice is fine."""
 
+    @abstractmethod
+    def _payloads(
+        self, stream: str, after: int, until: int | None, position: int | None
+    ) -> list[Payload]: ...
     @abstractmethod
     def _commit(self, batch: Batch) -> Recorded: ...
     @abstractmethod
@@ -273,12 +283,9 @@ class AsOf(Store):
         bound = self._position if position is None else min(position, self._position)
         return self._store.streams(category, bound)
 
-    def payloads(
-        self, stream: str, after: int = 0, until: int | None = None, position: int | None = None
-    ) -> list[tuple[int, str, int, str]]:
-        """Return a stream's payloads as `Store.payloads` does, up to this view's position."""
+    def _payloads(self, stream: str, after: int, until: int | None, position: int | None) -> list[Payload]:
         bound = self._position if position is None else min(position, self._position)
-        return self._store.payloads(stream, after, until, bound)
+        return self._store._payloads(stream, after, until, bound)
 
     def snapshot(self, stream: str) -> Snapshot | None:  # noqa: ARG002 - the present's are of no use
         """Return None: snapshots are of the present."""

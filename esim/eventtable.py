@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from esim.clock import from_micros
-from esim.event import RecordedEvent, Row
+from esim.envelope import RecordedEvent, Row
 from esim.query import Filter
 from esim.reading import FRAME
 

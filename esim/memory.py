@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from esim.clock import Clock, Ids
-from esim.contract import Snapshot, Store
+from esim.contract import Payload, Snapshot, Store
+from esim.envelope import Row
 from esim.errors import StoreClosed
-from esim.event import Row
 from esim.query import Filter, Query
 from esim.reading import Recorded
 from esim.writing import Batch
@@ -53,10 +53,7 @@ class MemoryStore(Store):
         begun = [name for name, rows in list(self._streams.items()) if rows[0][0] <= bound]
         return [name for name in begun if category in (None, name.partition("/")[0])]
 
-    def payloads(
-        self, stream: str, after: int = 0, until: int | None = None, position: int | None = None
-    ) -> list[tuple[int, str, int, str]]:
-        """Return a stream's payloads; see `Store.payloads`."""
+    def _payloads(self, stream: str, after: int, until: int | None, position: int | None) -> list[Payload]:
         self._open()
         rows = self._streams.get(stream, [])[after:until]
         return [row[2:6] for row in rows if position is None or row[0] <= position]

@@ -15,13 +15,17 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast, get_args, get_origin
 
 from esim import display
+from esim.envelope import RecordedEvent
 from esim.errors import InvalidArgument, ProjectionFailed, SqlRefused
-from esim.event import Event, RecordedEvent, batch_decoder, current, known_events
+from esim.event import Event, batch_decoder, current, known_events
+from esim.eventtable import where
 from esim.query import Filter, Query
 from esim.readmodel import ReadModel, windows
 from esim.rows import Handler, Key, R, Row, Rows, functions_of, handlers_of, on
 from esim.stamp import fingerprint
 from esim.tables import RowTable, Table, order_by, pairs, quoted, registered, text_of
+from esim.upcast import code as upcasters
+from esim.upcast import roads, sources
 
 if TYPE_CHECKING:
     from esim.answer import Answer
@@ -84,14 +88,14 @@ class Projection(ReadModel, Generic[R]):
 
         Raises ProjectionFailed, with its cause, if the handler raises.
         """
-        if recorded.position <= rows.position:
+        if (recorded.position, recorded.part) <= (rows.position, rows.part):
             return
         if cls._wanted.admits(recorded._row):
             try:
                 _bound(cls._handlers[recorded.type], cls.__new__(cls))(recorded.event, rows, recorded)
             except Exception as error:
                 raise _failure(cls, recorded, error) from error
-        rows.position = recorded.position
+        rows.position, rows.part = recorded.position, recorded.part
 
     # --- following the log ---------------------------------------------------------------------------------
 
@@ -99,7 +103,9 @@ class Projection(ReadModel, Generic[R]):
         events = {event for handler in self._handlers.values() for event in map(current, handler.events)}
         code = (*functions_of(type(self), Projection), *functions_of(self.row, Row))
         shapes = sorted(events, key=lambda event: event.event_type)
-        return fingerprint(self.row, self.row.key_fields, *code, *shapes, self._wanted)
+        return fingerprint(
+            self.row, self.row.key_fields, *code, *shapes, self._wanted, *upcasters(self._handlers)
+        )
 
     def _table(self, name: str) -> RowTable[R]:
         return RowTable(self._home._db, name, self._stamp, cast("type[R]", self.row))
@@ -114,7 +120,8 @@ class Projection(ReadModel, Generic[R]):
 
     def _fold(self, rows: Rows[R], after: int, until: int) -> Iterator[int]:
         """Hand the events between two positions to their handlers; give where each window ends."""
-        aware = any(handler.recorded for handler in self._handlers.values())
+        old = not roads().keys().isdisjoint(sources(self._handlers))  # upcasters may come into it
+        aware = old or any(handler.recorded for handler in self._handlers.values())
         classes = [event for handler in self._handlers.values() for event in handler.events]
         for low, high in windows(after, until, self.window, type(self).__name__):
             decode = batch_decoder(classes)
@@ -136,29 +143,24 @@ class Projection(ReadModel, Generic[R]):
 
     def _with_envelopes(self, rows: Rows[R], decode: _Decode, low: int, high: int) -> None:
         calls = {name: _bound(handler, self) for name, handler in self._handlers.items()}
-        for stored in self._home._scan(replace(self._wanted, after=low, until=high)):
+        for stored in self._home._scan(replace(self._wanted, after=low, until=high).leading()):
+            told = list(self._wanted.today(stored))
             done = 0
             try:
-                decoded = decode([row[3] for row in stored], [row[5] for row in stored])
-                for row, event in zip(stored, decoded, strict=True):
-                    calls[row[3]](event, rows, RecordedEvent(row, event))
+                decoded = decode([row[3] for row, _ in told], [row[5] for row, _ in told])
+                for (row, part), event in zip(told, decoded, strict=True):
+                    calls[row[3]](event, rows, RecordedEvent(row, event, part=part))
                     done += 1
             except Exception as error:
-                raise self._failed_at(stored[done][0], error) from error
+                row, part = told[done]
+                raise _failure(type(self), RecordedEvent(row, part=part), error) from error
 
     def _payloads(self, low: int, high: int) -> tuple[Any, list[str], list[str]]:
-        wanted = self._wanted
-        tests = ["position > ?", "position <= ?", f"type IN ({', '.join('?' * len(self._handlers))})"]
-        tests += ["category = ?"] * (wanted.category is not None)
-        tests += ["position IN (SELECT position FROM esim.tags WHERE tag = ?)"] * len(
-            wanted.query.items[0].tags
-        )
-        category = [] if wanted.category is None else [wanted.category]
-        params = [low, high, *self._handlers, *category, *wanted.query.items[0].tags]
-        query = f"SELECT position, type, data FROM esim.events WHERE {' AND '.join(tests)} ORDER BY position"
+        tests, params = where(replace(self._wanted, after=low, until=high))
+        query = f"SELECT position, type, data FROM esim.events WHERE {tests} ORDER BY position"
         db = self._home._db
         cursor = db.cursor()
-        found = db.interruptibly(cursor, lambda: cursor.sql(query, params=params).to_arrow_table())
+        found = db.interruptibly(cursor, lambda: cursor.sql(query, params=list(params)).to_arrow_table())
         return found["position"], found["type"].to_pylist(), found["data"].to_pylist()
 
     def _failed_at(self, position: int, error: Exception) -> ProjectionFailed:
@@ -280,7 +282,8 @@ class SqlProjection(ReadModel):
         return next(iter(records(found)), None)
 
     def _stamped(self) -> str:
-        return fingerprint(self.query, self.key, sorted(self.combine.items()))
+        typed = self._home.types_in(self.query)
+        return fingerprint(self.query, self.key, sorted(self.combine.items()), *upcasters(sorted(typed)))
 
     def _table(self, name: str) -> Table:
         return Table(self._home._db, name, self._stamp)

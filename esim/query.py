@@ -7,13 +7,15 @@ References: dcb.events (queries, tags, append conditions).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from operator import index
 from typing import SupportsIndex
 
+from esim.envelope import Row
 from esim.errors import InvalidArgument
-from esim.event import Event, Row, type_name
+from esim.event import Event, type_name
+from esim.upcast import roads, sources, upcast
 
 Types = str | type[Event] | Iterable[str | type[Event]]
 
@@ -122,6 +124,20 @@ class Filter:
     until_version: int | None = None
     backward: bool = False
     limit: int | None = None
+
+    def leading(self) -> Filter:
+        """Return this filter with the older types from which events of its types come."""
+        if not roads() or not any(item.types for item in self.query.items):
+            return self
+        items = (QueryItem(sources(item.types), item.tags) for item in self.query.items)
+        return replace(self, query=Query(*items))
+
+    def today(self, rows: Sequence[Row]) -> Iterator[tuple[Row, int]]:
+        """Give stored rows as they are read today, if they are of the wanted types then, and their parts."""
+        if not roads():
+            return ((row, 0) for row in rows)
+        parts = list(upcast(reversed(rows)))[::-1] if self.backward else upcast(rows)
+        return ((row, part) for row, part in parts if self.query.matches(row[3], row[12] or ()))
 
     def admits(self, row: Row) -> bool:
         """Say whether a stored row passes, leaving `limit` and the order aside."""

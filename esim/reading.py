@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from esim import display
-from esim.event import Event, RecordedEvent, Row
+from esim.envelope import RecordedEvent, Row
+from esim.event import Event
 from esim.query import Filter
+from esim.upcast import roads
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,10 +66,19 @@ class Selection:
         self._wanted = wanted
 
     def __iter__(self) -> Iterator[RecordedEvent[Any]]:
-        for rows in self._store._scan(self._wanted):
-            yield from map(RecordedEvent, rows)
+        if not roads():
+            for rows in self._store._scan(self._wanted):
+                yield from map(RecordedEvent, rows)
+            return
+        wanted = self._wanted
+        stored = self._store._scan(replace(wanted.leading(), limit=None))
+        events = (pair for rows in stored for pair in wanted.today(rows))
+        for row, part in islice(events, wanted.limit):
+            yield RecordedEvent(row, part=part)
 
     def __len__(self) -> int:
+        if roads():  # some may be read as several, or as none
+            return sum(1 for _ in self)
         count = self._store._count(self._wanted)
         return count if self._wanted.limit is None else min(count, self._wanted.limit)
 
@@ -75,7 +87,7 @@ class Selection:
 
     def first(self) -> RecordedEvent[Any] | None:
         """Return the first event, or None."""
-        return next(iter(self._few(1)), None)
+        return next(iter(self if roads() else self._few(1)), None)
 
     def last(self) -> RecordedEvent[Any] | None:
         """Return the last event, or None."""
@@ -84,8 +96,8 @@ class Selection:
         return Selection(self._store, replace(self._wanted, backward=not self._wanted.backward)).first()
 
     def df(self) -> pd.DataFrame:
-        """Return the events as a dataframe, one row each, columns as `Store.df` says."""
-        return self._store._frame(self._wanted)
+        """Return the events as they are stored as a dataframe, one row each, columns as `Store.df` says."""
+        return self._store._frame(self._wanted.leading())
 
     def __repr__(self) -> str:
         count = len(self)

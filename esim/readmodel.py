@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 from esim import display
 from esim.contract import Moment, Store
 from esim.errors import InvalidArgument, NotCaughtUp, ProjectionFailed, StoreClosed
-from esim.event import known_events
+from esim.event import definitions, known_events
 from esim.query import Filter
 from esim.tables import Table
 
@@ -86,7 +86,7 @@ class ReadModel(ABC):
         self._home = _home(store)
         self._turn = _turn(self._home, self.name)
         self._refuse_twin()
-        self._stamp = self._stamped()
+        self._stamps: tuple[int, str] = (-1, "")
         self._live: Table | None = None
 
     def _refuse_twin(self) -> None:
@@ -96,6 +96,13 @@ class ReadModel(ABC):
                 f"{type(self).__name__}: the table name {self.name!r} is that of the event type {twin!r}; "
                 "give another: class …(…, name='…')"
             )
+
+    @property
+    def _stamp(self) -> str:
+        """The stamp of the definition as it is now: an event class or an upcaster may be defined anew."""
+        if self._stamps[0] != definitions():
+            self._stamps = (definitions(), self._stamped())
+        return self._stamps[1]
 
     # --- what a kind of read model supplies ----------------------------------------------------------------
 

@@ -31,9 +31,10 @@ from pydantic import ValidationError
 
 from esim import changes, display
 from esim.clock import utc
-from esim.contract import Moment, Snapshot, Store
+from esim.contract import Moment, Payload, Snapshot, Store
+from esim.envelope import RecordedEvent
 from esim.errors import Conflict, InvalidArgument, StreamNotFound, UnknownEventType
-from esim.event import Event, RecordedEvent, batch_decoder, definitions
+from esim.event import Event, batch_decoder, definitions
 from esim.reading import Recorded
 from esim.stamp import Stamp
 from esim.state import (
@@ -57,7 +58,6 @@ if TYPE_CHECKING:
 E = TypeVar("E", bound=Event)
 S = TypeVar("S", bound=State[Any])
 P = ParamSpec("P")
-Payload = tuple[int, str, int, str]
 _NEW: Literal["no_stream"] = "no_stream"
 
 

@@ -88,7 +88,7 @@ class Rows(Generic[R]):
 
     def __init__(self, row_type: type[R], source: Source[R] | None = None) -> None:
         """Begin with no row, or with those of `source`, which are fetched when asked for."""
-        self.position = 0
+        self.position = self.part = 0
         self.changed: dict[Any, None] = {}
         self._type = row_type
         self._source = source

@@ -19,8 +19,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from esim.envelope import RecordedEvent
 from esim.errors import Refused
-from esim.event import Event, RecordedEvent, Tag
+from esim.event import Event, Tag
 from esim.projection import Key, Projection, Row, Rows, SqlProjection, on
 from esim.state import State
 from esim.value import Money, Value

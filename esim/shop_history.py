@@ -17,8 +17,8 @@ from uuid import UUID
 
 from esim.clock import ManualClock, SeededIds, micros, uuid7
 from esim.contract import Store
+from esim.envelope import RecordedEvent, Row
 from esim.errors import InvalidArgument
-from esim.event import RecordedEvent, Row
 from esim.memory import MemoryStore
 from esim.shop_life import CUSTOMERS, DAYS, START, simulate_shop
 from esim.store import EventStore

@@ -21,8 +21,8 @@ from typing import Any
 from esim import shop
 from esim.clock import ManualClock
 from esim.contract import Store
+from esim.envelope import RecordedEvent, caused_by, metadata
 from esim.errors import InvalidArgument, Refused
-from esim.event import RecordedEvent, caused_by, metadata
 from esim.repository import Repository
 from esim.shop import Customer, Inventory, Item, Method, Order
 

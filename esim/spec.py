@@ -24,8 +24,9 @@ from uuid import UUID
 
 from esim import display
 from esim.clock import micros
+from esim.envelope import RecordedEvent, Row
 from esim.errors import EsimError, InvalidArgument, Refused, SpecFailed
-from esim.event import Event, RecordedEvent, Row, encode, renewed, tags_of
+from esim.event import Event, encode, renewed, tags_of
 from esim.projection import Projection, SqlProjection
 from esim.projection import Row as ProjectionRow
 from esim.source import Source

@@ -40,9 +40,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from esim import display
+from esim.envelope import RecordedEvent
 from esim.errors import EsimError, InvalidArgument, InvalidEvent, InvalidState, Refused, UnknownEventType
-from esim.event import Event, RecordedEvent, batch_decoder, current, note_definition, renewed
+from esim.event import Event, batch_decoder, current, note_definition, renewed
 from esim.stamp import Stamp, stamp
+from esim.upcast import code
 from esim.value import Value, explain, refuse_hiding
 
 E = TypeVar("E", bound=Event)
@@ -348,4 +350,5 @@ def _exact(value: object) -> object:
 
 def state_stamp(state_type: type[State[Any]]) -> Stamp:
     """Return the stamp of a state's fold: `evolve` with what it leans on, the fields, the events' shapes."""
-    return stamp(state_type, state_type.evolve, *state_type.event_types())
+    events = state_type.event_types()
+    return stamp(state_type, state_type.evolve, *events, *code(one.event_type for one in events))

@@ -21,9 +21,10 @@ import duckdb
 from esim import typed
 from esim.clock import Clock, Ids
 from esim.connection import Connection, frame
-from esim.contract import Snapshot, Store
+from esim.contract import Payload, Snapshot, Store
+from esim.envelope import Row
 from esim.errors import InvalidArgument, NotWritten
-from esim.event import Event, Row, current, known_events
+from esim.event import Event, current, known_events
 from esim.eventtable import COLUMNS, arrow, naive, rows_of, stored, where
 from esim.eventtable import frame as event_frame
 from esim.query import Filter, Query
@@ -242,10 +243,7 @@ class EventStore(Store):
         query = f"SELECT stream FROM esim.events WHERE {tests} ORDER BY position"
         return [row[0] for row in self._rows(query, params)]
 
-    def payloads(
-        self, stream: str, after: int = 0, until: int | None = None, position: int | None = None
-    ) -> list[tuple[int, str, int, str]]:
-        """Return a stream's payloads; see `Store.payloads`."""
+    def _payloads(self, stream: str, after: int, until: int | None, position: int | None) -> list[Payload]:
         bounds = [("version >", after or None), ("version <=", until), ("position <=", position)]
         given = [(text, value) for text, value in bounds if value is not None]
         where = "".join(f" AND {text} ?" for text, _ in given)
@@ -288,10 +286,14 @@ class EventStore(Store):
         The typed tables that it mentions are caught up first. Read models are as they were last stored; they
         are of the present, and left out where the positions are bounded.
         """
-        wanted = typed.referenced(self._db, query, self._types())
+        wanted = self.types_in(query)
         typed.catch_up(self._db, wanted, known_events())
         bounded = lo > 0 or hi is not None
         return {**({} if bounded else self._read_models()), **typed.views(wanted, lo, hi)}
+
+    def types_in(self, query: str) -> set[str]:
+        """Return the event types whose typed tables a query names."""
+        return typed.referenced(self._db, query, self._types())
 
     def _types(self) -> set[str]:
         """Return the event types of the log and those whose classes are known here, by name in any case."""

@@ -45,7 +45,8 @@ CREATE TABLE esim.tags(tag VARCHAR NOT NULL, position BIGINT NOT NULL);
 CREATE TABLE esim.checkpoints(name VARCHAR PRIMARY KEY, position BIGINT NOT NULL, stamp VARCHAR);
 CREATE TABLE esim.snapshots(stream VARCHAR PRIMARY KEY, version INTEGER NOT NULL, stamp VARCHAR, state JSON);
 CREATE TABLE esim.event_types(
-    type VARCHAR PRIMARY KEY, schema_version SMALLINT, columns JSON NOT NULL, position BIGINT NOT NULL);
+    type VARCHAR PRIMARY KEY, schema_version SMALLINT, columns JSON NOT NULL, stamp VARCHAR NOT NULL,
+    position BIGINT NOT NULL);
 """
 
 # A trigger's body must be a statement that changes another table; it raises before it changes anything.

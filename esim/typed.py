@@ -2,14 +2,14 @@
 
 The JSON text in the log is the truth. The columns of a type come from its class, else from what was stored
 when the class was last seen, else from the payloads themselves. `from_json_strict` reads a batch and refuses
-values that do not fit; only rows that it refuses (an older shape, say) go through the class, which fills in
-defaults. A changed shape rebuilds the table.
+values that do not fit; only rows that it refuses go through the class, which fills in defaults, and rows that
+have upcasters before them through those. A changed shape, or a changed upcaster, rebuilds the table.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -22,8 +22,10 @@ from esim import display
 from esim.answer import tables_in
 from esim.columns import Columns, columns_of, struct
 from esim.connection import Connection
-from esim.errors import InvalidArgument, InvalidEvent
+from esim.errors import InvalidArgument, InvalidEvent, UpcasterFailed
+from esim.stamp import fingerprint
 from esim.storefile import DuckDB, first, literal, quoted
+from esim.upcast import Read, code, read_as, sources
 
 HEADER = (
     ("position", "BIGINT"),
@@ -40,13 +42,21 @@ _WINDOW = 100_000  # positions at a time when rows need mending, so that memory 
 _MISFIT = (duckdb.InvalidInputException, duckdb.ConversionException)
 # A look at the keys costs 1 µs a row, TRY 20 µs for a row that fails.
 _UNFIT = (
-    "SELECT position, data FROM esim.events WHERE type = $type AND position > $after AND position <= $until "
+    "SELECT position, data FROM {source} WHERE type = $type AND position > $after AND position <= $until "
     "AND CASE WHEN list_has_all(json_keys(data), $fields) "
     "THEN TRY(from_json_strict(data, $structure)) IS NULL ELSE true END"
 )
 _MENDED = (
     "(SELECT e.* REPLACE (coalesce(m.mended, e.data)::JSON AS data) "
-    "FROM esim.events e LEFT JOIN esim_mended m ON m.at = e.position)"
+    "FROM {source} e LEFT JOIN esim_mended m ON m.at = e.position)"
+)
+_OLD = (
+    "SELECT position, type, schema_version, data FROM esim.events WHERE type IN (SELECT unnest($types)) "
+    "AND position > $after AND position <= $until ORDER BY position"
+)
+_RAISED = (
+    "(SELECT e.* REPLACE (m.mended::JSON AS data, $type AS type) "
+    "FROM esim.events e JOIN esim_mended m ON m.at = e.position)"
 )
 _ID = "if(stream = category, stream, substr(stream, length(category) + 2))"
 
@@ -56,11 +66,22 @@ _ID = "if(stream = category, stream, substr(stream, length(category) + 2))"
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """The columns of one event type; `schema_version` 0 means that they were read off the payloads."""
+    """The columns of one event type; `schema_version` 0 means that they were read off the payloads.
+
+    `stamp` is that of the upcasters before it. Rows of a shape below `oldest` go through them.
+    """
 
     type: str
     schema_version: int
     columns: Columns
+    stamp: str = ""
+
+    @property
+    def source(self) -> str:
+        """The rows that can be typed as they are."""
+        if not self.stamp:
+            return "esim.events"
+        return f"(SELECT * FROM esim.events WHERE schema_version >= {self.schema_version})"
 
     @property
     def table(self) -> str:
@@ -82,7 +103,7 @@ class _Shape:
         listed = ", ".join(f"{quoted(name)} {kind}" for name, kind in (*HEADER, *named))
         return f"CREATE OR REPLACE TABLE {self.table} ({listed})"
 
-    def insert(self, source: str = "esim.events") -> str:
+    def insert(self, source: str) -> str:
         """Return the statement that types the rows of `source` by (structure, type, after, until)."""
         read = "from_json" if self.schema_version == 0 else "from_json_strict"
         fields = "".join(f", {self._value(name)}" for name, _ in self.columns)
@@ -134,48 +155,59 @@ def catch_up(con: Connection, types: Iterable[str], classes: Mapping[str, type[B
 def remember(con: Connection, classes: Mapping[str, type[BaseModel]]) -> None:
     """Keep the columns of event classes in the store, so that its payloads are typed without them, too."""
     with con.lock:
-        query = "SELECT type, [schema_version::VARCHAR, columns] FROM esim.event_types"
-        stored = dict(con.write.execute(query).fetchall())
+        stored = {row[0]: _stored(*row[:4]) for row in con.write.execute(f"{_TYPES}").fetchall()}
         for name, cls in classes.items():
             shape = _shape(con, name, cls, None, fresh=True)
-            if stored.get(name) != [str(shape.schema_version), json.dumps(shape.columns)]:
+            if stored.get(name) != shape:
                 _note(con.write, shape, _UNBUILT)
+
+
+_TYPES = "SELECT type, schema_version, columns, stamp, position FROM esim.event_types"
+
+
+def _stored(name: str, schema_version: int, columns: str, stamp: str) -> _Shape:
+    return _Shape(name, schema_version, [(a, b) for a, b in json.loads(columns)], stamp)
 
 
 def _note(write: DuckDB, shape: _Shape, position: int) -> None:
     write.execute(
-        "INSERT OR REPLACE INTO esim.event_types VALUES (?, ?, ?, ?)",
-        [shape.type, shape.schema_version, json.dumps(shape.columns), position],
+        "INSERT OR REPLACE INTO esim.event_types VALUES (?, ?, ?, ?, ?)",
+        [shape.type, shape.schema_version, json.dumps(shape.columns), shape.stamp, position],
     )
 
 
 def _catch_up(con: Connection, name: str, cls: type[BaseModel] | None) -> None:
     head = (first(con.write, "SELECT max(position) FROM esim.events") or (None,))[0] or 0
-    stored = first(
-        con.write, "SELECT schema_version, columns, position FROM esim.event_types WHERE type = ?", [name]
-    )
-    known = _Shape(name, stored[0], [(a, b) for a, b in json.loads(stored[1])]) if stored else None
-    done = stored[2] if stored else _UNBUILT
+    stored = first(con.write, f"{_TYPES} WHERE type = ?", [name])
+    known = _stored(*stored[:4]) if stored else None
+    done = stored[4] if stored else _UNBUILT
     if known is None:
         _refuse_twin(con.write, name)
     shape = _shape(con, name, cls, known, fresh=done < head)
     rebuild = shape != known or done == _UNBUILT
-    if not rebuild and head - done < _WINDOW and not _is_newer(con.write, name, done):
+    if not rebuild and head - done < _WINDOW and not _is_newer(con.write, _leading(shape), done):
         return
     if rebuild or done < head:
-        _fill(con, shape, cls, None if rebuild else done, head)
+        _Filling(con, shape, cls).fill(None if rebuild else done, head)
 
 
-def _is_newer(con: DuckDB, name: str, position: int) -> bool:
-    query = "SELECT 1 FROM esim.events WHERE type = ? AND position > ? LIMIT 1"
-    return first(con, query, [name, position]) is not None
+def _is_newer(con: DuckDB, names: Sequence[str], position: int) -> bool:
+    query = "SELECT 1 FROM esim.events WHERE type IN (SELECT unnest(?)) AND position > ? LIMIT 1"
+    return first(con, query, [list(names), position]) is not None
+
+
+def _leading(shape: _Shape) -> tuple[str, ...]:
+    """Return the stored types whose events are in the table: the type itself, and what leads to it."""
+    return sources([shape.type]) if shape.stamp else (shape.type,)
 
 
 def _shape(
     con: Connection, name: str, cls: type[BaseModel] | None, known: _Shape | None, *, fresh: bool
 ) -> _Shape:
     if cls is not None:
-        return _Shape(name, getattr(cls, "schema_version", 1), _cached(cls))
+        before = code([name])
+        stamp = fingerprint(*before) if before else ""
+        return _Shape(name, getattr(cls, "schema_version", 1), _cached(cls), stamp)
     if known is not None and (known.schema_version or not fresh):
         return known
     return _Shape(name, 0, _inferred(con, name))
@@ -193,56 +225,87 @@ def _refuse_twin(con: DuckDB, name: str) -> None:
         )
 
 
-def _fill(con: Connection, shape: _Shape, cls: type[BaseModel] | None, after: int | None, head: int) -> None:
-    """Type the events up to `head`, all or nothing; mend the rows that do not fit.
+@dataclass(frozen=True, slots=True)
+class _Filling:
+    """How the table of one type is filled: its shape, and the class that mends what does not fit."""
 
-    They begin `after` a position; None begins a new table with the first.
-    """
-    bounds = {
-        "structure": json.dumps(shape.structured),
-        "type": shape.type,
-        "after": after or 0,
-        "until": head,
-    }
+    con: Connection
+    shape: _Shape
+    cls: type[BaseModel] | None
+
+    def fill(self, after: int | None, head: int) -> None:
+        """Type the events up to `head`, all or nothing; mend the rows that do not fit.
+
+        They begin `after` a position; None begins a new table with the first.
+        """
+        try:
+            with self.con.transaction() as write:
+                self._begin(write, head, rebuild=after is None)
+                bounds = self._bounds(after or 0, head)
+                self.con.run(write, self.shape.insert(self.shape.source), bounds)
+                self._raise_old(write, after or 0, head)
+        except _MISFIT:
+            with self.con.transaction() as write:
+                self._begin(write, head, rebuild=after is None)
+                for low in range(after or 0, head, _WINDOW):
+                    self._insert_mended(write, self._bounds(low, min(low + _WINDOW, head)))
+                self._raise_old(write, after or 0, head)
+
+    def _begin(self, write: DuckDB, head: int, *, rebuild: bool) -> None:
+        if rebuild:
+            write.execute(self.shape.create())
+        _note(write, self.shape, head)
+
+    def _bounds(self, after: int, until: int) -> dict[str, Any]:
+        structure = json.dumps(self.shape.structured)
+        return {"structure": structure, "type": self.shape.type, "after": after, "until": until}
+
+    def _insert_mended(self, write: DuckDB, bounds: dict[str, Any]) -> None:
+        source = self.shape.source
+        query, fields = _UNFIT.format(source=source), list(self.shape.structured)
+        bad = self.con.cursor().execute(query, {**bounds, "fields": fields}).fetchall()
+        self._insert_texts(write, bad, _MENDED.format(source=source), bounds)
+
+    def _raise_old(self, write: DuckDB, after: int, head: int) -> None:
+        """Type the events that upcasters lead to this type, window by window."""
+        if not self.shape.stamp:
+            return
+        for low in range(after, head, _WINDOW):
+            bounds = self._bounds(low, min(low + _WINDOW, head))
+            leading = {"types": list(_leading(self.shape)), "after": low, "until": bounds["until"]}
+            stored = self.con.cursor().execute(_OLD, leading).fetchall()
+            reads = ((row[0], read) for row in stored if self._is_old(row) for read in _raised(*row))
+            texts = [(position, read[2]) for position, read in reads if read[0] == self.shape.type]
+            self._insert_texts(write, texts, _RAISED, bounds)
+
+    def _is_old(self, row: tuple[int, str, int, str]) -> bool:
+        return row[1] != self.shape.type or row[2] < self.shape.schema_version
+
+    def _insert_texts(
+        self, write: DuckDB, payloads: list[tuple[int, str]], source: str, bounds: dict[str, Any]
+    ) -> None:
+        """Type rows of `source`, in which these payloads, mended by the class, stand at their positions."""
+        import pyarrow as pa
+
+        texts = [_mend(self.shape, self.cls, position, text) for position, text in payloads]
+        places = pa.array([position for position, _ in payloads], pa.int64())
+        write.register("esim_mended", pa.table({"at": places, "mended": pa.array(texts, pa.string())}))
+        try:
+            self.con.run(write, self.shape.insert(source), bounds)
+        except _MISFIT:
+            for (position, _), text in zip(payloads, texts, strict=True):
+                _must_fit(self.con.cursor(), self.shape, position, text)
+            raise
+        finally:
+            with suppress(duckdb.Error):  # refused in a failed transaction, which forgets it anyway
+                write.unregister("esim_mended")
+
+
+def _raised(position: int, type: str, schema_version: int, text: str) -> list[Read]:
     try:
-        with con.transaction() as write:
-            _begin(write, shape, head, rebuild=after is None)
-            con.run(write, shape.insert(), bounds)
-    except _MISFIT:
-        with con.transaction() as write:
-            _begin(write, shape, head, rebuild=after is None)
-            for low in range(after or 0, head, _WINDOW):
-                _insert_mended(
-                    con, write, shape, cls, {**bounds, "after": low, "until": min(low + _WINDOW, head)}
-                )
-
-
-def _begin(write: DuckDB, shape: _Shape, head: int, *, rebuild: bool) -> None:
-    if rebuild:
-        write.execute(shape.create())
-    _note(write, shape, head)
-
-
-def _insert_mended(
-    con: Connection, write: DuckDB, shape: _Shape, cls: type[BaseModel] | None, bounds: dict[str, Any]
-) -> None:
-    import pyarrow as pa
-
-    bad = con.cursor().execute(_UNFIT, {**bounds, "fields": list(shape.structured)}).fetchall()
-    texts = [_mend(shape, cls, position, text) for position, text in bad]
-    rows = pa.table(
-        {"at": pa.array([row[0] for row in bad], pa.int64()), "mended": pa.array(texts, pa.string())}
-    )
-    write.register("esim_mended", rows)
-    try:
-        con.run(write, shape.insert(_MENDED), bounds)
-    except _MISFIT:
-        for (position, _), text in zip(bad, texts, strict=True):
-            _must_fit(con.cursor(), shape, position, text)
-        raise
-    finally:
-        with suppress(duckdb.Error):  # refused in a failed transaction, which forgets it anyway
-            write.unregister("esim_mended")
+        return read_as(type, schema_version, text)
+    except UpcasterFailed as error:
+        raise UpcasterFailed(f"position {position}: {error}") from error.__cause__
 
 
 def _mend(shape: _Shape, cls: type[BaseModel] | None, position: int, text: str) -> str:

@@ -13,9 +13,11 @@ from uuid import UUID
 
 from esim import display
 from esim.clock import micros
+from esim.envelope import Context, NewEvent, Row, context
 from esim.errors import Conflict, DuplicateEventId, InvalidArgument
-from esim.event import Context, Event, NewEvent, Row, context, encode, tags_of
+from esim.event import Event, encode, tags_of
 from esim.query import Condition, whole
+from esim.upcast import read_as
 from esim.value import Value
 
 Expected = int | Literal["no_stream", "stream_exists", "any"]
@@ -163,9 +165,11 @@ def same(draft: Draft, known: dict[UUID, Row]) -> Row:
             f"some event ids of this append are recorded already and others are not ({draft.type} in "
             f"{draft.stream!r} is new): repeat an append whole, or give new events new ids"
         )
-    if (row[1], row[3], json.loads(row[5])) != (draft.stream, draft.type, json.loads(draft.data)):
+    today = read_as(*row[3:6])
+    told = [(row[1], read[0], json.loads(read[2])) for read in today]
+    if told != [(draft.stream, draft.type, json.loads(draft.data))]:
         raise DuplicateEventId(
             f"event id {draft.event_id} is taken by {row[3]} in {row[1]!r} at position {row[0]}, which is "
             "another event: give this one its own id"
         )
-    return row
+    return (*row[:3], *today[0], *row[6:])

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from esim import event
+from esim import event, upcast
 
 REQUIRED = {word for word in os.environ.get("ESIM_REQUIRE", "").split(",") if word}
 
@@ -35,11 +35,17 @@ def pytest_configure() -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
     """Let a test see the event classes of its module, and none that an earlier test defined."""
-    registries = (event._by_type, event._by_name)
+    registries: tuple[dict[Any, Any], ...] = (
+        event._by_type,
+        event._by_name,
+        event._by_former,
+        upcast._retired,
+    )
     before = [dict(registry) for registry in registries]
     for cls in vars(getattr(item, "module", None) or event).values():
         if isinstance(cls, type) and issubclass(cls, event.Event) and cls is not event.Event:
             event._by_type[cls.event_type] = cls
+            event._rename(cls.event_type, cls._was)
     event.note_definition()
     try:
         return (yield)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from esim.clock import ManualClock, SeededIds
 from esim.contract import Snapshot, Store
+from esim.envelope import NewEvent, caused_by, metadata
 from esim.errors import (
     ConditionFailed,
     Conflict,
@@ -29,7 +30,7 @@ from esim.errors import (
     StoreClosed,
     UnknownEventType,
 )
-from esim.event import Event, NewEvent, Tag, caused_by, metadata
+from esim.event import Event, Tag
 from esim.memory import MemoryStore
 from esim.query import Condition, Query, QueryItem
 from esim.store import EventStore

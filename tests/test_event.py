@@ -20,21 +20,17 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from esim import event as registry
 from esim.clock import ManualClock, SeededIds
+from esim.envelope import NewEvent, RecordedEvent, caused_by, context, metadata
 from esim.errors import EsimError, InvalidArgument, InvalidEvent, UnknownEventType
 from esim.event import (
     Event,
-    NewEvent,
-    RecordedEvent,
     Tag,
     batch_decoder,
-    caused_by,
-    context,
     current,
     decode,
     encode,
     event_class,
     known_events,
-    metadata,
     renewed,
     tags_of,
     type_name,

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from esim.clock import ManualClock
 from esim.contract import Store
+from esim.envelope import RecordedEvent
 from esim.errors import InvalidArgument, NotCaughtUp, ProjectionFailed, SqlRefused
-from esim.event import Event, RecordedEvent, Tag
+from esim.event import Event, Tag
 from esim.memory import MemoryStore
 from esim.projection import Key, Projection, Row, Rows, SqlProjection, on
 from esim.store import EventStore

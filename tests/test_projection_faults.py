@@ -16,8 +16,9 @@ from uuid import UUID
 
 import pytest
 
+from esim.envelope import RecordedEvent
 from esim.errors import ProjectionFailed, StoreClosed
-from esim.event import Event, RecordedEvent
+from esim.event import Event
 from esim.projection import Key, Projection, Row, Rows, SqlProjection, on
 from esim.store import EventStore
 from esim.tables import Table

@@ -16,6 +16,7 @@ from pydantic import Field, create_model
 
 from esim.clock import ManualClock, SeededIds
 from esim.contract import Store
+from esim.envelope import NewEvent
 from esim.errors import (
     Conflict,
     InvalidArgument,
@@ -25,7 +26,7 @@ from esim.errors import (
     StreamNotFound,
     UnknownEventType,
 )
-from esim.event import Event, NewEvent
+from esim.event import Event
 from esim.memory import MemoryStore
 from esim.reading import Recorded
 from esim.repository import Repository

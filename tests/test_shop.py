@@ -8,8 +8,9 @@ from decimal import Decimal
 import pytest
 
 from esim.clock import ManualClock
+from esim.envelope import NewEvent, metadata
 from esim.errors import InvalidEvent, Refused
-from esim.event import Event, NewEvent, metadata, tags_of
+from esim.event import Event, tags_of
 from esim.repository import Repository
 from esim.shop import (
     AddressChanged,

@@ -11,8 +11,9 @@ from typing import Any, Self
 import pytest
 
 from esim import spec
+from esim.envelope import RecordedEvent
 from esim.errors import InvalidArgument, Refused, SpecFailed
-from esim.event import Event, RecordedEvent
+from esim.event import Event
 from esim.memory import MemoryStore
 from esim.projection import Key, Projection, Row, Rows, SqlProjection, on
 from esim.source import Source

@@ -20,8 +20,9 @@ import pytest
 from esim import store as module
 from esim.clock import ManualClock, SeededIds
 from esim.contract import Store
+from esim.envelope import NewEvent, metadata
 from esim.errors import Conflict, InvalidArgument, NotWritten
-from esim.event import Event, NewEvent, Tag, metadata
+from esim.event import Event, Tag
 from esim.store import EventStore, _Ticket
 from esim.writing import Write, prepare
 

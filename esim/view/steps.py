@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from esim import display
 from esim.contract import Store
+from esim.envelope import RecordedEvent
 from esim.errors import InvalidArgument, StreamNotFound
-from esim.event import RecordedEvent
 from esim.projection import Projection
 from esim.readmodel import ReadModel
 from esim.rows import Rows as LiveRows

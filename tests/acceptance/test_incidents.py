@@ -18,7 +18,8 @@ from typing import Any, Self
 
 import pytest
 
-from esim.event import Event, NewEvent, RecordedEvent
+from esim.envelope import NewEvent, RecordedEvent
+from esim.event import Event
 from esim.projection import Key, Projection, Row, Rows, SqlProjection, on
 from esim.repository import Repository
 from esim.state import State, fold

@@ -9,7 +9,7 @@ import linecache
 import traceback
 from pathlib import Path
 
-_LIBRARIES = (str(Path(__file__).parent), "site-packages", "dist-packages")
+_LIBRARIES = (str(Path(__file__).parent), "site-packages", "dist-packages", "<frozen ")
 
 
 class EsimError(Exception):

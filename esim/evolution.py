@@ -59,14 +59,14 @@ class DryRun:
         return f"<DryRun: {told}; {changed} not as without upcasters>"
 
     def _repr_html_(self) -> str:
-        tables = ((self.events, _FOUND), (self.states.head(20), _CHANGED))
+        shown = ((self.events, _FOUND), (self.states.head(20), _CHANGED))
         return "".join(
-            display.table(
-                names, [[display.escape(display.plain(cell)) for cell in row] for row in shown.to_numpy()]
-            )
-            for shown, names in tables
-            if len(shown)
+            display.table(names, map(_cells, part.to_numpy())) for part, names in shown if len(part)
         )
+
+
+def _cells(row: Iterable[object]) -> list[str]:
+    return [display.escape("" if cell == "" else display.plain(cell)) for cell in row]
 
 
 def dry_run(store: Store, *states: type[State[Any]]) -> DryRun:
@@ -148,7 +148,7 @@ def _states(store: Store, state: type[State[Any]]) -> Iterator[tuple[str, str, s
         if isinstance(after, str):
             yield state.__name__, id, "fails", after
         elif isinstance(before, str):
-            yield state.__name__, id, "becomes readable", display.plain(after)
+            yield state.__name__, id, "becomes readable", _fields(after)
         elif before != after:
             yield state.__name__, id, "changes", _difference(before, after)
 
@@ -167,6 +167,11 @@ def _folded(state: type[State[Any]], rows: Iterable[Payload]) -> State[Any] | st
         return str(error)
     except Exception as error:  # noqa: BLE001 - what evolve raises is told, not raised
         return f"{type(error).__name__}: {error}"
+
+
+def _fields(state: State[Any]) -> str:
+    names = type(state).__pydantic_fields__
+    return "; ".join(f"{name}: {display.plain(getattr(state, name))}" for name in names)
 
 
 def _difference(before: State[Any], after: State[Any]) -> str:

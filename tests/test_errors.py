@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from esim import errors
-from esim.errors import ConditionFailed, Conflict, EsimError, Refused
+from esim.errors import ConditionFailed, Conflict, EsimError, InvalidArgument, Refused
+from esim.event import Event
 from esim.query import Query
 
 ALL = [one for _, one in inspect.getmembers(errors, inspect.isclass) if one.__module__ == errors.__name__]
@@ -105,3 +106,13 @@ def test_a_notebook_shows_the_cause():
     assert "Refused: no" in told[0]
     assert any("a note" in line for line in told)
     assert any("ZeroDivisionError: division by zero" in line for line in told)
+
+
+def test_what_a_class_definition_refuses_is_shown_at_the_users_line():
+    """The machinery of classes between the user's line and the refusal is left out."""
+    with pytest.raises(InvalidArgument) as caught:
+
+        class Wrong(Event, schema_version=0):
+            pass
+
+    assert "class Wrong(Event, schema_version=0)" in caught.value._render_traceback_()[-1]

@@ -18,12 +18,13 @@ def _code(path: Path) -> list[dict]:
 
 
 def test_there_are_notebooks():
-    """The four notebooks of the kit are there."""
+    """The notebooks of the kit are there."""
     assert [path.stem for path in NOTEBOOKS] == [
         "00_tour",
         "01_events",
         "02_state_and_replay",
         "03_projections",
+        "06_evolution",
     ]
 
 

@@ -22,7 +22,7 @@ from esim.eventtable import where
 from esim.query import Filter, Query
 from esim.readmodel import ReadModel, windows
 from esim.rows import Handler, Key, R, Row, Rows, functions_of, handlers_of, on
-from esim.stamp import fingerprint
+from esim.stamp import Stamp, stamp
 from esim.tables import RowTable, Table, order_by, pairs, quoted, registered, text_of
 from esim.upcast import code as upcasters
 from esim.upcast import roads, sources
@@ -99,13 +99,13 @@ class Projection(ReadModel, Generic[R]):
 
     # --- following the log ---------------------------------------------------------------------------------
 
-    def _stamped(self) -> str:
+    def _stamped(self) -> Stamp:
         events = {event for handler in self._handlers.values() for event in map(current, handler.events)}
         code = (*functions_of(type(self), Projection), *functions_of(self.row, Row))
         shapes = sorted(events, key=lambda event: event.event_type)
-        return fingerprint(
-            self.row, self.row.key_fields, *code, *shapes, self._wanted, *upcasters(self._handlers)
-        )
+        wanted = repr(self._wanted), self.row.key_fields
+        parts = (type(self), self.row, *wanted, *code, *shapes, *upcasters(self._handlers))
+        return stamp(*parts, pure=False)
 
     def _table(self, name: str) -> RowTable[R]:
         return RowTable(self._home._db, name, self._stamp, cast("type[R]", self.row))
@@ -281,9 +281,10 @@ class SqlProjection(ReadModel):
         found = self._home._db.read_only(f"SELECT * FROM {path} WHERE {tests}", list(key))
         return next(iter(records(found)), None)
 
-    def _stamped(self) -> str:
+    def _stamped(self) -> Stamp:
         typed = self._home.types_in(self.query)
-        return fingerprint(self.query, self.key, sorted(self.combine.items()), *upcasters(sorted(typed)))
+        query = self.query, self.key, tuple(sorted(self.combine.items()))
+        return stamp(*query, *upcasters(sorted(typed)), pure=False)
 
     def _table(self, name: str) -> Table:
         return Table(self._home._db, name, self._stamp)

@@ -23,6 +23,7 @@ from esim.contract import Moment, Store
 from esim.errors import InvalidArgument, NotCaughtUp, ProjectionFailed, StoreClosed
 from esim.event import definitions, known_events
 from esim.query import Filter
+from esim.stamp import Stamp
 from esim.tables import Table
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class ReadModel(ABC):
         self._home = _home(store)
         self._turn = _turn(self._home, self.name)
         self._refuse_twin()
-        self._stamps: tuple[int, str] = (-1, "")
+        self._seen, self._meant = -1, Stamp("")
         self._live: Table | None = None
 
     def _refuse_twin(self) -> None:
@@ -99,15 +100,15 @@ class ReadModel(ABC):
 
     @property
     def _stamp(self) -> str:
-        """The stamp of the definition as it is now: an event class or an upcaster may be defined anew."""
-        if self._stamps[0] != definitions():
-            self._stamps = (definitions(), self._stamped())
-        return self._stamps[1]
+        """The stamp of the definition as it is now: what it leans on may be defined anew."""
+        if self._seen != definitions() or self._meant.outdated:
+            self._seen, self._meant = definitions(), self._stamped()
+        return self._meant.text
 
     # --- what a kind of read model supplies ----------------------------------------------------------------
 
     @abstractmethod
-    def _stamped(self) -> str:
+    def _stamped(self) -> Stamp:
         """Return the stamp of the definition."""
 
     @abstractmethod

@@ -1,8 +1,9 @@
 """Load aggregates by replaying their streams, decide on them, and save what was decided.
 
 A load folds the payloads of one stream. The state it ends with is kept in a small cache together with its
-version; the next load asks the store for the stream's version and reads only what is newer, so the cache is
-never stale. Snapshots do the same across processes, under a stamp of the fold's code and the events' shapes.
+version; the next load asks the store for the stream's version and reads only what is newer. Snapshots do the
+same across processes. Both hold under a stamp of the fold's code and the events' shapes, and neither is used
+where the fold leans on something that the stamp cannot look into.
 """
 
 from __future__ import annotations
@@ -245,7 +246,7 @@ class Repository(Generic[S]):
         """Put a state into the cache as the one used last, unless a later version is there already."""
         with self._lock:
             known = meaning.cache.get(stream, found)
-            if self._size and found.version:
+            if self._size and found.version and meaning.stamp.opaque is None:
                 meaning.cache[stream] = max(known, found, key=lambda one: one.version)
                 meaning.cache.move_to_end(stream)
                 while len(meaning.cache) > self._size:
@@ -303,7 +304,9 @@ class Repository(Generic[S]):
         try:
             found, meaning = self._present(id), self._now()
             text, self.no_snapshots = exact_json(found.state)
-            if text is not None:
+            if meaning.stamp.opaque is not None:
+                self.no_snapshots = f"nobody could tell when they are stale: {meaning.stamp.opaque}"
+            elif text is not None:
                 self.store.save_snapshot(Snapshot(found.stream, found.version, meaning.stamp.text, text))
         except Exception as error:  # noqa: BLE001 - the events are recorded, and a snapshot only saves time
             self.no_snapshots = f"{type(error).__name__}: {display.cut(str(error), 100)}"

@@ -351,4 +351,5 @@ def _exact(value: object) -> object:
 def state_stamp(state_type: type[State[Any]]) -> Stamp:
     """Return the stamp of a state's fold: `evolve` with what it leans on, the fields, the events' shapes."""
     events = state_type.event_types()
-    return stamp(state_type, state_type.evolve, *events, *code(one.event_type for one in events))
+    names = [one.event_type for one in events]
+    return stamp(state_type, state_type.evolve, *names, *events, *code(names))

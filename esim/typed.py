@@ -23,7 +23,7 @@ from esim.answer import tables_in
 from esim.columns import Columns, columns_of, struct
 from esim.connection import Connection
 from esim.errors import InvalidArgument, InvalidEvent, UpcasterFailed
-from esim.stamp import fingerprint
+from esim.stamp import stamp
 from esim.storefile import DuckDB, first, literal, quoted
 from esim.upcast import Read, code, read_as, sources
 
@@ -206,8 +206,8 @@ def _shape(
 ) -> _Shape:
     if cls is not None:
         before = code([name])
-        stamp = fingerprint(*before) if before else ""
-        return _Shape(name, getattr(cls, "schema_version", 1), _cached(cls), stamp)
+        told = stamp(*before, pure=False).text if before else ""
+        return _Shape(name, getattr(cls, "schema_version", 1), _cached(cls), told)
     if known is not None and (known.schema_version or not fresh):
         return known
     return _Shape(name, 0, _inferred(con, name))

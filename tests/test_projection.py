@@ -621,3 +621,27 @@ def test_a_misspelt_table_is_answered_with_the_names_there_are(store: Store) -> 
 def test_a_type_that_never_happened_is_an_empty_table(store: Store) -> None:
     """A class without an event yet can be queried by its columns."""
     assert store.sql("select text, position from Noted").empty
+
+
+def test_a_live_projection_follows_a_constant_that_is_bound_anew() -> None:
+    """The next catch-up finds another stamp, and computes everything by the new meaning."""
+    code = """
+FACTOR = 2
+class Count(Row):
+    customer: Key[str]
+    n: int = 0
+class Counts(Projection[Count]):
+    @on(Bought)
+    def bought(self, event, rows):
+        row = rows.get(event.customer) or Count(customer=event.customer)
+        rows.put(row.but(n=row.n + FACTOR))
+"""
+    scope = dict(globals())
+    exec(compile(code, "<cell>", "exec", dont_inherit=True), scope)
+    store = EventStore()
+    counts = scope["Counts"](store)
+    store.append("Order/1", Bought(customer="ann", total=Decimal(1)))
+    assert counts.get("ann").n == 2
+    scope["FACTOR"] = 10
+    store.append("Order/2", Bought(customer="ann", total=Decimal(1)))
+    assert counts.get("ann").n == 20

@@ -574,6 +574,9 @@ def test_a_snapshot_spares_the_replay() -> None:
         pytest.param("told(owner)", "def told(x): return x", "def told(x): return x + '!'", id="helper"),
         pytest.param("owner + end", "end = ''", "end = '!'", id="constant"),
         pytest.param("owner + ends['a']", "ends = {'a': ''}", "ends = {'a': '!'}", id="table"),
+        pytest.param("owner + ends['a']", "ends = {'a': ''}", "ends['a'] = '!'", id="table in place"),
+        pytest.param("owner + Ends.a", "class Ends: a = ''", "class Ends: a = '!'", id="other class"),
+        pytest.param("owner + Ends.a", "class Ends: a = ''", "Ends.a = '!'", id="class in place"),
         pytest.param(
             "self.told(owner)",
             "",
@@ -658,6 +661,22 @@ def test_a_state_that_does_not_survive_json_has_no_snapshots() -> None:
     assert store.snapshot("Loose/x") is None
     assert loose.no_snapshots == "Loose does not survive JSON (seen is ('ann',), and comes back as ['ann'])"
     assert "no snapshots: Loose does not survive JSON" in repr(loose)
+
+
+def test_a_fold_that_nobody_can_look_into_has_no_snapshots_and_no_cache() -> None:
+    """What may change unseen is asked anew at each load, and the repository says why."""
+    store = memory()
+    before = "import array\nends = array.array('u', '!')\n"
+    scope = cell(before + CELL.format(value="owner + ends[0]"))
+    docs = Repository(store, scope["Doc"], snapshot_every=1)
+    docs.run("d", lambda doc: Opened(owner="ann"))
+    assert docs.load("d").state.name == "ann!"
+    run_again("ends[0] = '?'", scope)
+    assert docs.load("d").state.name == "ann?"
+    assert store.snapshot("Doc/d") is None
+    assert docs.no_snapshots == (
+        "nobody could tell when they are stale: ends is a array.array, which may change unseen"
+    )
 
 
 def test_a_failing_snapshot_does_not_hide_that_events_are_recorded() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from esim.stamp import fingerprint, stamp
+from esim.stamp import stamp
 from esim.value import Value
 
 CODE = """
@@ -120,7 +122,340 @@ def test_lists_that_a_handler_fills_do_not_change_its_fingerprint() -> None:
     def handler(n: int) -> None:
         seen.append(n)
 
-    before = fingerprint(handler), stamp(handler).text
+    before = stamp(handler, pure=False).text, stamp(handler).text
     handler(1)
-    assert before[0] == fingerprint(handler)
+    assert before[0] == stamp(handler, pure=False).text
     assert before[1] != stamp(handler).text
+
+
+LEANING = {
+    "a constant of the class": (
+        """
+class C:
+    RATE = 2
+    def fold(self, n): return n * self.RATE
+fold = C.fold
+parts = (C, fold)
+""",
+        ("RATE = 2", "RATE = 3"),
+    ),
+    "a method looked up by its name": (
+        """
+class C:
+    def fold(self, n): return getattr(self, 'on_' + n)()
+    def on_x(self): return 1
+fold = C.fold
+parts = (C, fold)
+""",
+        ("return 1", "return 2"),
+    ),
+    "a table of handlers in the class": (
+        """
+def one(n): return n + 1
+class C:
+    HANDLERS = {'x': one}
+    def fold(self, n): return self.HANDLERS[n](n)
+fold = C.fold
+parts = (C, fold)
+""",
+        ("n + 1", "n + 2"),
+    ),
+    "a constant of another class": (
+        """
+class Config:
+    RATE = 2
+def fold(n): return n * Config.RATE
+""",
+        ("RATE = 2", "RATE = 3"),
+    ),
+    "a constant of an outer class": (
+        """
+class Config:
+    class Tax:
+        RATE = 2
+def fold(n): return n * Config.Tax.RATE
+""",
+        ("RATE = 2", "RATE = 3"),
+    ),
+    "a cached helper": (
+        """
+from functools import cache
+@cache
+def rate(n): return n + 1
+def fold(n): return rate(n)
+""",
+        ("n + 1", "n + 2"),
+    ),
+    "a wrapped helper": (
+        """
+import functools
+def traced(f):
+    @functools.wraps(f)
+    def run(*a): return f(*a)
+    return run
+@traced
+def rate(n): return n + 1
+def fold(n): return rate(n)
+""",
+        ("n + 1", "n + 2"),
+    ),
+    "what is bound in a partial": (
+        """
+from functools import partial
+def rate(a, n): return n + a
+two = partial(rate, 2)
+def fold(n): return two(n)
+""",
+        ("partial(rate, 2)", "partial(rate, 3)"),
+    ),
+    "a function in a partial": (
+        """
+from functools import partial
+def rate(a, n): return n + a
+two = partial(rate, 2)
+def fold(n): return two(n)
+""",
+        ("n + a", "n - a"),
+    ),
+    "an object that is called": (
+        """
+class Rate:
+    def __call__(self, n): return n + 1
+rate = Rate()
+def fold(n): return rate(n)
+""",
+        ("n + 1", "n + 2"),
+    ),
+    "a method of an object": (
+        """
+class Rate:
+    def of(self, n): return n + 1
+rate = Rate().of
+def fold(n): return rate(n)
+""",
+        ("n + 1", "n + 2"),
+    ),
+    "what an object holds": (
+        """
+class Rate:
+    def __init__(self, a): self.a = a
+    def of(self, n): return n + self.a
+rate = Rate(2)
+def fold(n): return rate.of(n)
+""",
+        ("Rate(2)", "Rate(3)"),
+    ),
+    "what an object with slots holds": (
+        """
+class Rate:
+    __slots__ = ('a',)
+    def __init__(self, a): self.a = a
+rate = Rate(2)
+def fold(n): return n * rate.a
+""",
+        ("Rate(2)", "Rate(3)"),
+    ),
+    "a default of a dataclass": (
+        """
+from dataclasses import dataclass
+@dataclass
+class Rate:
+    a: int = 2
+def fold(n): return Rate().a
+""",
+        ("int = 2", "int = 3"),
+    ),
+    "a default made by a dataclass": (
+        """
+from dataclasses import dataclass, field
+@dataclass
+class Rate:
+    a: list = field(default_factory=lambda: [2])
+def fold(n): return Rate().a
+""",
+        ("[2]", "[3]"),
+    ),
+    "a function for one type": (
+        """
+from functools import singledispatch
+@singledispatch
+def rate(n): return 0
+@rate.register
+def _(n: int): return n + 1
+def fold(n): return rate(n)
+""",
+        ("n + 1", "n + 2"),
+    ),
+    "a property that a pattern names": (
+        """
+class Paid:
+    @property
+    def total(self): return 1
+def fold(n):
+    match n:
+        case Paid(total=t): return t
+""",
+        ("return 1", "return 2"),
+    ),
+    "a base class": (
+        """
+class Base:
+    def rate(self): return 1
+class C(Base):
+    def fold(self): return self.rate()
+fold = C.fold
+parts = (C, fold)
+""",
+        ("return 1", "return 2"),
+    ),
+    "an operator of a helper class": (
+        """
+class Rate:
+    def __mul__(self, n): return 1
+rate = Rate()
+def fold(n): return rate * n
+""",
+        ("return 1", "return 2"),
+    ),
+    "an enum's own method": (
+        """
+class Kind(Enum):
+    BIG = 1
+    def rate(self): return 1
+def fold(n): return Kind(n).rate()
+""",
+        ("return 1", "return 2"),
+    ),
+    "a named tuple's default": (
+        """
+from typing import NamedTuple
+class Rate(NamedTuple):
+    a: int = 2
+def fold(n): return Rate().a
+""",
+        ("int = 2", "int = 3"),
+    ),
+    "what a closure holds": (
+        """
+def made(a):
+    def fold(n): return n * a
+    return fold
+fold = made(2)
+""",
+        ("made(2)", "made(3)"),
+    ),
+    "an attribute of a function": (
+        """
+def rate(n): return rate.by
+rate.by = 2
+def fold(n): return rate(n)
+""",
+        ("by = 2", "by = 3"),
+    ),
+    "text of another class of text": (
+        """
+class Code(str): pass
+RATE = Code('x')
+def fold(n): return RATE
+""",
+        ("'x'", "'y'"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LEANING)
+def test_whatever_the_code_leans_on_changes_its_stamp(case: str) -> None:
+    """Constants, tables, wrappers, objects, defaults, operators: in whatever way code reaches a value."""
+    code, (old, new) = LEANING[case]
+    found = []
+    for text in (code, code, code.replace(old, new)):
+        scope = cell("from enum import Enum\n" + text)
+        made = stamp(*scope.get("parts", (scope["fold"],)))
+        assert made.opaque is None
+        found.append(made.text)
+    assert old in code
+    assert found[0] == found[1] != found[2]
+
+
+COUNTER = """
+def made():
+    a = 2
+    def up():
+        nonlocal a
+        a += 1
+    def fold(n): return a
+    return fold, up
+fold, up = made()
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "change"),
+    [
+        ("RATES = {'a': 2}\ndef fold(n): return RATES[n]", "RATES['a'] = 3"),
+        ("RATES = {'a': [2]}\ndef fold(n): return RATES[n]", "RATES['a'].append(3)"),
+        ("RATES = {2}\ndef fold(n): return n in RATES", "RATES.add(3)"),
+        ("class Config:\n    RATE = 2\ndef fold(n): return Config.RATE", "Config.RATE = 3"),
+        ("class Config:\n    RATE = 2\ndef fold(n): return Config.RATE", "class Config:\n    RATE = 3"),
+        ("class R: pass\nr = R(); r.a = 2\ndef fold(n): return r.a", "r.a = 3"),
+        ("class R:\n    __slots__ = ('a',)\nr = R(); r.a = 2\ndef fold(n): return r.a", "r.a = 3"),
+        (COUNTER, "up()"),
+        ("class C:\n    def rate(self): return 1\nc = C()\ndef fold(n): return c.rate()",
+         "C.rate = lambda self: 2"),
+    ],
+)  # fmt: skip
+def test_what_changes_in_place_makes_a_stamp_outdated(code: str, change: str) -> None:
+    """A table, a class, an object or a closure that is altered: noticed, and the new stamp is another."""
+    scope = cell(code)
+    made = stamp(scope["fold"])
+    assert not made.outdated
+    exec(compile(change, "<cell>", "exec", dont_inherit=True), scope)
+    assert made.outdated
+    assert stamp(scope["fold"]).text != made.text
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (
+            "import numpy as np\nRATES = np.array([2])\ndef fold(n): return RATES[n]",
+            "RATES is a numpy.ndarray",
+        ),
+        ("import threading\nLOCK = threading.Lock()\ndef fold(n):\n    with LOCK: return n", "LOCK is a"),
+        ("def fold(n): return eval('n')", "fold calls eval"),
+        (
+            "from esim import MemoryStore\nlog = MemoryStore()\ndef fold(n): return log",
+            "log is a esim.memory",
+        ),
+    ],
+)
+def test_what_the_walk_cannot_look_into_is_said(code: str, told: str) -> None:
+    """An array, a lock, a store, code in a text: the stamp names it, and nobody relies on such a stamp."""
+    assert told in (stamp(cell(code)["fold"]).opaque or "")
+
+
+def test_a_helper_from_a_module_of_ones_own_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A constant, a function or a class that is imported, also inside the fold, and after a reload."""
+    (tmp_path / "own_rules.py").write_text("RATE = 2\ndef rate(n): return n * RATE\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    codes = (
+        "import own_rules\ndef fold(n): return own_rules.rate(n)",
+        "from own_rules import rate\ndef fold(n): return rate(n)",
+        "def fold(n):\n    from own_rules import rate\n    return rate(n)",
+        "def fold(n):\n    import own_rules\n    return own_rules.RATE",
+    )
+    module = importlib.import_module("own_rules")
+    folds = [cell(code)["fold"] for code in codes]
+    before = [stamp(fold) for fold in folds]
+    (tmp_path / "own_rules.py").write_text("RATE = 200\ndef rate(n): return n * RATE\n")
+    importlib.invalidate_caches()
+    importlib.reload(module)
+    assert all(made.outdated for made in before)
+    assert all(stamp(fold).text != made.text for fold, made in zip(folds, before, strict=True))
+    monkeypatch.delitem(sys.modules, "own_rules")
+
+
+def test_a_container_that_holds_itself_is_walked_once() -> None:
+    """No walk goes round for ever."""
+    scope = cell("RING = []\nRING.append(RING)\ndef fold(n): return RING")
+    assert stamp(scope["fold"]).opaque is None

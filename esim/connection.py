@@ -1,7 +1,8 @@
 """One DuckDB database that belongs to this process: opened, shared by threads, guarded against forks.
 
 Threads read through a cursor each and write through one connection under one lock; a forked child can do
-neither. Long statements run in a helper thread: an interrupt seldom reaches a query in the main thread.
+neither. Long statements run in a helper thread: an interrupt seldom reaches a query in the main thread. Where
+it does, DuckDB turns it into an error of its own, and `heard` turns that back.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakSet
 
 import duckdb
 
 from esim.answer import Answer, answer, frame, statement, told
-from esim.errors import ForkedStore, InvalidArgument, SqlRefused, StoreClosed
+from esim.errors import ForkedStore, InvalidArgument, NotAStore, SqlRefused, StoreClosed
 from esim.storefile import (
     SETTINGS,
     DuckDB,
@@ -40,6 +41,8 @@ __all__ = ["Answer", "Connection", "DuckDB", "Parameters", "frame"]
 
 T = TypeVar("T")
 _STEP = 0.05  # seconds between two looks at the helper thread
+_PATIENCE = 1.0  # seconds that close() leaves to a write under way before it is interrupted
+_DAMAGE = (duckdb.IOException, duckdb.InternalException, duckdb.SerializationException, duckdb.FatalException)
 
 
 class Connection:
@@ -58,6 +61,7 @@ class Connection:
         self._pid = os.getpid()
         self._fd: int | None = None
         self._cursors: WeakKeyDictionary[threading.Thread, DuckDB] = WeakKeyDictionary()
+        self._lent: set[DuckDB] = set()  # those of queries under way
         # One thread for all statements: where threads end now and then, a fork may catch a lock that is held.
         self._helper = ThreadPoolExecutor(1, "esim-query")
         self._root = self._open()
@@ -94,8 +98,22 @@ class Connection:
                 "whose writes would vanish; start children by 'spawn', each with a store or copy of its own"
             )
         if self.closed:
-            name = "the store" if self.path is None else f"the store {self.path.name!r}"
-            raise StoreClosed(f"{name} has been closed; open it again to go on")
+            raise StoreClosed(f"the store {self.name} has been closed; open it again to go on")
+
+    @property
+    def heard(self) -> _Heard:
+        """A `with` for DuckDB's work in which Ctrl-C is a KeyboardInterrupt and a closed store is named."""
+        return _Heard(self)
+
+    @property
+    def reading(self) -> _Heard:
+        """As `heard`, and a damaged file is named too."""
+        return _Heard(self, reading=True)
+
+    @property
+    def name(self) -> str:
+        """The file's name as a message shows it."""
+        return "in memory" if self.path is None else repr(self.path.name)
 
     def cursor(self) -> DuckDB:
         """Return this thread's own cursor for reading."""
@@ -108,14 +126,22 @@ class Connection:
 
     def _fresh(self) -> DuckDB:
         self.check()
-        with _branching:
+        with _branching, self.heard:
             return self._root.cursor()
+
+    def fetch(self, sql: str, params: Parameters = None) -> list[Any]:
+        """Return the rows of a short query, read to the end: an unread result would block the connection.
+
+        Raises NotAStore if the file turns out to be damaged.
+        """
+        with self.reading:
+            return self.cursor().execute(sql, params).fetchall()
 
     @contextmanager
     def transaction(self) -> Iterator[DuckDB]:
         """Hold `lock` and commit what the block does on the yielded connection, or nothing if it fails."""
         self.check()
-        with self.lock:
+        with self.lock, self.heard:
             try:
                 self._write.execute("BEGIN")
                 yield self._write
@@ -162,15 +188,18 @@ class Connection:
         SELECT, or if DuckDB cannot answer it.
         """
         cursor = self._fresh()
+        self._lent.add(cursor)
         try:
-            text = statement(cursor, sql)
-            cursor.execute("BEGIN TRANSACTION READ ONLY")
-            for name, select in (views or {}).items():
-                cursor.execute(f"CREATE TEMP VIEW {quoted(name)} AS {select}")
-            return self.interruptibly(cursor, lambda: answer(cursor, text, params))
+            with self.heard:
+                text = statement(cursor, sql)
+                cursor.execute("BEGIN TRANSACTION READ ONLY")
+                for name, select in (views or {}).items():
+                    cursor.execute(f"CREATE TEMP VIEW {quoted(name)} AS {select}")
+                return self.interruptibly(cursor, lambda: answer(cursor, text, params))
         except duckdb.Error as error:
             raise SqlRefused(told(error, {*(views or {}), *known})) from None
         finally:
+            self._lent.discard(cursor)
             cursor.close()
 
     def copy_to(self, target: str | os.PathLike[str]) -> None:
@@ -192,28 +221,78 @@ class Connection:
             raise
 
     def close(self) -> None:
-        """Close the database and free its file; closing again does nothing."""
+        """Close the database and free its file; closing again does nothing.
+
+        What other threads do just now is ended: an append is waited for, a long query is interrupted.
+        """
         if self.closed or self._pid != os.getpid():
             return
         self.closed = True
-        _alive.discard(self)
-        for each in (*self._cursors.values(), self._write, self._root):
-            each.close()
-        self._helper.shutdown(wait=False)
-        if self.path is not None:
-            release(self.path, self._fd)
+        try:
+            while not self.lock.acquire(timeout=_PATIENCE):
+                self._write.interrupt()
+        except BaseException:
+            self.closed = False
+            raise
+        try:
+            for each in (*self._lent, *self._cursors.values(), self._write, self._root):
+                _end(each)
+        finally:
+            self.lock.release()
+            _alive.discard(self)
+            self._helper.shutdown(wait=False)
+            if self.path is not None:
+                release(self.path, self._fd)
 
     def __del__(self) -> None:
         with suppress(Exception):
             self.close()
 
     def _disown(self) -> None:
-        """In a forked child: never run DuckDB's destructors, which would write to the parent's file."""
+        """In a forked child: never run DuckDB's destructors, which would write to the parent's file.
+
+        A lock that another thread of the parent held stays held here for ever, so the child has its own.
+        """
+        self.lock = threading.RLock()
         for each in (*self._cursors.values(), self._write, self._root):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))
         if self._fd is not None:
             os.close(self._fd)  # only this copy: the parent's descriptor keeps the lock
             self._fd = None
+
+
+def _end(cursor: DuckDB) -> None:
+    """Close a cursor, after interrupting what another thread may run on it."""
+    pause = threading.Event()
+    while True:
+        try:
+            return cursor.close()
+        except duckdb.ResourceInUseException:
+            cursor.interrupt()
+            pause.wait(_STEP / 10)
+
+
+class _Heard:
+    """Around DuckDB's work: an interrupt is a KeyboardInterrupt again, and a closed store is called so."""
+
+    def __init__(self, connection: Connection, *, reading: bool = False) -> None:
+        self._connection = connection
+        self._reading = reading
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if kind is None or not issubclass(kind, RuntimeError | duckdb.Error):
+            return
+        told = str(error)
+        if told == "Query interrupted" or "failed: KeyboardInterrupt" in told:
+            raise KeyboardInterrupt from None
+        self._connection.check()
+        if self._reading and issubclass(kind, _DAMAGE):
+            raise NotAStore(
+                f"the store {self._connection.name} is damaged ({told.partition(chr(10))[0]}); "
+                "restore it from a copy"
+            ) from error
 
 
 _alive: WeakSet[Connection] = WeakSet()

@@ -182,7 +182,7 @@ class Projection(ReadModel, Generic[R]):
             pass
         texts = [("", text_of(row)) for _, row in rows.changes() if row is not None]
         cursor, structure = self._home._db.cursor(), json.dumps(self._table(self.name).structure)
-        with _fitting(self), registered(cursor, pairs(texts)):
+        with _fitting(self), self._home._db.heard, registered(cursor, pairs(texts)):
             query = f"SELECT * FROM (SELECT unnest(from_json_strict(row, ?)) FROM esim_new) {self._order()}"
             relation = cursor.sql(query, params=[structure])
             return Answer(relation.to_arrow_table(), tuple(map(str, relation.types)))
@@ -336,7 +336,7 @@ class SqlProjection(ReadModel):
         from esim import typed
 
         db, classes = self._home._db, known_events()
-        known = {*classes, *(name for (name,) in db.cursor().execute(types).fetchall())}
+        known = {*classes, *(name for (name,) in db.fetch(types))}
         wanted = typed.referenced(db, self.query, known)
         typed.catch_up(db, wanted, classes)
         return db.read_only(self.query, None, typed.views(wanted, after, until))

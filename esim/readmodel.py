@@ -163,6 +163,7 @@ class ReadModel(ABC):
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
         """Take turns with other read models of this name; after an error trust nothing in memory."""
+        self._home._db.check()  # a forked child would wait for ever for a turn that its parent has
         with self._turn.lock:
             if self._turn.busy:
                 raise ProjectionFailed(
@@ -193,8 +194,9 @@ class ReadModel(ABC):
     def _head(self) -> int:
         """Return the head of the log, with a mirror brought up to it."""
         if self._home is not self.store:
-            rows = self.store._scan(Filter(after=self._home.position))
-            self._home.restore(row for window in rows for row in window)
+            with self._home._db.lock:  # or two threads would bring the same events
+                rows = self.store._scan(Filter(after=self._home.position))
+                self._home.restore(row for window in rows for row in window)
         return self._home.position
 
     def wait_for(self, position: int, timeout: float = 5.0) -> Self:
@@ -254,7 +256,7 @@ class ReadModel(ABC):
         stored = table.checkpoint()
         if stored is None:
             return f"{where}: not computed yet"
-        count = self._home._db.cursor().execute(f"SELECT count(*) FROM {table.path}").fetchall()[0][0]
+        count = self._home._db.fetch(f"SELECT count(*) FROM {table.path}")[0][0]
         names = ", ".join(self._stored("LIMIT 0").table.column_names)
         stale = "" if stored.stamp == self._stamp else ", of a former definition"
         return f"{where}: {count:,} row{'' if count == 1 else 's'} ({names}){stale}"

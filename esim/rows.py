@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
+from functools import cache
 from operator import attrgetter
 from types import FunctionType
 from typing import (
@@ -22,11 +23,14 @@ from typing import (
     ParamSpec,
     Protocol,
     TypeVar,
+    cast,
     overload,
 )
 
+from pydantic import create_model
+
 from esim import display
-from esim.errors import InvalidArgument
+from esim.errors import InvalidArgument, InvalidEvent
 from esim.event import Event
 from esim.value import Value
 
@@ -68,6 +72,21 @@ class Row(Value):
         cls.key_fields = tuple(marked)
 
 
+@cache
+def _key_model(row_type: type[Row]) -> type[Value]:
+    """Return a model of the key fields alone, which makes of given values what the row would."""
+    fields = {name: row_type.__pydantic_fields__[name] for name in row_type.key_fields}
+    return create_model("Key", __base__=Value, **{name: (one.annotation, one) for name, one in fields.items()})  # type: ignore[call-overload,no-any-return]
+
+
+def _plain_key(row_type: type[Row]) -> type | None:
+    """Return the type of a key whose values need no look: of one field of text or whole numbers."""
+    if len(row_type.key_fields) != 1:
+        return None
+    info = row_type.__pydantic_fields__[row_type.key_fields[0]]
+    return info.annotation if info.annotation in (str, int) and len(info.metadata) == 1 else None
+
+
 class Source(Protocol[R_co]):
     """Where rows are kept that are not at hand."""
 
@@ -83,7 +102,8 @@ class Source(Protocol[R_co]):
 class Rows(Generic[R]):
     """The rows of a read model by key, as a handler sees them: `get`, `put`, `delete`, iterate, count.
 
-    A key is the value of the one key field, or a tuple where there are several. Iteration goes by key.
+    A key is the value of the one key field, or a tuple where there are several; what the field would make of
+    a value counts, so that `get("5")` and `get(5)` ask for the same row. Iteration goes by key.
     """
 
     def __init__(self, row_type: type[R], source: Source[R] | None = None) -> None:
@@ -94,13 +114,14 @@ class Rows(Generic[R]):
         self._source = source
         self._held: dict[Any, R | None] = {}  # None: known to be absent
         self.key_of: Callable[[R], Any] = attrgetter(*row_type.key_fields)
+        self._plain = _plain_key(row_type)
 
     def get(self, key: Any) -> R | None:
-        """Return the row of `key`, or None. Raises InvalidArgument for a key of the wrong shape."""
+        """Return the row of `key`, or None. Raises InvalidArgument for what cannot be a key of these rows."""
         try:
             return self._held[key]
-        except KeyError:
-            return self._fetch(key)
+        except (KeyError, TypeError):
+            return self._fetch(self._canonical(key))
 
     def put(self, row: R) -> None:
         """Add a row, or replace the one of the same key."""
@@ -112,7 +133,7 @@ class Rows(Generic[R]):
 
     def delete(self, key: Any) -> None:
         """Remove the row of `key`; nothing happens where there is none."""
-        self._check(key)
+        key = self._canonical(key)
         self._held[key] = None
         self.changed[key] = None
 
@@ -149,19 +170,24 @@ class Rows(Generic[R]):
             self._source = source
 
     def _fetch(self, key: Any) -> R | None:
-        self._check(key)
-        if self._source is None:
-            return None
-        self._held[key] = row = self._source.find(key)
-        return row
+        if key not in self._held and self._source is not None:
+            self._held[key] = self._source.find(key)
+        return self._held.get(key)
 
-    def _check(self, key: Any) -> None:
-        count = len(self._type.key_fields)
-        if count > 1 and not (isinstance(key, tuple) and len(key) == count):
-            names = ", ".join(self._type.key_fields)
-            raise InvalidArgument(
-                f"{display.short(key)} is not a key of {self._type.__name__}: give ({names})"
-            )
+    def _canonical(self, key: Any) -> Any:
+        """Return a key with each part as its field holds it: what is equal in memory is equal in the table."""
+        if type(key) is self._plain:
+            return key
+        names = self._type.key_fields
+        parts = key if len(names) > 1 else (key,)
+        if not isinstance(parts, tuple) or len(parts) != len(names):
+            told = f"{display.short(key)} is not a key of {self._type.__name__}"
+            raise InvalidArgument(f"{told}: give ({', '.join(names)})")
+        try:
+            return self.key_of(cast("R", _key_model(self._type)(**dict(zip(names, parts, strict=True)))))
+        except InvalidEvent as error:
+            told = f"{display.short(key)} is not a key of {self._type.__name__}"
+            raise InvalidArgument(f"{told}: {str(error).partition(': ')[2]}") from None
 
     def _adopted(self, row: Any) -> R:
         """Return a row of a re-defined class of the same name as one of ours."""

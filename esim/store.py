@@ -67,6 +67,7 @@ class EventStore(Store):
     # --- writing -------------------------------------------------------------------------------------------
 
     def _commit(self, batch: Batch) -> Recorded:
+        self._db.check()
         ticket = _Ticket(batch)
         self._waiting.append(ticket)
         try:
@@ -112,8 +113,9 @@ class EventStore(Store):
         rows = [row for ticket in group if ticket.new for row in ticket.rows]
         try:
             if rows:
-                self._remember(group)
-                self._write(rows)
+                with self._db.heard:
+                    self._remember(group)
+                    self._write(rows)
         except Exception as error:  # noqa: BLE001 - it is raised in the threads that asked
             self._settle_failed(group, error)
             return
@@ -138,10 +140,8 @@ class EventStore(Store):
 
     def _forget(self) -> None:
         """Read the head again from the log: nothing in memory is trusted after a failure."""
-        head = self._db.cursor().execute(
-            "SELECT coalesce(max(position), 0), coalesce(epoch_us(max(recorded_at)), 0) FROM esim.events"
-        )
-        self._position, self._last_recorded = head.fetchall()[0]
+        head = "SELECT coalesce(max(position), 0), coalesce(epoch_us(max(recorded_at)), 0) FROM esim.events"
+        self._position, self._last_recorded = self._db.fetch(head)[0]
         self._tail = self._position
         self._staged: dict[str, int] = {}
         self._known_heads: dict[str, int] = {}
@@ -234,33 +234,33 @@ class EventStore(Store):
         known = self._known_heads.get(stream)
         if known is None and not self._all_known:
             query = "SELECT coalesce(max(version), 0) FROM esim.events WHERE stream = ?"
-            known = self._known_heads.setdefault(stream, self._rows(query, [stream])[0][0])
+            known = self._known_heads.setdefault(stream, self._db.fetch(query, [stream])[0][0])
         return known or 0
 
     def streams(self, category: str | None = None, position: int | None = None) -> list[str]:
         """Return the stream ids (of one category) in order of their first event, up to a `position`."""
         tests, params = where(Filter(category=category, until=position, until_version=1))
         query = f"SELECT stream FROM esim.events WHERE {tests} ORDER BY position"
-        return [row[0] for row in self._rows(query, params)]
+        return [row[0] for row in self._db.fetch(query, params)]
 
     def _payloads(self, stream: str, after: int, until: int | None, position: int | None) -> list[Payload]:
         bounds = [("version >", after or None), ("version <=", until), ("position <=", position)]
         given = [(text, value) for text, value in bounds if value is not None]
         where = "".join(f" AND {text} ?" for text, _ in given)
         query = "SELECT version, type, schema_version, data FROM esim.events WHERE stream = ?" + where
-        found = self._rows(query, [stream, *(value for _, value in given)])
+        found = self._db.fetch(query, [stream, *(value for _, value in given)])
         found.sort()
         return found
 
     def snapshot(self, stream: str) -> Snapshot | None:
         """Return the latest snapshot of a stream, or None."""
         query = "SELECT stream, version, stamp, state FROM esim.snapshots WHERE stream = ?"
-        found = self._rows(query, [stream])
+        found = self._db.fetch(query, [stream])
         return Snapshot(*found[0]) if found else None
 
     def save_snapshot(self, snapshot: Snapshot) -> None:
         """Keep a snapshot in place of the stream's former one."""
-        with self._db.lock:
+        with self._db.lock, self._db.heard:
             self._db.write.execute(
                 "INSERT OR REPLACE INTO esim.snapshots VALUES (?, ?, ?, ?)", list(snapshot)
             )
@@ -297,7 +297,7 @@ class EventStore(Store):
 
     def _types(self) -> set[str]:
         """Return the event types of the log and those whose classes are known here, by name in any case."""
-        logged = {row[0] for row in self._rows("SELECT DISTINCT type FROM esim.events")}
+        logged = {row[0] for row in self._db.fetch("SELECT DISTINCT type FROM esim.events")}
         folded = {name.casefold() for name in logged}
         return logged | {name for name in known_events() if name.casefold() not in folded}
 
@@ -306,7 +306,7 @@ class EventStore(Store):
             "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'read' AND table_name NOT LIKE '%~%'"
         )
         hidden = "COLUMNS(lambda name: name NOT IN ('_key', '_row'))"
-        return {name: f"SELECT {hidden} FROM read.{quoted(name)}" for (name,) in self._rows(query)}
+        return {name: f"SELECT {hidden} FROM read.{quoted(name)}" for (name,) in self._db.fetch(query)}
 
     def copy_to(self, path: str | PathLike[str]) -> None:
         """Copy the whole store into a new file, which is opened as any store, also by another process."""
@@ -316,9 +316,6 @@ class EventStore(Store):
     def close(self) -> None:
         """Let go of the file; every later use raises StoreClosed. Closing twice is fine."""
         self._db.close()
-
-    def _rows(self, query: str, params: Sequence[object] = ()) -> list[Any]:
-        return self._db.cursor().execute(query, params).fetchall()
 
     def _heads(self, streams: set[str]) -> dict[str, int]:
         unknown = [name for name in streams if name not in self._staged and name not in self._known_heads]
@@ -331,30 +328,30 @@ class EventStore(Store):
         self._look_ups += 1
         whole = self._position <= min(_SCANNED * self._look_ups, _MOST_SCANNED)
         if whole:
-            found = self._rows("SELECT stream, max(version) FROM esim.events GROUP BY stream")
+            found = self._db.fetch("SELECT stream, max(version) FROM esim.events GROUP BY stream")
         else:
             query = """SELECT stream, max(version) FROM esim.events
                        WHERE stream IN (SELECT unnest(?::VARCHAR[])) GROUP BY stream"""
-            found = self._rows(query, [streams])
+            found = self._db.fetch(query, [streams])
         self._known_heads.update(dict.fromkeys(streams, 0) | dict(found))
         self._all_known = whole
 
     def _find(self, event_ids: list[UUID]) -> dict[UUID, Row]:
         query = f"SELECT {COLUMNS} FROM esim.events WHERE event_id IN (SELECT unnest(?::UUID[]))"
-        return {UUID(row[9]): row for row in self._rows(query, [[str(key) for key in event_ids]])}
+        return {UUID(row[9]): row for row in self._db.fetch(query, [[str(key) for key in event_ids]])}
 
     def _last_match(self, query: Query, after: int) -> int:
         tests, params = where(Filter(query=query, after=after))
-        found = self._rows(f"SELECT coalesce(max(position), 0) FROM esim.events WHERE {tests}", params)
+        found = self._db.fetch(f"SELECT coalesce(max(position), 0) FROM esim.events WHERE {tests}", params)
         return int(found[0][0])
 
     def _position_at(self, recorded: int) -> int:
         query = "SELECT coalesce(max(position), 0) FROM esim.events WHERE recorded_at <= ?"
-        return int(self._rows(query, [naive(recorded)])[0][0])
+        return int(self._db.fetch(query, [naive(recorded)])[0][0])
 
     def _count(self, wanted: Filter) -> int:
         tests, params = where(wanted)
-        return int(self._rows(f"SELECT count(*) FROM esim.events WHERE {tests}", params)[0][0])
+        return int(self._db.fetch(f"SELECT count(*) FROM esim.events WHERE {tests}", params)[0][0])
 
     def _scan(self, wanted: Filter) -> Iterator[Sequence[Row]]:
         return map(rows_of, self._tables(wanted))
@@ -376,7 +373,8 @@ class EventStore(Store):
             limit = "" if left is None else f" LIMIT {int(left)}"
             bounded = f"{tests} AND position > ? AND position <= ? {order}{limit}"
             query = f"SELECT {COLUMNS} FROM esim.events WHERE {bounded}"
-            table = self._db.cursor().sql(query, params=[*params, lower, upper]).to_arrow_table()
+            with self._db.reading:
+                table = self._db.cursor().sql(query, params=[*params, lower, upper]).to_arrow_table()
             left = None if left is None else left - table.num_rows
             if table.num_rows:
                 yield table
@@ -393,12 +391,8 @@ class EventStore(Store):
 
     def __repr__(self) -> str:
         if self._db.closed:
-            return f"<EventStore {self._name}: closed>"
-        return f"<EventStore {self._name}: {self._position:,} event{'' if self._position == 1 else 's'}>"
-
-    @property
-    def _name(self) -> str:
-        return "in memory" if self.path is None else repr(self.path.name)
+            return f"<EventStore {self._db.name}: closed>"
+        return f"<EventStore {self._db.name}: {self._position:,} event{'' if self._position == 1 else 's'}>"
 
 
 def _not_written(error: BaseException) -> Exception:

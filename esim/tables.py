@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
+from pydantic import BaseModel
 from pydantic_core import to_json
 
 from esim.rows import R, Row, Rows
@@ -49,7 +50,7 @@ class Table:
     def checkpoint(self) -> Checkpoint | None:
         """Return where the stored table stands, or None if there is none."""
         query = "SELECT position, stamp FROM esim.checkpoints WHERE name = ?"
-        found = self.db.cursor().execute(query, [_mark(self.name)]).fetchall()
+        found = self.db.fetch(query, [_mark(self.name)])
         return Checkpoint(*found[0]) if found else None
 
     @contextmanager
@@ -108,18 +109,18 @@ class RowTable(Table, Generic[R]):
     def find(self, key: Any) -> R | None:
         """Return the stored row of a key, or None."""
         query = f"SELECT _row FROM {self.path} WHERE _key = ?"
-        found = self.db.cursor().execute(query, [_key_text(key)]).fetchall()
+        found = self.db.fetch(query, [_key_text(key)])
         return self._read(found[0][0]) if found else None
 
     def all(self) -> Iterator[R]:
         """Return every stored row."""
         return (
-            self._read(row) for (row,) in self.db.cursor().execute(f"SELECT _row FROM {self.path}").fetchall()
+            self._read(row) for (row,) in self.db.fetch(f"SELECT _row FROM {self.path}")
         )
 
     def count(self) -> int:
         """Return how many rows are stored."""
-        return int(self.db.cursor().execute(f"SELECT count(*) FROM {self.path}").fetchall()[0][0])
+        return int(self.db.fetch(f"SELECT count(*) FROM {self.path}")[0][0])
 
     def create(self, con: DuckDB) -> None:
         """Make the table unless it is there."""
@@ -177,9 +178,19 @@ def text_of(row: Row) -> str:
 
 def _key_text(key: Any) -> str:
     """Return a key as text that is the same for equal keys."""
-    parts = key if isinstance(key, tuple) else (key,)
-    plain = [format(part.normalize(), "f") if isinstance(part, Decimal) else part for part in parts]
-    return to_json(plain).decode()
+    return to_json([_plain(part) for part in (key if isinstance(key, tuple) else (key,))]).decode()
+
+
+def _plain(part: object) -> object:
+    if isinstance(part, Decimal):
+        return format(part.normalize(), "f") if part else "0"
+    if isinstance(part, BaseModel):
+        return {name: _plain(value) for name, value in part.__dict__.items()}
+    if isinstance(part, tuple):
+        return [_plain(each) for each in part]
+    if isinstance(part, frozenset):
+        return sorted((_plain(each) for each in part), key=to_json)
+    return part
 
 
 def quoted(name: str) -> str:

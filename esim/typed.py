@@ -142,7 +142,7 @@ def catch_up(con: Connection, types: Iterable[str], classes: Mapping[str, type[B
     first whose payload does not fit, after the others are done.
     """
     failed: list[InvalidEvent] = []
-    with con.lock:
+    with con.lock, con.heard:
         for name in dict.fromkeys(types):
             try:
                 _catch_up(con, name, classes.get(name))
@@ -154,7 +154,7 @@ def catch_up(con: Connection, types: Iterable[str], classes: Mapping[str, type[B
 
 def remember(con: Connection, classes: Mapping[str, type[BaseModel]]) -> None:
     """Keep the columns of event classes in the store, so that its payloads are typed without them, too."""
-    with con.lock:
+    with con.lock, con.heard:
         stored = {row[0]: _stored(*row[:4]) for row in con.write.execute(f"{_TYPES}").fetchall()}
         for name, cls in classes.items():
             shape = _shape(con, name, cls, None, fresh=True)
@@ -263,7 +263,7 @@ class _Filling:
     def _insert_mended(self, write: DuckDB, bounds: dict[str, Any]) -> None:
         source = self.shape.source
         query, fields = _UNFIT.format(source=source), list(self.shape.structured)
-        bad = self.con.cursor().execute(query, {**bounds, "fields": fields}).fetchall()
+        bad = self.con.fetch(query, {**bounds, "fields": fields})
         self._insert_texts(write, bad, _MENDED.format(source=source), bounds)
 
     def _raise_old(self, write: DuckDB, after: int, head: int) -> None:
@@ -273,7 +273,7 @@ class _Filling:
         for low in range(after, head, _WINDOW):
             bounds = self._bounds(low, min(low + _WINDOW, head))
             leading = {"types": list(_leading(self.shape)), "after": low, "until": bounds["until"]}
-            stored = self.con.cursor().execute(_OLD, leading).fetchall()
+            stored = self.con.fetch(_OLD, leading)
             reads = ((row[0], read) for row in stored if self._is_old(row) for read in _raised(*row))
             texts = [(position, read[2]) for position, read in reads if read[0] == self.shape.type]
             self._insert_texts(write, texts, _RAISED, bounds)
@@ -383,7 +383,8 @@ def _within(lo: int, hi: int | None) -> str:
 
 def referenced(con: Connection, sql: str, types: Iterable[str]) -> set[str]:
     """Return which of `types` a query names as a table, in any case; the parser's answer where it has one."""
-    tables = tables_in(con.cursor(), sql)
+    with con.heard:
+        tables = tables_in(con.cursor(), sql)
     if not tables:
         return {name for name in types if name.casefold() in sql.casefold().replace('""', '"')}
     return {name for name in types if name.casefold() in tables}

@@ -8,6 +8,7 @@ import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from enum import Enum
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -645,3 +646,116 @@ class Counts(Projection[Count]):
     scope["FACTOR"] = 10
     store.append("Order/2", Bought(customer="ann", total=Decimal(1)))
     assert counts.get("ann").n == 20
+
+
+def test_two_projections_of_one_memory_store_catch_up_in_two_threads() -> None:
+    """They share the mirror of the log, and each event comes into it once."""
+
+    class Notes(Row):
+        text: Key[str]
+
+    class NoteTexts(Projection[Notes]):
+        @on(Noted)
+        def noted(self, event: Noted, rows: Rows[Notes]) -> None:
+            rows.put(Notes(text=event.text))
+
+    store = MemoryStore()
+    models = [CustomerSpend(store), NoteTexts(store)]
+    wrong: list[Exception] = []
+
+    def follow(model: Any) -> None:
+        try:
+            while model.position < 200:
+                model.catch_up()
+                model.as_of(model.store.position)
+        except Exception as error:  # noqa: BLE001 - it is what the test looks at
+            wrong.append(error)
+
+    threads = [threading.Thread(target=follow, args=(model,)) for model in models]
+    for thread in threads:
+        thread.start()
+    for number in range(100):
+        store.append(f"Order/{number}", Bought(customer="ann", total=Decimal(1)))
+        store.append("Note/1", Noted(text=str(number)))
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert models[0].get("ann").orders == 100
+    assert len(models[1].df()) == 100
+
+
+class Size(Enum):
+    BIG = "big"
+
+
+class Pair(Value):
+    a: Decimal
+    b: frozenset[str] = frozenset()
+
+
+KEYS: dict[str, tuple[Any, list[Any]]] = {
+    "money": (Money, [Decimal("5.00"), Decimal(5), Decimal("5.0"), 5, "5", "5.00"]),
+    "no money": (Money, [Decimal("0.00"), Decimal("-0"), 0, "0"]),
+    "decimal": (Decimal, [Decimal("1E+2"), 100, "100.0"]),
+    "whole": (int, [1, True, 1.0, "1", Decimal(1)]),
+    "float": (float, [5.0, 5, "5"]),
+    "uuid": (UUID, [UUID(int=7), str(UUID(int=7)), UUID(int=7).hex]),
+    "enum": (Size, [Size.BIG, "big"]),
+    "time": (datetime, [datetime(2026, 1, 5, 12, tzinfo=UTC), "2026-01-05T13:00:00+01:00"]),
+    "value": (Pair, [Pair(a=Decimal("1.0"), b={"x", "y"}), {"a": "1", "b": ["y", "x"]}]),
+    "none": (str | None, [None]),
+}
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_keys_that_mean_the_same_are_the_same_in_memory_and_in_the_table(name: str) -> None:
+    """Whichever way a key is written: a row at hand, a row in the table and a deleted one are found alike."""
+    hint, ways = KEYS[name]
+
+    class One(Row):
+        key: Key[hint]
+        n: int = 0
+
+    class Ones(Projection[One]):
+        @on(Noted)
+        def noted(self, event: Noted, rows: Rows[One]) -> None:
+            way = ways[int(event.text)]
+            row = rows.get(way)
+            rows.put(One(key=way, n=(row.n if row else 0) + 1))
+
+    class Gone(Projection[One]):
+        @on(Noted)
+        def noted(self, event: Noted, rows: Rows[One]) -> None:
+            if event.text == "0":
+                rows.put(One(key=ways[0]))
+            else:
+                rows.delete(ways[int(event.text)])
+
+    store = EventStore()
+    for number in range(len(ways)):
+        store.append("Note/1", Noted(text=str(number)))
+        assert Ones(store).catch_up().get(ways[0]).n == number + 1  # each time from the table
+    assert [Ones(store).get(way).n for way in ways] == [len(ways)] * len(ways)
+    assert len(Ones(store).df()) == len(Ones.over(store.read())) == 1
+    assert len(Ones(store).rebuild().df()) == 1
+    for last in range(1, len(ways)):
+        gone = EventStore()
+        gone.append("Note/1", Noted(text="0"))
+        Gone(gone).catch_up()
+        gone.append("Note/1", Noted(text=str(last)))
+        assert Gone(gone).df().empty
+
+
+@pytest.mark.parametrize("wrong", [("a", "b"), {}, [1], "x", datetime(2026, 1, 5)])
+def test_what_cannot_be_a_key_is_refused(wrong: Any) -> None:
+    """Names the value and what the key is, whether the table is empty or not."""
+
+    class One(Row):
+        at: Key[datetime]
+
+    class Ones(Projection[One]):
+        @on(Noted)
+        def noted(self, event: Noted, rows: Rows[One]) -> None: ...
+
+    with pytest.raises(InvalidArgument, match=r"is not a key of One: .*at"):
+        Ones(EventStore()).get(wrong)

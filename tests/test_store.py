@@ -5,6 +5,8 @@ What every store promises is in `test_contract.py`; killed processes are in `tes
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -21,8 +23,9 @@ from esim import store as module
 from esim.clock import ManualClock, SeededIds
 from esim.contract import Store
 from esim.envelope import NewEvent, metadata
-from esim.errors import Conflict, InvalidArgument, NotWritten
+from esim.errors import Conflict, ForkedStore, InvalidArgument, NotWritten
 from esim.event import Event, Tag
+from esim.projection import Key, Projection, Row, Rows, on
 from esim.store import EventStore, _Ticket
 from esim.writing import Write, prepare
 
@@ -33,6 +36,16 @@ BULK = 250  # more than go through the appender
 class Noted(Event):
     text: str
     owner: Annotated[str | None, Tag()] = None
+
+
+class Text(Row):
+    text: Key[str]
+
+
+class Texts(Projection[Text]):
+    @on(Noted)
+    def noted(self, event: Noted, rows: Rows[Text]) -> None:
+        rows.put(Text(text=event.text))
 
 
 def noted(text: str, count: int = 1, owner: str | None = None) -> list[Noted]:
@@ -205,6 +218,145 @@ def test_an_interrupt_at_any_line_leaves_the_store_right(store: EventStore, owne
     assert texts(store, "Note/mine")[-2:] == [mine, mine]
 
 
+def _heard(work: Callable[[int], Any], times: int) -> int:
+    """Do `work` until a real SIGINT comes, so many times; return how often it came as KeyboardInterrupt."""
+    heard = 0
+    for number in range(times):
+        sender = threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGINT))
+        try:
+            sender.start()
+            left = 3
+            while left:
+                work(number)
+                left -= not sender.is_alive()
+        except KeyboardInterrupt:
+            heard += 1
+        sender.join()
+    return heard
+
+
+WORK: dict[str, Callable[[EventStore, int], Any]] = {
+    "append": lambda store, n: store.append("Note/mine", noted(str(n), 2)),
+    "append with tags": lambda store, n: store.append("Note/mine", noted(str(n), 2, "ann")),
+    "append many": lambda store, n: store.append("Note/mine", noted(str(n), 300)),
+    "look up": lambda store, _: store.streams(),
+    "read": lambda store, _: list(store.read(limit=3)),
+    "dataframe": lambda store, _: store.df(limit=3),
+    "sql": lambda store, _: store.sql("SELECT count(*) FROM events"),
+    "typed sql": lambda store, n: (store.append("N/1", noted(str(n))), store.sql("SELECT max(text) FROM Noted")),
+    "projection": lambda store, n: (store.append("N/1", noted(str(n))), Texts(store).catch_up()),
+    "rebuild": lambda store, _: Texts(store).rebuild(),
+}
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_an_interrupt_inside_the_database_is_an_interrupt(store: EventStore, name: str):
+    """Ctrl-C is never lost, nor told as an error of the database, and leaves nothing half done."""
+    store.append("Note/first", noted("first"))
+    work = WORK[name]
+    assert _heard(lambda number: work(store, number), 20) == 20
+    work(store, 99)
+    assert store.version("Note/mine") % 2 == 0
+    sound(store)
+
+
+def test_an_error_of_the_database_that_hides_an_interrupt_is_one(store: EventStore, monkeypatch):
+    """Whichever way DuckDB wraps it: the user gets the KeyboardInterrupt, and the append is not there."""
+    for error in (
+        RuntimeError("Query interrupted"),
+        duckdb.InvalidInputException("reading the schema of the object registered as 'n' failed: KeyboardInterrupt: "),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "_insert", _raising(error))
+            with pytest.raises(KeyboardInterrupt):
+                store.append("Note/mine", noted("lost"))
+    assert store.position == 0
+    sound(store)
+
+
+def _raising(error: Exception) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
+# --- closing -----------------------------------------------------------------------------------------------
+
+
+LONG = "SELECT sum(hash(a.position * b.range)) FROM events a, range(10000000000) b"
+
+
+def test_a_store_is_closed_under_the_hands_of_other_threads(tmp_path: Path):
+    """Appends are whole or refused, long queries end, every thread is told, and the file is free."""
+    path = tmp_path / "log.duckdb"
+    store = EventStore(path)
+    store.append("Note/first", noted("a", 300))
+    told: dict[str, str] = {}
+    done = {"append": 0}
+
+    def appending() -> None:
+        while True:
+            store.append("Note/mine", noted("b"))
+            done["append"] += 1
+
+    def reading() -> None:
+        while True:
+            list(store.read())
+
+    works = {"append": appending, "read": reading, "sql": lambda: store.sql(LONG)}
+
+    def run(name: str) -> None:
+        try:
+            works[name]()
+        except Exception as error:  # noqa: BLE001 - it is what the test looks at
+            told[name] = type(error).__name__
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in works]
+    for thread in threads:
+        thread.start()
+    while done["append"] < 20 or not store._db._lent:
+        pass
+    store.close()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert told == dict.fromkeys(works, "StoreClosed")
+    with EventStore(path) as again:
+        assert again.version("Note/mine") == done["append"]
+        sound(again)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_is_refused_while_another_thread_of_its_parent_appends(store: EventStore):
+    """A lock that was held when the child was made does not make it wait for ever."""
+    store.append("Note/a", noted("a"))
+    texts_ = Texts(store).catch_up()
+    held, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with store._db.lock, texts_._turn.lock:
+            held.set()
+            over.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    pid = os.fork()
+    if pid == 0:
+        code = 0
+        for use in (lambda: store.append("Note/a", noted("b")), texts_.catch_up, lambda: store.version("Note/a")):
+            try:
+                use()
+                code = 1
+            except ForkedStore:
+                pass
+        os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    over.set()
+    thread.join()
+    assert store.append("Note/a", noted("c"))[0].version == 2
+
+
 # --- heads -------------------------------------------------------------------------------------------------
 
 
@@ -231,9 +383,9 @@ def test_a_new_store_never_looks_up_a_head(monkeypatch: pytest.MonkeyPatch):
     """Whoever has seen every append knows every stream: a query for each new one would double its price."""
     asked: list[str] = []
     with EventStore() as fresh:
-        rows = fresh._rows
+        rows = fresh._db.fetch
         monkeypatch.setattr(
-            fresh, "_rows", lambda query, *given: (asked.append(query), rows(query, *given))[1]
+            fresh._db, "fetch", lambda query, *given: (asked.append(query), rows(query, *given))[1]
         )
         for number in range(5):
             fresh.append(f"Note/{number}", noted("a"))

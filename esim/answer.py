@@ -33,6 +33,7 @@ class Answer:
 
 
 _READS = ("SELECT", "EXPLAIN")
+_LAST_YEAR = 9999
 _HUGE = {"HUGEINT", "UHUGEINT"}
 _EXPLAIN = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*EXPLAIN\b", re.IGNORECASE | re.DOTALL)
 _OPTIONS = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:ANALYZE\b|\([^)]*\))", re.IGNORECASE | re.DOTALL)
@@ -126,7 +127,7 @@ def records(found: Answer) -> list[dict[str, Any]]:
         for column, kind in zip(found.table.columns, found.types, strict=True)
     ]
     names = found.table.column_names
-    values = (column.to_pylist(maps_as_pydicts="strict") for column in columns)
+    values = (_listed(column) for column in columns)
     return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
 
 
@@ -141,8 +142,33 @@ def _series(column: pa.ChunkedArray, kind: str) -> Any:
     if pa.types.is_integer(column.type) and column.null_count:
         return pd.Series(column.to_pylist(), dtype="Int64")
     if pa.types.is_nested(column.type):
-        return pd.Series(column.to_pylist(maps_as_pydicts="strict"), dtype=object)
+        return pd.Series(_listed(column), dtype=object)
+    if pa.types.is_date(column.type) or (pa.types.is_timestamp(column.type) and column.type.tz):
+        return _times(column)
     return column.to_pandas()
+
+
+def _listed(column: pa.ChunkedArray) -> list[Any]:
+    """Return nested values as lists and dicts; a map whose keys no dict can have stays a list of pairs."""
+    found: list[Any]
+    try:
+        found = column.to_pylist(maps_as_pydicts="strict")
+    except TypeError:
+        found = column.to_pylist()
+    return found
+
+
+def _times(column: pa.ChunkedArray) -> Any:
+    """Return dates and times; where Python has none so far off, all of them as text."""
+    import pandas as pd
+    import pyarrow as pa
+
+    moments = column.cast(pa.timestamp("s" if pa.types.is_date(column.type) else column.type.unit)).to_numpy()
+    years = moments.astype("datetime64[Y]").astype("int64") + 1970
+    far = (years < 1) | (years > _LAST_YEAR)
+    if not far[moments == moments].any():  # what differs from itself is missing  # noqa: PLR0124
+        return column.to_pandas()
+    return pd.Series(moments.astype(str), dtype="str")
 
 
 def _durations(column: pa.ChunkedArray) -> Any:

@@ -72,6 +72,8 @@ class ManualClock:
 
     def advance(self, by: timedelta | None = None, **parts: float) -> None:
         """Move on by a timedelta, or by its parts: `advance(hours=2, minutes=5)`."""
+        if not isinstance(by, timedelta | None):
+            raise InvalidArgument(f"{by!r} is no timedelta: write advance(hours=2), or pass a timedelta")
         with self._lock:
             self._now += (by or timedelta(0)) + timedelta(**parts)
 
@@ -138,7 +140,10 @@ def utc(moment: datetime | str) -> datetime:
             f"{at.isoformat()!r} has no time zone, so it could mean any of 24 moments: "
             "write an offset ('…Z') or pass tzinfo=UTC"
         )
-    return at.astimezone(UTC)
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise InvalidArgument(f"{at.isoformat()!r} is, in UTC, outside the years 1 to 9999") from None
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -20,10 +20,11 @@ from weakref import WeakKeyDictionary, WeakSet
 import duckdb
 
 from esim.answer import Answer, answer, frame, statement, told
-from esim.errors import ForkedStore, InvalidArgument, NotAStore, SqlRefused, StoreClosed
+from esim.errors import ForkedStore, InvalidArgument, NotAStore, NotWritten, SqlRefused, StoreClosed
 from esim.storefile import (
     SETTINGS,
     DuckDB,
+    Holder,
     Parameters,
     copy,
     look_at_header,
@@ -32,6 +33,7 @@ from esim.storefile import (
     probe,
     quoted,
     real,
+    refuse_second,
     release,
     take,
     translated,
@@ -75,6 +77,8 @@ class Connection:
         must_have_folder(self.path)
         if self.path.is_dir():
             look_at_header(self.path)
+        if any(one.path == self.path and not one.closed for one in _alive):
+            refuse_second(self.path, Holder(os.getpid()))  # also where the file has been removed meanwhile
         self._fd = take(self.path)
         try:
             fresh = not self.path.exists() or probe(self.path).format is None
@@ -213,9 +217,12 @@ class Connection:
         part = new.with_name(new.name + ".part")
         part.unlink(missing_ok=True)
         try:
-            with self.lock:
+            with self.lock, self.heard:
                 copy(self.write, part)
             part.rename(new)
+        except (duckdb.IOException, OSError) as error:
+            told = str(error).partition(chr(10))[0]
+            raise NotWritten(f"the copy {new.name!r} could not be written: {told}") from error
         except BaseException:
             part.unlink(missing_ok=True)
             raise
@@ -288,7 +295,7 @@ class _Heard:
         if told == "Query interrupted" or "failed: KeyboardInterrupt" in told:
             raise KeyboardInterrupt from None
         self._connection.check()
-        if self._reading and issubclass(kind, _DAMAGE):
+        if self._reading and (issubclass(kind, _DAMAGE) or "Corrupt database" in told):
             raise NotAStore(
                 f"the store {self._connection.name} is damaged ({told.partition(chr(10))[0]}); "
                 "restore it from a copy"

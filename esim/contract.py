@@ -12,14 +12,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from uuid import UUID
 
 from esim.clock import Clock, Ids, RandomIds, SystemClock, micros, utc
 from esim.envelope import Row
 from esim.errors import ConditionFailed, DuplicateEventId, InvalidArgument, ReadOnlyStore
-from esim.query import Condition, Filter, Query, Types, tag_names, type_names, whole
+from esim.given import storable, whole
+from esim.query import Condition, Filter, Query, Types, tag_names, type_names
 from esim.reading import Recorded, Selection, frame
 from esim.upcast import read_as, roads
 from esim.writing import Batch, Events, Expected, Write, check, prepare, same
@@ -49,8 +50,12 @@ class Store(ABC):
 
     def __init__(self, clock: Clock | None = None, ids: Ids | None = None) -> None:
         """Take time from `clock` (the system's) and event ids from `ids` (random, version 7)."""
-        self.clock = clock or SystemClock()
-        self.ids = ids or RandomIds()
+        self.clock = SystemClock() if clock is None else clock
+        self.ids = RandomIds() if ids is None else ids
+        if not callable(getattr(self.clock, "now", None)):
+            raise InvalidArgument(f"clock={clock!r} has no now(): pass a ManualClock, or leave it out")
+        if not callable(self.ids):
+            raise InvalidArgument(f"ids={ids!r} makes no ids: pass SeededIds(…), or leave it out")
         self._last_recorded = 0
 
     def append(
@@ -99,6 +104,12 @@ class Store(ABC):
         """
         if query is not None and (type is not None or tag is not None):
             raise InvalidArgument("give either query, or type and tag: a query says both")
+        if not isinstance(query, Query | None):
+            raise InvalidArgument(f"query={query!r}: write Query.of(types=…, tags=…)")
+        if type is not None and not type_names(type):
+            raise InvalidArgument(f"type={type!r} names no type: leave it out to read events of every type")
+        stream = stream if stream is None else storable(stream, "stream")
+        category = category if category is None else storable(category, "category")
         wanted = Query.of(type, tag) if type_names(type) or tag_names(tag) else query or Query()
         bounds = self._bound(after) or 0, self._bound(until)
         upper = None if until_version is None else whole(until_version, "until_version")
@@ -151,7 +162,7 @@ class Store(ABC):
 
     def _assign(self, batch: Batch, heads: dict[str, int]) -> list[Row]:
         now = self.clock.now()
-        recorded = max(micros(now), self._last_recorded)
+        recorded = max(micros(now if now.tzinfo is UTC else utc(now)), self._last_recorded)
         drafts = batch.drafts
         fresh = iter(self.ids(now, sum(1 for draft in drafts if draft.event_id is None)))
         versions = dict(heads)
@@ -202,7 +213,7 @@ class Store(ABC):
         They are as upcasters leave them. `after` (exclusive) and `until` (inclusive) are versions; `position`
         (inclusive) bounds the log.
         """
-        stored = self._payloads(stream, after, until, position)
+        stored = self._payloads(stream, max(after, 0), until, position)
         return [(row[0], *read) for row in stored for read in read_as(*row[1:])] if roads() else stored
 
     @abstractmethod
@@ -253,6 +264,13 @@ class Store(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def must_be_store(store: Store) -> Store:
+    """Return a store unchanged. Raises InvalidArgument for anything else."""
+    if not isinstance(store, Store):
+        raise InvalidArgument(f"{store!r} is no store: open one, as EventStore('shop.duckdb'), and pass that")
+    return store
 
 
 def _position(moment: int) -> int:

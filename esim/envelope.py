@@ -19,6 +19,7 @@ from esim import display
 from esim.clock import from_micros, utc
 from esim.errors import EsimError, InvalidArgument
 from esim.event import Event, decode
+from esim.given import all_storable, storable
 
 E_co = TypeVar("E_co", bound=Event, covariant=True)
 
@@ -45,7 +46,9 @@ class NewEvent:
             object.__setattr__(self, "occurred_at", utc(self.occurred_at))
         if self.event_id is not None and not isinstance(self.event_id, UUID):
             object.__setattr__(self, "event_id", _uuid(self.event_id))
-        object.__setattr__(self, "tags", (self.tags,) if isinstance(self.tags, str) else tuple(self.tags))
+        object.__setattr__(self, "tags", all_storable(self.tags, "tags"))
+        if not isinstance(self.metadata, Mapping | None):
+            raise InvalidArgument(f"metadata={self.metadata!r}: give a dict")
         for name in ("correlation_id", "causation_id", "user_id"):
             object.__setattr__(self, name, _text(getattr(self, name)))
 
@@ -60,7 +63,7 @@ def _uuid(value: object) -> UUID:
 
 
 def _text(value: object) -> str | None:
-    return None if value is None else str(value)
+    return None if value is None else storable(str(value), "an id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,8 @@ def metadata(
 @contextmanager
 def caused_by(recorded: RecordedEvent[Event]) -> Iterator[Context]:
     """Make `recorded` the cause of every event appended in this block, in the same correlation."""
+    if not isinstance(recorded, RecordedEvent):
+        raise InvalidArgument(f"{display.short(recorded)} is no recorded event: give what a store returned")
     cause = str(recorded.event_id)
     with metadata(causation_id=cause, correlation_id=recorded.correlation_id or cause) as inner:
         yield inner

@@ -5,13 +5,17 @@ A stored name means the latest class of that name. A payload is JSON text, in wh
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import Enum
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
 
 from esim import display
 from esim.errors import InvalidArgument, InvalidEvent, UnknownEventType
+from esim.given import storable
 from esim.shapes import Upcaster, Upcasters, chain
 from esim.value import Value, explain, refuse_hiding
 
@@ -142,15 +146,30 @@ def definitions() -> int:
     return _definitions
 
 
-def type_name(event: str | type[Event]) -> str:
-    """Return the stored type name of a class, or the name itself."""
-    return event if isinstance(event, str) else event.event_type
+def type_name(event: object) -> str:
+    """Return the stored type name of a class, or the name itself. Raises InvalidArgument for others."""
+    if isinstance(event, str):
+        return storable(event, "type")
+    if not (isinstance(event, type) and issubclass(event, Event)):
+        raise InvalidArgument(f"{display.short(event)} is no event type: give an Event class, or its name")
+    return event.event_type
 
 
 def renewed(event: Event) -> Event:
-    """Return the event as an instance of the latest definition of its class."""
+    """Return the event as an instance of the latest definition of its class.
+
+    Raises InvalidEvent if it does not fit that.
+    """
     latest = current(type(event))
-    return event if type(event) is latest else latest(**dict(event))
+    if type(event) is latest:
+        return event
+    try:
+        return decode(latest.event_type, encode(event), latest)
+    except InvalidEvent as error:
+        told = str(error).rpartition(" cannot be made: ")[2]
+        raise InvalidEvent(
+            f"this {type(event).__name__} was made before its class was defined anew ({told}): make it again"
+        ) from None
 
 
 def decode(type: str, text: str, cls: type[Event] | None = None) -> Event:
@@ -166,8 +185,22 @@ def decode(type: str, text: str, cls: type[Event] | None = None) -> Event:
 
 
 def encode(event: Event) -> str:
-    """Return the payload of an event as the JSON text that is stored; Decimals are exact strings."""
-    return event.__pydantic_serializer__.to_json(event).decode()
+    """Return the payload of an event as the JSON text that is stored; Decimals are exact strings.
+
+    Raises InvalidEvent if some value has no JSON form.
+    """
+    try:
+        text = event.__pydantic_serializer__.to_json(event).decode()
+        if "NaN" in text or "Infinity" in text:  # as a number, it is no JSON
+            json.loads(text, parse_constant=_no_constant)
+    except (PydanticSerializationError, ValueError, RecursionError) as error:
+        told = display.cut(str(error).partition("\n")[0], 150)
+        raise InvalidEvent(f"{type(event).__name__} cannot be recorded as JSON: {told}") from None
+    return text
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number that JSON knows: leave the field out, or use None")
 
 
 def tags_of(event: Event) -> tuple[str, ...]:
@@ -175,8 +208,11 @@ def tags_of(event: Event) -> tuple[str, ...]:
     found: list[str] = []
     for name, key in event._tagged:
         value = getattr(event, name)
-        items = value if isinstance(value, list | tuple | set | frozenset) else [value]
-        found += [f"{key}:{item}" for item in items if item is not None]
+        items = value if isinstance(value, list | tuple) else [value]
+        items = sorted(value, key=str) if isinstance(value, set | frozenset) else items
+        found += [
+            f"{key}:{item.value if isinstance(item, Enum) else item}" for item in items if item is not None
+        ]
     return tuple(dict.fromkeys(found))
 
 

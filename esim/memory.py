@@ -16,6 +16,7 @@ from esim.clock import Clock, Ids
 from esim.contract import Payload, Snapshot, Store
 from esim.envelope import Row
 from esim.errors import StoreClosed
+from esim.given import storable
 from esim.query import Filter, Query
 from esim.reading import Recorded
 from esim.writing import Batch
@@ -45,13 +46,14 @@ class MemoryStore(Store):
     def version(self, stream: str) -> int:
         """Return the version a stream is at; 0 if it does not exist."""
         self._open()
-        return len(self._streams.get(stream, ()))
+        return len(self._streams.get(storable(stream, "stream"), ()))
 
     def streams(self, category: str | None = None, position: int | None = None) -> list[str]:
         """Return the stream ids (of one category) in order of their first event, up to a `position`."""
         bound = len(self._open()) if position is None else position
+        wanted = category if category is None else storable(category, "category")
         begun = [name for name, rows in list(self._streams.items()) if rows[0][0] <= bound]
-        return [name for name in begun if category in (None, name.partition("/")[0])]
+        return [name for name in begun if wanted in (None, name.partition("/")[0])]
 
     def _payloads(self, stream: str, after: int, until: int | None, position: int | None) -> list[Payload]:
         self._open()

@@ -9,37 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from operator import index
-from typing import SupportsIndex
 
 from esim.envelope import Row
 from esim.errors import InvalidArgument
 from esim.event import Event, type_name
+from esim.given import all_storable, whole
 from esim.upcast import roads, sources, upcast
 
 Types = str | type[Event] | Iterable[str | type[Event]]
 
 
 def type_names(types: Types | None) -> tuple[str, ...]:
-    """Return one type or several, names or classes, as stored type names."""
+    """Return one type or several, names or classes, as stored names. Raises InvalidArgument for others."""
     if types is None:
         return ()
-    return (type_name(types),) if isinstance(types, str | type) else tuple(type_name(one) for one in types)
+    if isinstance(types, str | type) or not isinstance(types, Iterable):
+        return (type_name(types),)
+    return tuple(type_name(each) for each in types)
 
 
 def tag_names(tags: str | Iterable[str] | None) -> tuple[str, ...]:
-    """Return one tag or several as a tuple."""
-    return () if tags is None else (tags,) if isinstance(tags, str) else tuple(tags)
-
-
-def whole(value: object, name: str, hint: str = "give a whole number, 0 and up") -> int:
-    """Return a count or a place as a plain int, also if it comes out of a dataframe.
-
-    Raises InvalidArgument, which names the argument and gives the hint, for anything else.
-    """
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or index(value) < 0:
-        raise InvalidArgument(f"{name}={value!r}: {hint}")
-    return index(value)
+    """Return one tag or several as a tuple. Raises InvalidArgument for what is no text."""
+    return () if tags is None else all_storable(tags, "tag")
 
 
 @dataclass(frozen=True)
@@ -68,7 +59,10 @@ class Query:
     """
 
     def __init__(self, *items: QueryItem) -> None:
-        """Combine items: an event matches if it matches one of them."""
+        """Combine items: an event matches if it matches one of them. Raises InvalidArgument for others."""
+        for item in items:
+            if not isinstance(item, QueryItem):
+                raise InvalidArgument(f"{item!r} is no QueryItem: write QueryItem(types=…, tags=…)")
         self.items = items
 
     @classmethod

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from weakref import WeakKeyDictionary
 
 from esim import display
-from esim.contract import Moment, Store
+from esim.contract import Moment, Store, must_be_store
 from esim.errors import InvalidArgument, NotCaughtUp, ProjectionFailed, StoreClosed
 from esim.event import definitions, known_events
+from esim.given import whole
 from esim.query import Filter
 from esim.stamp import Stamp
 from esim.tables import Table
@@ -83,7 +84,7 @@ class ReadModel(ABC):
 
     def __init__(self, store: Store) -> None:
         """Follow `store`; nothing is computed yet. A store that is not DuckDB is mirrored in memory."""
-        self.store = store
+        self.store = must_be_store(store)
         self._home = _home(store)
         self._turn = _turn(self._home, self.name)
         self._refuse_twin()
@@ -205,6 +206,9 @@ class ReadModel(ABC):
         Where the log is shorter yet, wait for other threads to append, at most `timeout` seconds.
         Raises NotCaughtUp after that.
         """
+        position = whole(position, "position")
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+            raise InvalidArgument(f"timeout={timeout!r}: give seconds")
         pause = threading.Event()
         for _ in range(max(int(timeout / _PAUSE), 0)):
             if self.store.position >= position:

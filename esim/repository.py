@@ -32,10 +32,11 @@ from pydantic import ValidationError
 
 from esim import changes, display
 from esim.clock import utc
-from esim.contract import Moment, Payload, Snapshot, Store
+from esim.contract import Moment, Payload, Snapshot, Store, must_be_store
 from esim.envelope import RecordedEvent
 from esim.errors import Conflict, InvalidArgument, StreamNotFound, UnknownEventType
 from esim.event import Event, batch_decoder, definitions
+from esim.given import whole
 from esim.reading import Recorded
 from esim.stamp import Stamp
 from esim.state import (
@@ -122,17 +123,17 @@ class Repository(Generic[S]):
             raise InvalidArgument(
                 f"{display.short(state)} is not a State class: write Repository(store, Order)"
             )
-        if retries < 0 or cache < 0 or (snapshot_every is not None and snapshot_every < 1):
-            raise InvalidArgument("retries and cache count from 0, snapshot_every from 1")
-        self.store = store
-        self.retries = retries
-        self.snapshot_every = snapshot_every
+        self.store = must_be_store(store)
+        self.retries = whole(retries, "retries")
+        self.snapshot_every = None if snapshot_every is None else whole(snapshot_every, "snapshot_every")
+        if self.snapshot_every == 0:
+            raise InvalidArgument("snapshot_every=0: it counts from 1, and None makes no snapshots")
         self.no_snapshots: str | None = None
         """Why no snapshots are made although `snapshot_every` asks for them; None while they are."""
         self.conflicts = 0
         """How many conflicts `run` has met and retried so far."""
         self._state = state
-        self._size = cache
+        self._size = whole(cache, "cache")
         self._lock = Lock()
         self._meaning = self._learned()
         state.initial()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
-from functools import cache
+from functools import lru_cache
 from operator import attrgetter
 from types import FunctionType
 from typing import (
@@ -23,7 +23,6 @@ from typing import (
     ParamSpec,
     Protocol,
     TypeVar,
-    cast,
     overload,
 )
 
@@ -72,14 +71,17 @@ class Row(Value):
         cls.key_fields = tuple(marked)
 
 
-@cache
-def _key_model(row_type: type[Row]) -> type[Value]:
+def _key_model(row_type: Any) -> Any:
     """Return a model of the key fields alone, which makes of given values what the row would."""
     fields = {name: row_type.__pydantic_fields__[name] for name in row_type.key_fields}
-    return create_model("Key", __base__=Value, **{name: (one.annotation, one) for name, one in fields.items()})  # type: ignore[call-overload,no-any-return]
+    parts: dict[str, Any] = {name: (info.annotation, info) for name, info in fields.items()}
+    return create_model("Key", __base__=Value, **parts)
 
 
-def _plain_key(row_type: type[Row]) -> type | None:
+_key_models: Callable[[Any], Any] = lru_cache(maxsize=256)(_key_model)
+
+
+def _plain_key(row_type: type[Row]) -> object:
     """Return the type of a key whose values need no look: of one field of text or whole numbers."""
     if len(row_type.key_fields) != 1:
         return None
@@ -175,7 +177,7 @@ class Rows(Generic[R]):
         return self._held.get(key)
 
     def _canonical(self, key: Any) -> Any:
-        """Return a key with each part as its field holds it: what is equal in memory is equal in the table."""
+        """Return a key with each part as its field holds it: equal in memory is equal in the table."""
         if type(key) is self._plain:
             return key
         names = self._type.key_fields
@@ -184,7 +186,7 @@ class Rows(Generic[R]):
             told = f"{display.short(key)} is not a key of {self._type.__name__}"
             raise InvalidArgument(f"{told}: give ({', '.join(names)})")
         try:
-            return self.key_of(cast("R", _key_model(self._type)(**dict(zip(names, parts, strict=True)))))
+            return self.key_of(_key_models(self._type)(**dict(zip(names, parts, strict=True))))
         except InvalidEvent as error:
             told = f"{display.short(key)} is not a key of {self._type.__name__}"
             raise InvalidArgument(f"{told}: {str(error).partition(': ')[2]}") from None

@@ -62,6 +62,7 @@ class State(Value, Generic[E]):
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
     category: ClassVar[str] = "State"
+    _recorded: ClassVar[bool] = False
     _invalid: ClassVar[type[EsimError]] = InvalidState
 
     def __init_subclass__(cls, *, category: str | None = None, **kwargs: Any) -> None:

@@ -9,7 +9,7 @@ one statement, hence all or nothing without BEGIN and COMMIT.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from os import PathLike
 from pathlib import Path
@@ -27,6 +27,7 @@ from esim.errors import InvalidArgument, NotWritten
 from esim.event import Event, current, known_events
 from esim.eventtable import COLUMNS, arrow, naive, rows_of, stored, where
 from esim.eventtable import frame as event_frame
+from esim.given import storable
 from esim.query import Filter, Query
 from esim.reading import Recorded
 from esim.storefile import quoted
@@ -232,6 +233,8 @@ class EventStore(Store):
         """Return the version a stream is at; 0 if it does not exist."""
         self._db.check()
         known = self._known_heads.get(stream)
+        if known is None:
+            storable(stream, "stream")
         if known is None and not self._all_known:
             query = "SELECT coalesce(max(version), 0) FROM esim.events WHERE stream = ?"
             known = self._known_heads.setdefault(stream, self._db.fetch(query, [stream])[0][0])
@@ -239,7 +242,8 @@ class EventStore(Store):
 
     def streams(self, category: str | None = None, position: int | None = None) -> list[str]:
         """Return the stream ids (of one category) in order of their first event, up to a `position`."""
-        tests, params = where(Filter(category=category, until=position, until_version=1))
+        wanted = category if category is None else storable(category, "category")
+        tests, params = where(Filter(category=wanted, until=position, until_version=1))
         query = f"SELECT stream FROM esim.events WHERE {tests} ORDER BY position"
         return [row[0] for row in self._db.fetch(query, params)]
 
@@ -277,7 +281,10 @@ class EventStore(Store):
     def _query(
         self, query: str, params: Sequence[object] | dict[str, object] | None, until: int | None
     ) -> pd.DataFrame:
-        known = [*self._types(), *self._read_models()]
+        storable(query, "query")
+        if isinstance(params, str) or not isinstance(params, Sequence | Mapping | None):
+            raise InvalidArgument(f"params={params!r}: give a list for ? and $1, or a dict for $name")
+        known = [*self._types(), *(self._read_models() if until is None else ())]
         return frame(self._db.read_only(query, params, self.tables(query, hi=until), known))
 
     def tables(self, query: str, lo: int = 0, hi: int | None = None) -> dict[str, str]:

@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TypeAlias
 
 import duckdb
 
+from esim import display
 from esim.errors import InvalidArgument, NotAStore, ReadOnlyStore, StoreLocked
 
 try:
@@ -92,7 +93,10 @@ def holder(path: str | os.PathLike[str]) -> Holder | None:
 
 def real(path: str | os.PathLike[str]) -> Path:
     """Return the one absolute path behind all spellings and links of `path`."""
-    return Path(os.path.realpath(path))
+    try:
+        return Path(os.path.realpath(os.fsdecode(path)))
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"{path!r} is no path of a file: {error}") from None
 
 
 def _sidecar(path: Path) -> Path:
@@ -119,7 +123,8 @@ def _named(pid: str) -> Holder:
     return Holder(int(pid))
 
 
-def _refuse_second(path: Path, who: Holder | None) -> NoReturn:
+def refuse_second(path: Path, who: Holder | None) -> NoReturn:
+    """Raise StoreLocked, which says who has the file and what to do."""
     if who is not None and who.pid == os.getpid():
         cause, out = "is open already in this process", "use that store, or close() it first"
     else:
@@ -144,7 +149,7 @@ def take(path: Path) -> int | None:
         ) from None
     if not _flock(fd):
         os.close(fd)
-        _refuse_second(path, holder(path))
+        refuse_second(path, holder(path))
     if not _is_at(fd, _sidecar(path)):  # its former owner removed it between our open and our lock
         os.close(fd)
         return take(path)
@@ -211,7 +216,7 @@ def probe(path: Path) -> Report:
                 "give the store another path"
             )
         found = first(con, "SELECT value FROM esim.meta WHERE key = 'format'")
-        number = int(found[0]) if found else 0
+        number = int(found[0]) if found and found[0].isdecimal() else 0
         if number != FORMAT:
             age, way = (
                 ("an older", "copy its events with the") if number < FORMAT else ("a newer", "upgrade to the")
@@ -225,6 +230,12 @@ def probe(path: Path) -> Report:
 
 def must_have_folder(path: Path) -> None:
     """Raise InvalidArgument if there is no folder to put a file at `path`."""
+    try:
+        path.exists()
+    except OSError as error:
+        raise InvalidArgument(
+            f"{display.cut(path.name, 60)!r} cannot be a file here: {error.strerror}"
+        ) from None
     if not path.parent.is_dir():
         raise InvalidArgument(f"there is no folder {path.parent.name!r} for {path.name!r}; make it first")
 
@@ -251,7 +262,7 @@ def translated(path: Path) -> Iterator[None]:
         text = str(error).partition("\n")[0]
         if "Could not set lock" in text:
             pid = re.search(r"\(PID (\d+)\)", text)
-            _refuse_second(path, _named(pid[1]) if pid else None)
+            refuse_second(path, _named(pid[1]) if pid else None)
         if "Permission denied" in text or "Read-only file system" in text:
             raise ReadOnlyStore(
                 f"{path.name!r} cannot be written here; copy it to a folder of your own"

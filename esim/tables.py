@@ -114,9 +114,7 @@ class RowTable(Table, Generic[R]):
 
     def all(self) -> Iterator[R]:
         """Return every stored row."""
-        return (
-            self._read(row) for (row,) in self.db.fetch(f"SELECT _row FROM {self.path}")
-        )
+        return (self._read(row) for (row,) in self.db.fetch(f"SELECT _row FROM {self.path}"))
 
     def count(self) -> int:
         """Return how many rows are stored."""

@@ -6,13 +6,15 @@ makes is rewritten once for each class, so validation itself stays at pydantic's
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, cast, dataclass_transform
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, cast, dataclass_transform, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic._internal._model_construction import ModelMetaclass  # it has no public name
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic_core import PydanticCustomError, core_schema, to_json
 
 from esim import display
 from esim.errors import EsimError, InvalidArgument, InvalidEvent
@@ -58,6 +60,8 @@ def _strict(schema: Any) -> Any:
         return _guarded(
             _quick(inner), core_schema.no_info_before_validator_function(_no_float, cast("Any", inner))
         )
+    if schema.get("type") in ("set", "frozenset"):
+        inner["serialization"] = core_schema.wrap_serializer_function_ser_schema(_in_order, when_used="json")
     if schema.get("type") == "datetime":
         inner["tz_constraint"] = "aware"
         checked = core_schema.no_info_after_validator_function(_to_utc, cast("Any", inner))
@@ -104,20 +108,76 @@ def _no_float(value: object) -> object:
     return value
 
 
+def _in_order(value: object, handler: Callable[[object], list[Any]]) -> list[Any]:
+    """Return a set's items in an order that does not depend on the process."""
+    return sorted(handler(value), key=to_json)
+
+
 def _to_utc(value: datetime) -> datetime:
     return value.astimezone(UTC)
+
+
+def _refuse_lossy(cls: type[Value]) -> None:
+    """Raise InvalidArgument if what is written of `cls` would not be all of it, or not be read again."""
+    for name in cls.__pydantic_decorators__.computed_fields:
+        raise InvalidArgument(
+            f"{cls.__name__}.{name} is a computed_field, which would be recorded as if it were given: "
+            "write a plain @property"
+        )
+    if cls.model_config.get("serialize_by_alias") or not cls.model_config.get("validate_by_name"):
+        raise InvalidArgument(
+            f"{cls.__name__} would be written and read under different names: "
+            "leave serialize_by_alias and validate_by_name alone"
+        )
+    for name, info in cls.__pydantic_fields__.items():
+        if info.exclude:
+            raise InvalidArgument(f"{cls.__name__}.{name} is excluded from what is recorded: keep it out")
+        for part in _parts(info.annotation):
+            if _is_loose(part):
+                raise InvalidArgument(
+                    f"{cls.__name__}.{name} holds {part.__name__}, which takes floats for money and times "
+                    f"without a zone: write class {part.__name__}(Value)"
+                )
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    annotation = getattr(annotation, "__value__", annotation)
+    yield getattr(annotation, "__supertype__", annotation)
+    for part in get_args(annotation):
+        yield from _parts(part)
+
+
+def _is_loose(part: Any) -> bool:
+    """Say whether an annotation is a class of fields that knows nothing of esim's rules."""
+    if not isinstance(part, type) or issubclass(part, Value):
+        return False
+    shaped = issubclass(part, BaseModel) or is_dataclass(part) or hasattr(part, "__required_keys__")
+    return shaped or (issubclass(part, tuple) and hasattr(part, "_fields"))
 
 
 class Value(BaseModel, metaclass=TidyMeta):
     """A frozen value inside events and states, such as an order line.
 
-    Extra fields are refused, money is Decimal (a float is refused), and times are aware UTC.
+    Extra fields are refused, money is Decimal (a float is refused), and times are aware UTC. What could not
+    be read again as it was recorded is refused when the class is defined: a field left out or added in
+    writing, or a nested shape that is no `Value`.
     """
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", cache_strings="keys", ser_json_timedelta="iso8601", allow_inf_nan=False
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        revalidate_instances="subclass-instances",  # what a subclass adds would be lost in writing
+        validate_by_name=True,
+        validate_by_alias=True,
+        cache_strings="keys",
+        ser_json_timedelta="iso8601",
+        ser_json_bytes="base64",
+        val_json_bytes="base64",
+        ser_json_inf_nan="constants",  # null would hide them
     )
 
+    _recorded: ClassVar[bool] = True
     _invalid: ClassVar[type[EsimError]] = InvalidEvent
     _instead: ClassVar[str] = "take a copy with but(…)"
 
@@ -148,6 +208,8 @@ class Value(BaseModel, metaclass=TidyMeta):
     def __get_pydantic_core_schema__(
         cls, source: type[BaseModel], handler: GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
+        if cls._recorded:
+            _refuse_lossy(cls)
         return cast("core_schema.CoreSchema", _strict(handler(source)))
 
     def but(self, **changes: Any) -> Self:

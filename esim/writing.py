@@ -15,8 +15,9 @@ from esim import display
 from esim.clock import micros
 from esim.envelope import Context, NewEvent, Row, context
 from esim.errors import Conflict, DuplicateEventId, InvalidArgument
-from esim.event import Event, encode, tags_of
-from esim.query import Condition, whole
+from esim.event import Event, encode, renewed, tags_of
+from esim.given import storable, whole
+from esim.query import Condition
 from esim.upcast import read_as
 from esim.value import Value
 
@@ -66,7 +67,7 @@ def stream_id(stream: str) -> str:
         )
     if "\0" in stream:
         raise InvalidArgument(f"stream id {stream!r} holds a NUL character: take it out")
-    return stream
+    return storable(stream, "stream")
 
 
 def _expected(value: Expected) -> Expected:
@@ -83,6 +84,7 @@ def _drafts(stream: str, items: Iterable[Event | NewEvent]) -> Iterator[Draft]:
     extra = _json(here.extra) if here.extra else None
     plain: set[type] = set()  # pydantic's isinstance is slow, so ask once for each class
     for item in items:
+        event = cast("Event", item)
         if type(item) not in plain:
             if isinstance(item, NewEvent):
                 yield _enveloped(stream, item, here)
@@ -91,14 +93,15 @@ def _drafts(stream: str, items: Iterable[Event | NewEvent]) -> Iterator[Draft]:
                 raise InvalidArgument(
                     f"{display.short(item)} is not an Event: append instances of Event classes"
                 )
-            plain.add(type(item))
-        event = cast("Event", item)
+            event = renewed(item)
+            if event is item:
+                plain.add(type(item))
         shape = (stream, event.event_type, event.schema_version, encode(event))
         yield Draft(*shape, *who, None, occurred, tags_of(event), extra, event)
 
 
 def _enveloped(stream: str, new: NewEvent, here: Context) -> Draft:
-    event = new.event
+    event = renewed(new.event)
     occurred = new.occurred_at or here.occurred_at
     extra = {**(here.extra or {}), **(new.metadata or {})}
     return Draft(
@@ -116,9 +119,11 @@ def _enveloped(stream: str, new: NewEvent, here: Context) -> Draft:
 
 def _json(extra: Mapping[str, object]) -> str:
     try:
-        return json.dumps(extra, default=_as_text, allow_nan=False)
+        told = json.dumps(extra, default=_as_text, allow_nan=False, ensure_ascii=False)
+        told.encode()
     except (TypeError, ValueError) as error:
         raise InvalidArgument(f"metadata {display.short(extra)} cannot be kept as JSON: {error}") from None
+    return told
 
 
 def _as_text(value: object) -> str:
@@ -138,7 +143,11 @@ def prepare(writes: Iterable[Write], condition: Condition | None) -> Batch:
     """Return writes encoded and checked so far as needs no store. Raises InvalidArgument if one is empty."""
     drafts: list[Draft] = []
     runs: list[tuple[str, int, Expected]] = []
-    for write in writes:
+    if not isinstance(condition, Condition | None):
+        raise InvalidArgument(f"condition={condition!r}: write Condition(Query.of(…), after=…)")
+    for write in writes if isinstance(writes, Iterable) else (writes,):
+        if not isinstance(write, Write):
+            raise InvalidArgument(f"{display.short(write)} is not a Write: give [Write(stream, events), …]")
         stream = stream_id(write.stream)
         items = _several(write.events)
         if not items:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ from esim.errors import (
     ForkedStore,
     InvalidArgument,
     NotAStore,
+    NotWritten,
+    ReadOnlyStore,
     SqlRefused,
     StoreClosed,
     StoreLocked,
@@ -774,3 +777,89 @@ def test_a_failed_copy_leaves_no_file(store: Connection, tmp_path: Path) -> None
         copy()
     assert not [name for name in names_in(tmp_path) if name.startswith("copy")]
     assert count(store) == 1
+
+
+# --- paths and damage --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", [5, "a\0b", "x" * 300 + ".duckdb"])
+def test_what_is_no_path_of_a_file_is_named(tmp_path: Path, wrong: object) -> None:
+    """A number, a NUL, a name that is too long."""
+    with pytest.raises(InvalidArgument, match=r"is no path of a file|cannot be a file here"):
+        Connection(tmp_path / wrong if isinstance(wrong, str) else wrong)  # type: ignore[arg-type]
+
+
+def test_a_path_may_be_bytes(path: Path) -> None:
+    """As for all of Python's own functions."""
+    Connection(os.fsencode(path)).close()  # type: ignore[arg-type]
+    assert path.exists()
+
+
+def test_a_cell_that_removes_the_file_and_opens_it_again_hears_why_not(path: Path) -> None:
+    """The former store is still open here, and would write to a file without a name."""
+    first = Connection(path)
+    for left in path.parent.iterdir():
+        left.unlink()
+    with pytest.raises(StoreLocked, match=r"is open already in this process.*close\(\) it first"):
+        Connection(path)
+    first.close()
+    Connection(path).close()
+
+
+def test_a_file_whose_format_is_no_number_is_told(path: Path) -> None:
+    """It is no store that this version knows."""
+    Connection(path).close()
+    with duckdb.connect(path) as con:
+        con.execute("UPDATE esim.meta SET value = 'abc' WHERE key = 'format'")
+    with pytest.raises(NotAStore, match="has esim format 0"):
+        Connection(path)
+
+
+def test_a_damaged_block_is_told_as_damage(path: Path) -> None:
+    """A read that meets it names the file and the way out; the other tables are as they were."""
+    made = Connection(path)
+    made.write.execute("INSERT INTO esim.tags SELECT 'tag' || hash(range), range FROM range(200000)")
+    made.close()
+    whole = path.read_bytes()
+    block = 262144
+    damaged = 0
+    for at in range(3 * 4096 + 1000, len(whole), block):
+        path.write_bytes(
+            whole[:at] + bytes(64 - byte % 64 for byte in whole[at : at + 64]) + whole[at + 64 :]
+        )
+        try:
+            store = Connection(path)
+        except NotAStore:
+            damaged += 1
+            continue
+        try:
+            store.fetch("SELECT max(tag), max(position) FROM esim.tags")
+        except NotAStore as error:
+            assert "'shop.duckdb' is damaged" in str(error)  # noqa: PT017 - it may or may not strike
+            damaged += 1
+        finally:
+            store.close()
+    assert damaged
+
+
+@pytest.mark.skipif(not hasattr(os, "fork") or os.geteuid() != 0, reason="only root can become nobody")
+def test_a_folder_that_takes_nothing_is_told() -> None:
+    """Opening and copying name the cause."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o711)
+        closed, full = Path(folder) / "closed", Path(folder) / "full"
+        closed.mkdir(mode=0o700)
+        full.mkdir(mode=0o555)
+        _refused_to_nobody(closed, full)
+
+
+def _refused_to_nobody(closed: Path, full: Path) -> None:
+    def use() -> None:
+        os.seteuid(65534)
+        for wrong in (closed / "shop.duckdb", full / "shop.duckdb"):
+            with pytest.raises((ReadOnlyStore, InvalidArgument)):
+                Connection(wrong)
+        with pytest.raises(NotWritten, match="could not be written"):
+            Connection().copy_to(full / "copy.duckdb")
+
+    assert forked(use) == 0

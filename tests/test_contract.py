@@ -38,6 +38,7 @@ from esim.value import Money, Value
 from esim.writing import Write
 
 START = datetime(2026, 1, 5, 9, tzinfo=UTC)
+HALF = "\ud800"  # of a character, which no encoding knows
 HOSTILE = "<b>'\"; DROP TABLE events; --%_\\ é 日本 🙂 $1 ? \n"
 BACKENDS = ("file", "duckdb", "memory")
 
@@ -289,6 +290,18 @@ def test_only_events_can_be_appended(store: Store, thing: Any):
         {"limit": 1.5},
         {"after_version": -1},
         {"until_version": "2"},
+        {"stream": 5},
+        {"stream": HALF},
+        {"category": 5},
+        {"type": int},
+        {"type": 5},
+        {"type": ["Noted", 5]},
+        {"type": []},
+        {"type": HALF},
+        {"tag": 5},
+        {"tag": ["a:1", 5]},
+        {"tag": HALF},
+        {"query": "x"},
         {"query": Query(), "type": "Noted"},
         {"tag": "a:1", "query": Query()},
     ],
@@ -297,6 +310,93 @@ def test_a_reading_that_makes_no_sense_is_refused(store: Store, wanted: dict[str
     """Naive times, negative limits and double queries are told at once, not at the first use."""
     with pytest.raises(InvalidArgument):
         store.read(**wanted)
+
+
+def test_a_bound_beyond_every_log_is_a_bound(store: Store):
+    """However large the number, it is compared and nothing else."""
+    store.append("A/1", notes("a"))
+    assert len(list(store.read(limit=2**70, until=2**70, until_version=2**70))) == 1
+    assert list(store.read(after=2**70)) == list(store.read(after_version=2**70)) == []
+    assert store.payloads("A/1", after=-3) == store.payloads("A/1")
+    with pytest.raises(Conflict):
+        store.append("A/1", notes("b"), expected=2**70)
+
+
+BAD_USES: dict[str, Callable[[Store], object]] = {
+    "append_all of a pair": lambda store: store.append_all([("A/1", notes("a"))]),
+    "append_all of None": lambda store: store.append_all(None),
+    "condition of text": lambda store: store.append("A/1", notes("a"), condition="x"),
+    "tags of None": lambda store: store.append("A/1", NewEvent(Noted(text="a"), tags=None)),
+    "tags of numbers": lambda store: store.append("A/1", NewEvent(Noted(text="a"), tags=(1,))),
+    "half a tag": lambda store: store.append("A/1", NewEvent(Noted(text="a"), tags=HALF)),
+    "half a user": lambda store: store.append("A/1", NewEvent(Noted(text="a"), user_id=HALF)),
+    "half a stream": lambda store: store.append(f"A/{HALF}", notes("a")),
+    "metadata of a number": lambda store: store.append("A/1", NewEvent(Noted(text="a"), metadata=5)),
+    "half a text in metadata": lambda store: store.append(
+        "A/1", NewEvent(Noted(text="a"), metadata={"a": HALF})
+    ),
+    "a time before all years": lambda store: store.append(
+        "A/1",
+        NewEvent(Noted(text="a"), occurred_at=datetime.min.replace(tzinfo=timezone(timedelta(hours=5)))),
+    ),
+    "version of a number": lambda store: store.version(5),
+    "streams of a number": lambda store: store.streams(5),
+    "sql of None": lambda store: store.sql(None),
+    "sql with params of text": lambda store: store.sql("SELECT ?", "a"),
+    "sql with params of a number": lambda store: store.sql("SELECT ?", 5),
+    "half a query": lambda store: store.sql(f"SELECT '{HALF}'"),
+    "item of a number": lambda _: QueryItem(types=5),
+    "item with a tag of a number": lambda _: QueryItem(tags=5),
+    "query of text": lambda _: Query("x"),
+    "caused by text": lambda _: caused_by("x").__enter__(),
+}
+
+
+@pytest.mark.parametrize("use", BAD_USES)
+def test_whatever_is_handed_in_wrongly_is_named(store: Store, use: str):
+    """A clear error of our own, never that of a library, and nothing is written."""
+    with pytest.raises(InvalidArgument):
+        BAD_USES[use](store)
+    assert store.position == 0
+
+
+@pytest.mark.parametrize("wrong", [{"clock": 5}, {"ids": 5}])
+@pytest.mark.parametrize("kind", [EventStore, MemoryStore])
+def test_a_clock_and_ids_must_be_such(kind: Any, wrong: dict[str, Any]):
+    """Said when the store is opened."""
+    with pytest.raises(InvalidArgument, match=next(iter(wrong))):
+        kind(**wrong).append("A/1", notes("a"))
+
+
+def test_a_clock_without_a_zone_is_refused(store: Store):
+    """What it says could be any of 24 moments."""
+
+    class Naive:
+        def now(self) -> datetime:
+            return datetime(2026, 1, 1)
+
+    store.clock = Naive()
+    with pytest.raises(InvalidArgument, match="no time zone"):
+        store.append("A/1", notes("a"))
+    assert store.position == 0
+
+
+FAR = {
+    "SELECT 'infinity'::TIMESTAMPTZ AS x": "294247-01-10",
+    "SELECT '290000-01-01'::TIMESTAMPTZ AS x": "290000-01-01",
+    "SELECT '290000-01-01'::DATE AS x": "290000-01-01",
+    "SELECT '0001-01-01 (BC)'::DATE AS x": "0000-01-01",
+    "SELECT map([{'a': 1}], [2]) AS x": "[({'a': 1}, 2)]",
+    "SELECT map([[1]], [2]) AS x": "[([1], 2)]",
+}
+
+
+@pytest.mark.parametrize("query", FAR)
+def test_values_that_python_does_not_have_are_shown_all_the_same(still: Store, query: str):
+    """Times beyond its years as text, maps with strange keys as pairs."""
+    found = still.sql(query)
+    assert str(found["x"][0]).startswith(FAR[query])
+    assert FAR[query] in repr(found)
 
 
 # --- the same event again ----------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import pickle
 import re
 from collections.abc import Iterator
@@ -297,6 +298,21 @@ def test_a_renamed_type_leaves_the_former_name_readable():
     assert decode("Paid", '{"amount":"1.00"}').amount == 1
 
 
+def test_an_event_that_no_longer_fits_its_class_is_not_recorded():
+    """It could never be read again; the message says why, and nothing is written."""
+    cell: dict[str, Any] = {}
+    run_cell(cell, EVENT_CELL)
+    made = cell["Paid"](amount=1)
+    run_cell(cell, EVENT_CELL.replace("amount: Money", "total: Money"))
+    for new in (made, [made], NewEvent(made)):
+        with MemoryStore() as store:
+            with pytest.raises(
+                InvalidEvent, match=r"made before its class was defined anew.*'total' is missing"
+            ):
+                store.append("Order/1", new)
+            assert store.position == 0
+
+
 def test_events_of_a_former_cell_can_be_appended():
     """An event made before its cell was run again is as good as any."""
     cell: dict[str, Any] = {}
@@ -431,6 +447,108 @@ def test_tags_come_from_marked_fields():
     assert tags_of(Rated(film="Alien")) == ("film:Alien",)
     full = Rated(film="a:b", by=0, genres=("x", "y", "x"))
     assert tags_of(full) == ("film:a:b", "user:0", "genre:x", "genre:y")
+
+
+def test_the_tag_of_an_enum_is_its_value_and_sets_are_in_order():
+    """As in the payload, and the same in every process."""
+
+    class Packed(Event):
+        size: Annotated[Size, Tag()]
+        labels: Annotated[frozenset[str], Tag("label")] = frozenset()
+
+    packed = Packed(size=Size.LARGE, labels=frozenset("dbac"))
+    assert tags_of(packed) == ("size:l", "label:a", "label:b", "label:c", "label:d")
+    assert encode(packed) == '{"size":"l","labels":["a","b","c","d"]}'
+
+
+# --- what could not be read again --------------------------------------------------------------------------
+
+
+LOSSY = {
+    "computed": (
+        "@computed_field\n    @property\n    def total(self) -> int: return 1",
+        "total is a computed_field",
+    ),
+    "excluded": ("a: int = Field(default=1, exclude=True)", "a is excluded"),
+    "by alias": (
+        "model_config = ConfigDict(serialize_by_alias=True)\n    a: int = Field(alias='A')",
+        "different names",
+    ),
+    "model": ("a: tuple[Loose, ...]", r"write class Loose\(Value\)"),
+    "dataclass": ("a: Point | None = None", r"write class Point\(Value\)"),
+    "named tuple": ("a: dict[str, Pair]", r"write class Pair\(Value\)"),
+    "typed dict": ("a: Annotated[list[Spot], Field(min_length=1)]", r"write class Spot\(Value\)"),
+}
+LOOSE = """
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
+from pydantic import BaseModel, ConfigDict, Field, computed_field
+from typing_extensions import TypedDict
+from esim import Event, Value
+class Loose(BaseModel): at: int
+@dataclass
+class Point: x: int
+class Pair(NamedTuple): x: int
+class Spot(TypedDict): x: int
+"""
+
+
+@pytest.mark.parametrize("base", ["Event", "Value"])
+@pytest.mark.parametrize("name", LOSSY)
+def test_a_class_whose_events_could_not_be_read_again_is_refused(name: str, base: str):
+    """When it is defined, not when it is too late: what is left out, added, renamed, or not strict inside."""
+    body, told = LOSSY[name]
+    cell: dict[str, Any] = {}
+    with pytest.raises(InvalidArgument, match=told):
+        run_cell(cell, f"{LOOSE}\nclass Made({base}):\n    {body}\n")
+
+
+def test_a_field_with_an_alias_is_stored_and_read_by_its_name():
+    """The alias is only another way to give it."""
+
+    class Placed(Event):
+        order_id: str = Field(alias="orderId")
+
+    assert encode(Placed(orderId="o-1")) == '{"order_id":"o-1"}'
+    assert decode("Placed", '{"order_id":"o-1"}') == Placed(order_id="o-1")
+
+
+def test_what_a_subclass_adds_to_a_nested_value_is_refused():
+    """It would not be recorded."""
+
+    class Gift(Line):
+        note: str = ""
+
+    with pytest.raises(InvalidEvent, match=r"'lines\.0\.note' is not a field"):
+        Ordered(customer="ann", lines=[Gift(sku="mug", price="7.50", note="for you")])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [math.nan, {"x": [math.inf]}, -math.inf, object(), {"x": "\ud800"}, "\ud800"],
+    ids=["nan", "inf inside", "-inf", "object", "half a character inside", "half a character"],
+)
+def test_a_value_without_a_json_form_is_refused_and_nothing_is_recorded(value: Any):
+    """Where a field takes anything, the way into the log does not."""
+
+    class Anything(Event):
+        value: Any
+
+    with MemoryStore() as store:
+        with pytest.raises(InvalidEvent, match="Anything cannot be recorded as JSON"):
+            store.append("A/1", Anything(value=value))
+        assert store.position == 0
+        assert store.append("A/1", Anything(value="NaN, Infinity"))[0].data == {"value": "NaN, Infinity"}
+
+
+def test_bytes_of_any_kind_survive():
+    """Also those that are no UTF-8."""
+
+    class Scanned(Event):
+        raw: bytes
+
+    made = Scanned(raw=bytes(range(256)))
+    assert decode("Scanned", encode(made)) == made
 
 
 # --- new events and context --------------------------------------------------------------------------------

@@ -759,3 +759,13 @@ def test_what_cannot_be_a_key_is_refused(wrong: Any) -> None:
 
     with pytest.raises(InvalidArgument, match=r"is not a key of One: .*at"):
         Ones(EventStore()).get(wrong)
+
+
+def test_a_projection_of_nonsense_is_refused() -> None:
+    """No store, no position, no seconds: each named."""
+    for store in (None, "x"):
+        with pytest.raises(InvalidArgument, match="is no store"):
+            CustomerSpend(store)
+    for wrong, told in (({"position": "5"}, "position="), ({"position": 0, "timeout": "x"}, "timeout=")):
+        with pytest.raises(InvalidArgument, match=told):
+            CustomerSpend(EventStore()).wait_for(**wrong)

@@ -762,3 +762,20 @@ def test_only_what_is_frozen_at_every_depth_is_shared(kind: Any, shared: object)
     """A loaded state is the cached one itself only if nothing in it can be changed in place."""
     made = create_model("Made", __base__=State[Opened], field=(kind, None))
     assert is_mutable(made) is not shared
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"store": "x"},
+        {"store": None},
+        {"retries": "a"},
+        {"retries": -1},
+        {"cache": None},
+        {"snapshot_every": 0},
+    ],
+)
+def test_a_repository_of_nonsense_is_refused(wrong: dict[str, Any]) -> None:
+    """When it is made, with the argument's name."""
+    with pytest.raises(InvalidArgument, match=next(iter(wrong))):
+        Repository(**{"store": memory(), "state": Cart, **wrong})

@@ -243,7 +243,10 @@ WORK: dict[str, Callable[[EventStore, int], Any]] = {
     "read": lambda store, _: list(store.read(limit=3)),
     "dataframe": lambda store, _: store.df(limit=3),
     "sql": lambda store, _: store.sql("SELECT count(*) FROM events"),
-    "typed sql": lambda store, n: (store.append("N/1", noted(str(n))), store.sql("SELECT max(text) FROM Noted")),
+    "typed sql": lambda store, n: (
+        store.append("N/1", noted(str(n))),
+        store.sql("SELECT max(text) FROM Noted"),
+    ),
     "projection": lambda store, n: (store.append("N/1", noted(str(n))), Texts(store).catch_up()),
     "rebuild": lambda store, _: Texts(store).rebuild(),
 }
@@ -264,7 +267,9 @@ def test_an_error_of_the_database_that_hides_an_interrupt_is_one(store: EventSto
     """Whichever way DuckDB wraps it: the user gets the KeyboardInterrupt, and the append is not there."""
     for error in (
         RuntimeError("Query interrupted"),
-        duckdb.InvalidInputException("reading the schema of the object registered as 'n' failed: KeyboardInterrupt: "),
+        duckdb.InvalidInputException(
+            "reading the schema of the object registered as 'n' failed: KeyboardInterrupt: "
+        ),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(store, "_insert", _raising(error))
@@ -344,7 +349,11 @@ def test_a_forked_child_is_refused_while_another_thread_of_its_parent_appends(st
     pid = os.fork()
     if pid == 0:
         code = 0
-        for use in (lambda: store.append("Note/a", noted("b")), texts_.catch_up, lambda: store.version("Note/a")):
+        for use in (
+            lambda: store.append("Note/a", noted("b")),
+            texts_.catch_up,
+            lambda: store.version("Note/a"),
+        ):
             try:
                 use()
                 code = 1

@@ -1,0 +1,43 @@
+"""What callers hand in: each check returns the value as it is kept, or names the argument and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from operator import index
+from typing import SupportsIndex
+
+from esim import display
+from esim.errors import InvalidArgument
+
+_MOST = 2**63 - 1  # what a column of the log holds
+
+
+def whole(value: object, name: str, hint: str = "give a whole number, 0 and up") -> int:
+    """Return a count or a place as a plain int, also if it comes out of a dataframe.
+
+    Raises InvalidArgument, which names the argument and gives the hint, for anything else.
+    """
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or index(value) < 0:
+        raise InvalidArgument(f"{name}={display.short(value)}: {hint}")
+    return min(index(value), _MOST)
+
+
+def storable(value: object, name: str) -> str:
+    """Return a text that can be stored. Raises InvalidArgument for another type, or half a character."""
+    if not isinstance(value, str):
+        raise InvalidArgument(f"{name}={display.short(value)}: give text")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidArgument(
+                f"{name}={value!r} is no text that can be stored: character {error.start} is half of one"
+            ) from None
+    return value
+
+
+def all_storable(value: object, name: str) -> tuple[str, ...]:
+    """Return one text or several as a tuple. Raises InvalidArgument as `storable` does."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return (storable(value, name),)
+    return tuple(storable(one, name) for one in value)

@@ -16,10 +16,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from uuid import UUID
 
+from esim.arguments import storable, whole
 from esim.clock import Clock, Ids, RandomIds, SystemClock, micros, utc
 from esim.envelope import Row
 from esim.errors import ConditionFailed, DuplicateEventId, InvalidArgument, ReadOnlyStore
-from esim.given import storable, whole
 from esim.query import Condition, Filter, Query, Types, tag_names, type_names
 from esim.reading import Recorded, Selection, frame
 from esim.upcast import read_as, roads

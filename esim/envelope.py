@@ -16,10 +16,10 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 from uuid import UUID
 
 from esim import display
+from esim.arguments import all_storable, storable
 from esim.clock import from_micros, utc
 from esim.errors import EsimError, InvalidArgument
 from esim.event import Event, decode
-from esim.given import all_storable, storable
 
 E_co = TypeVar("E_co", bound=Event, covariant=True)
 

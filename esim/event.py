@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from esim import display
+from esim.arguments import storable
 from esim.errors import InvalidArgument, InvalidEvent, UnknownEventType
-from esim.given import storable
 from esim.shapes import Upcaster, Upcasters, chain
 from esim.value import Value, explain, refuse_hiding
 

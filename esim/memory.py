@@ -12,11 +12,11 @@ from threading import RLock
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from esim.arguments import storable
 from esim.clock import Clock, Ids
 from esim.contract import Payload, Snapshot, Store
 from esim.envelope import Row
 from esim.errors import StoreClosed
-from esim.given import storable
 from esim.query import Filter, Query
 from esim.reading import Recorded
 from esim.writing import Batch

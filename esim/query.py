@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from esim.arguments import all_storable, whole
 from esim.envelope import Row
 from esim.errors import InvalidArgument
 from esim.event import Event, type_name
-from esim.given import all_storable, whole
 from esim.upcast import roads, sources, upcast
 
 Types = str | type[Event] | Iterable[str | type[Event]]

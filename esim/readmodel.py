@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from weakref import WeakKeyDictionary
 
 from esim import display
+from esim.arguments import whole
 from esim.contract import Moment, Store, must_be_store
 from esim.errors import InvalidArgument, NotCaughtUp, ProjectionFailed, StoreClosed
 from esim.event import definitions, known_events
-from esim.given import whole
 from esim.query import Filter
 from esim.stamp import Stamp
 from esim.tables import Table

@@ -31,12 +31,12 @@ from typing import (
 from pydantic import ValidationError
 
 from esim import changes, display
+from esim.arguments import whole
 from esim.clock import utc
 from esim.contract import Moment, Payload, Snapshot, Store, must_be_store
 from esim.envelope import RecordedEvent
 from esim.errors import Conflict, InvalidArgument, StreamNotFound, UnknownEventType
 from esim.event import Event, batch_decoder, definitions
-from esim.given import whole
 from esim.reading import Recorded
 from esim.stamp import Stamp
 from esim.state import (

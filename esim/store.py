@@ -19,6 +19,7 @@ from uuid import UUID
 import duckdb
 
 from esim import typed
+from esim.arguments import storable
 from esim.clock import Clock, Ids
 from esim.connection import Connection, frame
 from esim.contract import Payload, Snapshot, Store
@@ -27,7 +28,6 @@ from esim.errors import InvalidArgument, NotWritten
 from esim.event import Event, current, known_events
 from esim.eventtable import COLUMNS, arrow, naive, rows_of, stored, where
 from esim.eventtable import frame as event_frame
-from esim.given import storable
 from esim.query import Filter, Query
 from esim.reading import Recorded
 from esim.storefile import quoted

@@ -12,11 +12,11 @@ from typing import Literal, NamedTuple, cast
 from uuid import UUID
 
 from esim import display
+from esim.arguments import storable, whole
 from esim.clock import micros
 from esim.envelope import Context, NewEvent, Row, context
 from esim.errors import Conflict, DuplicateEventId, InvalidArgument
 from esim.event import Event, encode, renewed, tags_of
-from esim.given import storable, whole
 from esim.query import Condition
 from esim.upcast import read_as
 from esim.value import Value

@@ -107,6 +107,8 @@ def told(error: duckdb.Error, views: Iterable[str]) -> str:
     text = str(error).partition("\n\nLINE")[0]
     if isinstance(error, duckdb.CatalogException) and "does not exist" in text:
         text = f"{text.partition(chr(10))[0]}; this store has {', '.join(sorted(views)) or 'no views'}"
+    if isinstance(error, duckdb.ParserException) and "syntax error" in text:
+        text += '; a column whose name is a word of SQL needs double quotes, as "order"'
     return f"the query cannot be answered: {text}"
 
 

@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("esim", description="Understand event-sourced systems in a notebook.")
+    parser.add_argument("--version", action="version", version=f"esim {_version('esim')}")
     commands = parser.add_subparsers(dest="command", required=True)
     opened = commands.add_parser("lab", help="open the tour in JupyterLab on this machine")
     opened.add_argument("notebook", nargs="?", default="00_tour.ipynb", help="another notebook of the folder")
@@ -112,10 +113,11 @@ def _looked_at(file: Path) -> tuple[list[str], bool]:
 
 def _reported(file: Path, number: int | None, events: int | None, problem: str | None) -> Iterator[str]:
     yield f"file        {file.name}"
-    yield "held by     nobody"
+    if problem is None:
+        yield "held by     nobody"
     if problem:
         yield f"problem     {problem}"
     elif number is None:
         yield f"store       an empty file: esim will make a store of format {FORMAT} of it"
     else:
-        yield f"store       esim format {number}, {events:,} events"
+        yield f"store       esim format {number}, {events:,} event{'' if events == 1 else 's'}"

@@ -13,6 +13,7 @@ from threading import Lock
 from typing import Protocol
 from uuid import UUID
 
+from esim import display
 from esim.errors import InvalidArgument
 
 
@@ -74,6 +75,9 @@ class ManualClock:
         """Move on by a timedelta, or by its parts: `advance(hours=2, minutes=5)`."""
         if not isinstance(by, timedelta | None):
             raise InvalidArgument(f"{by!r} is no timedelta: write advance(hours=2), or pass a timedelta")
+        wrong = next((name for name in parts if name not in _PARTS), None)
+        if wrong:
+            raise InvalidArgument(f"a timedelta has no {wrong!r}{display.did_you_mean(wrong, _PARTS)}")
         with self._lock:
             self._now += (by or timedelta(0)) + timedelta(**parts)
 
@@ -111,6 +115,11 @@ class SeededIds:
         stamp = _stamp(at)
         return [uuid7(stamp, self._random.getrandbits(80)) for _ in range(count)]
 
+    def skip(self, count: int) -> None:
+        """Leave out as many ids: those of a log that is opened again are taken."""
+        for _ in range(count):
+            self._random.getrandbits(80)
+
     def __repr__(self) -> str:
         return f"SeededIds({self._seed})"
 
@@ -146,6 +155,7 @@ def utc(moment: datetime | str) -> datetime:
         raise InvalidArgument(f"{at.isoformat()!r} is, in UTC, outside the years 1 to 9999") from None
 
 
+_PARTS = ["weeks", "days", "hours", "minutes", "seconds", "milliseconds", "microseconds"]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

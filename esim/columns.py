@@ -1,7 +1,7 @@
 """From a pydantic model to the columns of a DuckDB table: which SQL type holds each field without loss.
 
-Nested models become structs, sequences lists, constrained Decimals `DECIMAL(p, s)`; what has no type of its
-own in SQL stays JSON.
+Nested models become structs, sequences lists, constrained Decimals `DECIMAL(p, s)`, others `DECIMAL(38, 18)`,
+which rounds what has more than 18 places; what has no type of its own in SQL stays JSON.
 """
 
 from __future__ import annotations
@@ -142,7 +142,13 @@ def _decimal(marks: Iterable[Any]) -> str:
         for key in ("max_digits", "decimal_places"):
             if getattr(mark, key, None) is not None:
                 said[key] = getattr(mark, key)
-    digits, places = said.get("max_digits", _DIGITS), said.get("decimal_places", 18)
+    digits = said.get("max_digits", _DIGITS)
+    places = said.get("decimal_places", 18)
+    if "decimal_places" not in said and "max_digits" in said:
+        digits, places = (
+            max(digits, _DIGITS),
+            min(18, max(_DIGITS - digits, 0)),
+        )  # all digits before the point fit
     return f"DECIMAL({digits},{places})" if places <= digits <= _DIGITS else "VARCHAR"
 
 

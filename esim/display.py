@@ -19,7 +19,7 @@ _PALETTE = (  # white text on each has a contrast of 4.5 at least; no red, which
 )
 _SALT = "122"  # with it the event types of one shop state never share a colour
 FAILURE = "#c8332b"
-MUTED = "#7a8290"
+MUTED = "var(--jp-ui-font-color2,#737b88)"
 
 
 def escape(value: object) -> str:

@@ -7,10 +7,10 @@ decodes it only when `.event` is asked for, so that a log is readable without it
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, ClassVar, Generic, TypeVar, cast
 from uuid import UUID
@@ -75,6 +75,7 @@ class Context:
     user_id: str | None = None
     occurred_at: datetime | None = None
     extra: Mapping[str, Any] | None = None
+    cause: Callable[[], RecordedEvent[Any]] | None = None
 
 
 _context: ContextVar[Context] = ContextVar("esim_context", default=Context())  # noqa: B039 - it is frozen
@@ -82,7 +83,13 @@ _context: ContextVar[Context] = ContextVar("esim_context", default=Context())  #
 
 def context() -> Context:
     """Return the context in force in this thread or task."""
-    return _context.get()
+    here = _context.get()
+    if here.cause is None:
+        return here
+    recorded = here.cause()
+    cause = str(recorded.event_id)
+    correlation = here.correlation_id or recorded.correlation_id or cause
+    return replace(here, causation_id=here.causation_id or cause, correlation_id=correlation, cause=None)
 
 
 @contextmanager
@@ -105,6 +112,7 @@ def metadata(
         _text(user_id) or outer.user_id,
         utc(occurred_at) if occurred_at is not None else outer.occurred_at,
         {**(outer.extra or {}), **extra} or None,
+        outer.cause,
     )
     token = _context.set(merged)
     try:
@@ -121,6 +129,17 @@ def caused_by(recorded: RecordedEvent[Event]) -> Iterator[Context]:
     cause = str(recorded.event_id)
     with metadata(causation_id=cause, correlation_id=recorded.correlation_id or cause) as inner:
         yield inner
+
+
+@contextmanager
+def reacting(cause: Callable[[], RecordedEvent[Any]]) -> Iterator[None]:
+    """Make what `cause` returns the cause of each event appended in this block; it is asked at an append."""
+    outer = _context.get()
+    token = _context.set(Context(user_id=outer.user_id, extra=outer.extra, cause=cause))
+    try:
+        yield
+    finally:
+        _context.reset(token)
 
 
 Row = tuple[

@@ -46,6 +46,10 @@ class UnknownEventType(EsimError, LookupError):
     """An event type has no class here: not defined yet in this process, or not among a state's events."""
 
 
+class UnknownName(EsimError, AttributeError):
+    """An event, state or value has no field, property or decision of this name."""
+
+
 class UpcasterFailed(EsimError):
     """An upcaster raised, or returned something that is no payload; the stored event stays as it is."""
 

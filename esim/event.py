@@ -75,6 +75,11 @@ class Event(Value):
         if type is not None and (not isinstance(type, str) or not type.strip() or "\0" in type):
             raise InvalidArgument(f"{cls.__name__}: type is {type!r}; write a name, such as 'order.paid'")
         cls.event_type = type or cls.__name__
+        if cls.event_type.casefold() == "events":
+            raise InvalidArgument(
+                f"{cls.__name__}: in SQL, 'events' is the whole log; give the class another type: "
+                f"class {cls.__name__}(Event, type='…')"
+            )
         cls.schema_version = schema_version
         cls._upcasters = chain(cls.__name__, schema_version, upcasters)
         cls._was = (was,) if isinstance(was, str) else tuple(was)

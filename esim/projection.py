@@ -15,7 +15,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast, get_args, get_origin
 
 from esim import display
-from esim.envelope import RecordedEvent
+from esim.envelope import RecordedEvent, reacting
 from esim.errors import InvalidArgument, ProjectionFailed, SqlRefused
 from esim.event import Event, batch_decoder, current, known_events
 from esim.eventtable import where
@@ -135,9 +135,10 @@ class Projection(ReadModel, Generic[R]):
         positions, types, texts = self._payloads(low, high)
         done = 0
         try:
-            for kind, event in zip(types, decode(types, texts), strict=True):
-                calls[kind](event, rows)
-                done += 1
+            with reacting(lambda: self._at(positions[done].as_py())):
+                for kind, event in zip(types, decode(types, texts), strict=True):
+                    calls[kind](event, rows)
+                    done += 1
         except Exception as error:
             raise self._failed_at(positions[done].as_py(), error) from error
 
@@ -148,9 +149,10 @@ class Projection(ReadModel, Generic[R]):
             done = 0
             try:
                 decoded = decode([row[3] for row, _ in told], [row[5] for row, _ in told])
-                for (row, part), event in zip(told, decoded, strict=True):
-                    calls[row[3]](event, rows, RecordedEvent(row, event, part=part))
-                    done += 1
+                with reacting(lambda: RecordedEvent(told[done][0])):  # noqa: B023 - asked inside the loop
+                    for (row, part), event in zip(told, decoded, strict=True):
+                        calls[row[3]](event, rows, RecordedEvent(row, event, part=part))
+                        done += 1
             except Exception as error:
                 row, part = told[done]
                 raise _failure(type(self), RecordedEvent(row, part=part), error) from error
@@ -164,8 +166,10 @@ class Projection(ReadModel, Generic[R]):
         return found["position"], found["type"].to_pylist(), found["data"].to_pylist()
 
     def _failed_at(self, position: int, error: Exception) -> ProjectionFailed:
-        recorded = next(iter(self._home.read(after=position - 1, until=position)))
-        return _failure(type(self), recorded, error)
+        return _failure(type(self), self._at(position), error)
+
+    def _at(self, position: int) -> RecordedEvent[Any]:
+        return next(iter(self._home.read(after=position - 1, until=position)))
 
     # --- looking -------------------------------------------------------------------------------------------
 
@@ -240,8 +244,8 @@ _MERGES = {
     "sum": "coalesce(old.{0} + new.{0}, old.{0}, new.{0})",
     "min": "least(old.{0}, new.{0})",
     "max": "greatest(old.{0}, new.{0})",
-    "first": "coalesce(old.{0}, new.{0})",
-    "last": "coalesce(new.{0}, old.{0})",
+    "first": "old.{0}",
+    "last": "new.{0}",
 }
 
 
@@ -250,7 +254,8 @@ class SqlProjection(ReadModel):
 
     With `combine` (column to "sum", "min", "max", "first" or "last") the query sees only the events since the
     checkpoint, and its rows are merged by `key`: right where that gives the same as one query over everything
-    (sums and counts, not averages). Without it the query runs over everything again when the log has grown.
+    (sums and counts, not averages; first and last as SQL has them, NULL
+    included). Without it the query runs over everything again when the log has grown.
     """
 
     query: ClassVar[str] = ""

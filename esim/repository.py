@@ -43,6 +43,7 @@ from esim.state import (
     Aggregate,
     State,
     after,
+    asked,
     current_state,
     decided,
     evolve_all,
@@ -343,7 +344,7 @@ class Repository(Generic[S]):
         tries = 0
         while True:
             before = self._present(id)
-            result = decision(before.state, *args, **kwargs)
+            result = asked(decision, before.state, *args, **kwargs)
             events = decided(result)
             if not events:
                 return None if result is None else Recorded(())

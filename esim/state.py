@@ -9,6 +9,9 @@ References: Jérémie Chassaing, "Functional Event Sourcing Decider" (2021).
 
 from __future__ import annotations
 
+import dis
+import inspect
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -18,7 +21,7 @@ from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import cache
-from types import UnionType
+from types import FunctionType, UnionType
 from typing import (
     Annotated,
     Any,
@@ -122,7 +125,7 @@ class State(Value, Generic[E]):
             args = getattr(base, "__pydantic_generic_metadata__", {}).get("args") or ()
             found = tuple(current(part) for part in _members(args[0])) if args else ()
             if found:
-                return found
+                return _distinct(cls, found)
         raise InvalidState(
             f"{cls.__name__} names no events: write `class {cls.__name__}(State[ThisHappened | …])`"
         )
@@ -158,6 +161,19 @@ def state_of(decision: Callable[..., Any]) -> type[State[Any]]:
     return found
 
 
+def _distinct(owner: type, events: tuple[type[Event], ...]) -> tuple[type[Event], ...]:
+    """Return event classes unchanged. Raises InvalidState if two of them are stored under one name."""
+    by_type: dict[str, type[Event]] = {}
+    for one in events:
+        other = by_type.setdefault(one.event_type, one)
+        if other is not one:
+            raise InvalidState(
+                f"{owner.__name__}: {other.__name__} and {one.__name__} are both stored as "
+                f"{one.event_type!r}: give one of them another type, or leave it out"
+            )
+    return events
+
+
 def _members(union: Any) -> Iterator[type[Event]]:
     union = getattr(union, "__value__", union)
     if isinstance(union, type) and issubclass(union, Event):
@@ -176,6 +192,10 @@ def fold(state_type: type[S], events: Iterable[Event | RecordedEvent[Any]], init
 
     Raises UnknownEventType for an event that is not among the state's, InvalidState if `evolve` forgets one.
     """
+    if not isinstance(events, Iterable) or isinstance(events, Value | Mapping):
+        raise InvalidArgument(
+            f"{display.short(events)} is no list of events: write fold({state_type.__name__}, […])"
+        )
     known = {cls.event_type: cls for cls in state_type.event_types()}
     return evolve_all(state_type.initial() if initial is None else initial, _own(state_type, known, events))
 
@@ -281,7 +301,7 @@ class Aggregate(Generic[S]):
 
         Raises what the decision raises (`Refused`), and InvalidState if the state after it does not validate.
         """
-        events = decided(decision(self.state, *args, **kwargs))
+        events = decided(asked(decision, self.state, *args, **kwargs))
         return replace(self, state=after(self.state, events), uncommitted=(*self.uncommitted, *events))
 
     def __repr__(self) -> str:
@@ -296,11 +316,43 @@ class Aggregate(Generic[S]):
         )
 
 
+def asked(decision: Callable[..., Any], state: State[Any], *args: Any, **kwargs: Any) -> Any:
+    """Return what a decision says. Raises InvalidArgument if it was called or written wrongly."""
+    name = getattr(decision, "__qualname__", repr(decision))
+    try:
+        result = decision(state, *args, **kwargs)
+    except TypeError:
+        signature = inspect.signature(decision)
+        try:
+            signature.bind(state, *args, **kwargs)
+        except TypeError as misfit:
+            raise InvalidArgument(f"{name}{signature}: {misfit}") from None
+        raise
+    if result is None and isinstance(decision, FunctionType) and _forgot_return(decision):
+        raise InvalidArgument(f"{name} makes an event and returns nothing: write return before it")
+    return result
+
+
+def _forgot_return(decision: FunctionType) -> bool:
+    """Say whether a function names an event class and never returns a value."""
+    code = decision.__code__
+    known = (decision.__globals__.get(name) for name in code.co_names)
+    if not any(isinstance(one, type) and issubclass(one, Event) for one in known):
+        return False
+    steps = list(dis.get_instructions(code))
+    return all(
+        (step.opname == "RETURN_CONST" or before.opname.startswith("LOAD_CONST"))
+        and (step if step.opname == "RETURN_CONST" else before).argval is None
+        for before, step in itertools.pairwise(steps)
+        if step.opname in ("RETURN_VALUE", "RETURN_CONST")
+    )
+
+
 def decided(result: Decided) -> tuple[Event, ...]:
     """Return what a decision returned as a tuple of events. Raises InvalidArgument for anything else."""
     if result is None:
         return ()
-    several = isinstance(result, Iterable) and not isinstance(result, Value | str)
+    several = isinstance(result, Iterable) and not isinstance(result, Value | str | Mapping)
     events = cast("tuple[Event, ...]", tuple(result) if several else (result,))
     wrong = [event for event in events if not isinstance(event, Event)]
     if wrong:

@@ -64,6 +64,7 @@ class EventStore(Store):
         self._appenders: dict[str, Any] = {}
         self._remembered: set[type[Event]] = set()
         self._forget()
+        self._pass_over(self._position)
 
     # --- writing -------------------------------------------------------------------------------------------
 
@@ -205,7 +206,14 @@ class EventStore(Store):
                     window = []
             if window:
                 self._restore(window)
+            self._pass_over(self._position - start)
             return self._position - start
+
+    def _pass_over(self, count: int) -> None:
+        """Let a sequence of ids go past those that the log has, so that none comes twice."""
+        skip = getattr(self.ids, "skip", None)
+        if skip is not None:
+            skip(count)
 
     def _restore(self, rows: list[Row]) -> None:
         try:
@@ -294,9 +302,22 @@ class EventStore(Store):
         are of the present, and left out where the positions are bounded.
         """
         wanted = self.types_in(query)
-        typed.catch_up(self._db, wanted, known_events())
         bounded = lo > 0 or hi is not None
-        return {**({} if bounded else self._read_models()), **typed.views(wanted, lo, hi)}
+        models = {} if bounded else self._read_models()
+        wanted -= self._shared(wanted, models)
+        typed.catch_up(self._db, wanted, known_events())
+        return {**models, **typed.views(wanted, lo, hi)}
+
+    def _shared(self, types: set[str], models: Mapping[str, str]) -> set[str]:
+        """Return the types without events whose name a read model has. Raises InvalidArgument for others."""
+        both = {name for name in types if name.casefold() in models}
+        for name in sorted(both):
+            if self.read(type=name).first() is not None:
+                raise InvalidArgument(
+                    f"{name!r} is an event type of this log and a read model's table as well: "
+                    "give the projection another name: class …(…, name='…')"
+                )
+        return both
 
     def types_in(self, query: str) -> set[str]:
         """Return the event types whose typed tables a query names."""

@@ -93,6 +93,8 @@ def holder(path: str | os.PathLike[str]) -> Holder | None:
 
 def real(path: str | os.PathLike[str]) -> Path:
     """Return the one absolute path behind all spellings and links of `path`."""
+    if path == ":memory:":
+        raise InvalidArgument("':memory:' would be a file here: EventStore() without a path lives in memory")
     try:
         return Path(os.path.realpath(os.fsdecode(path)))
     except (TypeError, ValueError) as error:

@@ -3,7 +3,8 @@
 The JSON text in the log is the truth. The columns of a type come from its class, else from what was stored
 when the class was last seen, else from the payloads themselves. `from_json_strict` reads a batch and refuses
 values that do not fit; only rows that it refuses go through the class, which fills in defaults, and rows that
-have upcasters before them through those. A changed shape, or a changed upcaster, rebuilds the table.
+have upcasters before them through those. A changed class, or a changed upcaster, rebuilds the table. A number
+that is too large for its column makes that column text.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import cache
 from typing import Any
 
@@ -37,6 +39,7 @@ HEADER = (
 )
 """The envelope's columns in each typed table; a payload field of the same name gets a trailing underscore."""
 
+_WIDE = "varchar"  # of numbers too large for a column of their own; in capitals it is that of a text field
 _UNBUILT = -1  # the position of a type whose columns are known and whose table is not made yet
 _WINDOW = 100_000  # positions at a time when rows need mending, so that memory stays bounded
 _MISFIT = (duckdb.InvalidInputException, duckdb.ConversionException)
@@ -68,7 +71,7 @@ _ID = "if(stream = category, stream, substr(stream, length(category) + 2))"
 class _Shape:
     """The columns of one event type; `schema_version` 0 means that they were read off the payloads.
 
-    `stamp` is that of the upcasters before it. Rows of a shape below `oldest` go through them.
+    `stamp` is that of its class, and after a space that of the upcasters before it.
     """
 
     type: str
@@ -77,9 +80,14 @@ class _Shape:
     stamp: str = ""
 
     @property
+    def raised(self) -> bool:
+        """Whether upcasters come before it."""
+        return " " in self.stamp
+
+    @property
     def source(self) -> str:
         """The rows that can be typed as they are."""
-        if not self.stamp:
+        if not self.raised:
             return "esim.events"
         return f"(SELECT * FROM esim.events WHERE schema_version >= {self.schema_version})"
 
@@ -157,7 +165,7 @@ def remember(con: Connection, classes: Mapping[str, type[BaseModel]]) -> None:
     with con.lock, con.heard:
         stored = {row[0]: _stored(*row[:4]) for row in con.write.execute(f"{_TYPES}").fetchall()}
         for name, cls in classes.items():
-            shape = _shape(con, name, cls, None, fresh=True)
+            shape = _shape(con, name, cls, stored.get(name), fresh=True)
             if stored.get(name) != shape:
                 _note(con.write, shape, _UNBUILT)
 
@@ -181,14 +189,19 @@ def _catch_up(con: Connection, name: str, cls: type[BaseModel] | None) -> None:
     stored = first(con.write, f"{_TYPES} WHERE type = ?", [name])
     known = _stored(*stored[:4]) if stored else None
     done = stored[4] if stored else _UNBUILT
-    if known is None:
-        _refuse_twin(con.write, name)
+    _refuse_twin(con.write, name)
     shape = _shape(con, name, cls, known, fresh=done < head)
     rebuild = shape != known or done == _UNBUILT
     if not rebuild and head - done < _WINDOW and not _is_newer(con.write, _leading(shape), done):
         return
-    if rebuild or done < head:
-        _Filling(con, shape, cls).fill(None if rebuild else done, head)
+    while rebuild or done < head:
+        try:
+            _Filling(con, shape, cls).fill(None if rebuild else done, head)
+        except _TooLarge as wide:
+            columns = [(one, _WIDE if one == wide.column else kind) for one, kind in shape.columns]
+            shape, rebuild = replace(shape, columns=columns), True
+        else:
+            return
 
 
 def _is_newer(con: DuckDB, names: Sequence[str], position: int) -> bool:
@@ -198,7 +211,7 @@ def _is_newer(con: DuckDB, names: Sequence[str], position: int) -> bool:
 
 def _leading(shape: _Shape) -> tuple[str, ...]:
     """Return the stored types whose events are in the table: the type itself, and what leads to it."""
-    return sources([shape.type]) if shape.stamp else (shape.type,)
+    return sources([shape.type]) if shape.raised else (shape.type,)
 
 
 def _shape(
@@ -206,18 +219,31 @@ def _shape(
 ) -> _Shape:
     if cls is not None:
         before = code([name])
-        told = stamp(*before, pure=False).text if before else ""
-        return _Shape(name, getattr(cls, "schema_version", 1), _cached(cls), told)
+        raised = stamp(*before, pure=False).text if before else ""
+        columns = _widened(_cached(cls), known.columns if known else ())
+        return _Shape(name, getattr(cls, "schema_version", 1), columns, f"{_defaults(cls)} {raised}".rstrip())
     if known is not None and (known.schema_version or not fresh):
         return known
     return _Shape(name, 0, _inferred(con, name))
 
 
 _cached: Callable[[type[BaseModel]], Columns] = cache(columns_of)
+_defaults: Callable[[type[BaseModel]], str] = cache(lambda cls: stamp(cls, pure=False).text)
+
+
+def _widened(columns: Columns, known: Iterable[tuple[str, str]]) -> Columns:
+    """Return columns of a class, with those as text whose numbers were found too large for a column."""
+    text = {name for name, kind in known if kind == _WIDE}
+    return [(name, _WIDE if name in text and _is_number(kind) else kind) for name, kind in columns]
+
+
+def _is_number(kind: str) -> bool:
+    return kind == "BIGINT" or kind.startswith("DECIMAL")
 
 
 def _refuse_twin(con: DuckDB, name: str) -> None:
-    twin = first(con, "SELECT type FROM esim.event_types WHERE lower(type) = lower(?)", [name])
+    query = "SELECT type FROM esim.event_types WHERE lower(type) = lower($1) AND type <> $1"
+    twin = first(con, query, [name])
     if twin:
         raise InvalidArgument(
             f"event types {twin[0]!r} and {name!r} differ in case alone, and SQL cannot tell them apart; "
@@ -268,7 +294,7 @@ class _Filling:
 
     def _raise_old(self, write: DuckDB, after: int, head: int) -> None:
         """Type the events that upcasters lead to this type, window by window."""
-        if not self.shape.stamp:
+        if not self.shape.raised:
             return
         for low in range(after, head, _WINDOW):
             bounds = self._bounds(low, min(low + _WINDOW, head))
@@ -326,8 +352,23 @@ def _must_fit(cursor: DuckDB, shape: _Shape, position: int, text: str) -> None:
         try:
             cursor.execute("SELECT from_json_strict(?, ?)", [value, structure]).fetchall()
         except duckdb.Error as error:
+            if _is_number(kind) and _is_large(value):
+                raise _TooLarge(name) from None
             cause = str(error).partition("\n")[0]
             raise _misfit(shape, position, f"column {name!r} ({kind}): {cause}") from None
+
+
+class _TooLarge(Exception):
+    """A number is too large for its column, which is text from now on."""
+
+    def __init__(self, column: str) -> None:
+        self.column = column
+
+
+def _is_large(value: str) -> bool:
+    with suppress(ArithmeticError, ValueError):
+        return abs(Decimal(str(json.loads(value)["v"]))) >= 10**9
+    return False
 
 
 def _misfit(shape: _Shape, position: int, cause: str) -> InvalidEvent:

@@ -6,10 +6,12 @@ makes is rewritten once for each class, so validation itself stays at pydantic's
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import starmap
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, cast, dataclass_transform, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,7 +19,7 @@ from pydantic._internal._model_construction import ModelMetaclass  # it has no p
 from pydantic_core import PydanticCustomError, core_schema, to_json
 
 from esim import display
-from esim.errors import EsimError, InvalidArgument, InvalidEvent
+from esim.errors import EsimError, InvalidArgument, InvalidEvent, UnknownName
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
@@ -32,8 +34,21 @@ _Shape = dict[str, Any]
 class TidyMeta(ModelMetaclass):
     """The metaclass of esim's models: completion shows the domain's names, not thirty of pydantic's."""
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(cls, name: str) -> Any:  # noqa: N805 - a metaclass: cls is its self
+            if name.startswith("_"):
+                return super().__getattr__(name)
+            raise unknown_name(cls, name)
+
     def __dir__(cls) -> list[str]:  # noqa: N805 - a metaclass: cls is its self
         return sorted({*domain_names(cls), "__doc__", "__name__"})
+
+
+def unknown_name(cls: type, name: str) -> UnknownName:
+    """Return the error that a class, or an instance of it, has nothing of this name."""
+    near = display.did_you_mean(name, sorted(domain_names(cls)))
+    return UnknownName(f"{cls.__name__} has no {name!r}{near}")
 
 
 def domain_names(cls: type) -> set[str]:
@@ -69,6 +84,11 @@ def _strict(schema: Any) -> Any:
     return inner
 
 
+_A_TYPE = re.compile(
+    r"int|float|str|bool|bytes|none|date|datetime|time|timedelta|decimal|uuid|any|url|enum|dict|list|set|tuple"
+    r"|[A-Z]\w*|(?:constrained|function|lax|json|chain|is|tagged|literal|nullable|frozenset|list|dict|tuple|set)"
+    r"[-\[].*"
+)
 _QUICK, _FULL = "plain decimal text", "any decimal"
 _DIGITS_ALONE = {"type", "max_digits", "decimal_places", "metadata", "esim"}
 
@@ -201,6 +221,11 @@ class Value(BaseModel, metaclass=TidyMeta):
             kind = type(self).__name__
             raise self._invalid(f"{kind}.{name} stays as it is, for it is frozen: {self._instead}")
 
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("_"):
+                return super().__getattr__(name)
+            raise unknown_name(type(self), name)
+
         # pydantic's own mark: without it each nested value would be built through Python, four times slower
         __init__.__pydantic_base_init__ = True
 
@@ -243,15 +268,31 @@ def refuse_hiding(cls: type[BaseModel], base: type[BaseModel]) -> None:
 def explain(cls: type[BaseModel], error: ValidationError) -> str:
     """Return a ValidationError as one message in the domain's words: each field, its value, its cause."""
     known = list(cls.__pydantic_fields__)
-    problems = (
-        dict(problem) for problem in error.errors(include_url=False) if problem["loc"][-1:] != (_QUICK,)
-    )
-    told = "; ".join(_problem(problem, known) for problem in problems)
-    return f"{cls.__name__} cannot be made: {told}"
+    told: dict[str, list[str]] = {}
+    for problem in error.errors(include_url=False):
+        if problem["loc"][-1:] != (_QUICK,):
+            head, _, cause = _problem(dict(problem), known).partition(" is ")
+            told.setdefault(head, []).append(cause)
+    return f"{cls.__name__} cannot be made: {'; '.join(starmap(_joined, told.items()))}"
+
+
+def _joined(head: str, causes: list[str]) -> str:
+    """Return what is wrong with one value: for a union, what each of its types says of it."""
+    whole = [f"{head} is {cause}" if cause else head for cause in causes]
+    first = whole[0].partition(": ")[2]
+    others = (one.partition(": ")[2] for one in whole[1:])
+    return " or ".join(dict.fromkeys((whole[0], *others))) if first else "; ".join(dict.fromkeys(whole))
+
+
+def _places(loc: tuple[int | str, ...]) -> Iterator[str]:
+    """Give the parts of a place that a user knows: fields, keys and numbers, no types of a union."""
+    for at, part in enumerate(loc):
+        if at == 0 or isinstance(part, int) or not (part == _FULL or _A_TYPE.fullmatch(part)):
+            yield str(part)
 
 
 def _problem(problem: dict[str, Any], known: list[str]) -> str:
-    path = ".".join(str(part) for part in problem["loc"] if part != _FULL) or "value"
+    path = ".".join(_places(problem["loc"])) or "value"
     if problem["type"] == "missing":
         return f"{path!r} is missing"
     if problem["type"] == "extra_forbidden":

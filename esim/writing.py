@@ -134,7 +134,7 @@ def _as_text(value: object) -> str:
 
 def _several(events: Events) -> tuple[Event | NewEvent, ...]:
     """Return one event or several as a tuple; what is neither is left for `_drafts` to refuse as a whole."""
-    if isinstance(events, Iterable) and not isinstance(events, Value | str):
+    if isinstance(events, Iterable) and not isinstance(events, Value | str | Mapping):
         return tuple(events)
     return cast("tuple[Event | NewEvent, ...]", (events,))
 

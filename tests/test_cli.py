@@ -32,7 +32,7 @@ def test_doctor_describes_a_store_that_nobody_holds(tmp_path, capsys):
     assert cli.main(["doctor", str(path)]) == 0
     told = capsys.readouterr().out
     assert "nobody" in told
-    assert "esim format 1, 1 events" in told
+    assert "esim format 1, 1 event\n" in told
 
 
 def test_doctor_says_who_holds_a_file(tmp_path, capsys):

@@ -36,6 +36,7 @@ EVENT = (
     "recorded_at, data) VALUES ($1, 'Order', 'Order/' || $1, 1, 'Placed', 1, uuid(), "
     "TIMESTAMP '2026-01-05 09:00:00', '{}')"
 )
+_HEARS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # also under nohup
 VIEWS = {"events": "SELECT * FROM esim.events", 'Order"Paid': "SELECT 7 AS n, 2.50::DECIMAL(18,2) AS amount"}
 
 
@@ -60,7 +61,7 @@ def child() -> Iterator[Callable[[str], subprocess.Popen[str]]]:
     started: list[subprocess.Popen[str]] = []
 
     def start(code: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", f"from esim.connection import *\nimport os, sys\n{code}"]
+        command = [sys.executable, "-c", f"{_HEARS}from esim.connection import *\nimport os, sys\n{code}"]
         pipe = subprocess.PIPE
         started.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True))
         return started[-1]

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from esim import event as registry
 from esim.clock import ManualClock, SeededIds
 from esim.contract import Snapshot, Store
 from esim.envelope import NewEvent, caused_by, metadata
@@ -32,6 +33,7 @@ from esim.errors import (
 )
 from esim.event import Event, Tag
 from esim.memory import MemoryStore
+from esim.projection import Key, Projection, Row, Rows, on
 from esim.query import Condition, Query, QueryItem
 from esim.store import EventStore
 from esim.value import Money, Value
@@ -852,7 +854,6 @@ def test_a_log_is_readable_without_its_classes(store: Store):
         tags: tuple[str, ...] = ("x",)
 
     store.append("A/1", Forgotten(amount=Decimal("1.60")))
-    from esim import event as registry
 
     del registry._by_type["long.gone"]
     found = store.read().first()
@@ -1225,3 +1226,49 @@ def test_any_sequence_of_appends_does_as_a_plain_list_would(backend: str, append
             assert positions(store.read(tag=tag)) == [n for n, row in enumerate(rows, 1) if tag in row[3]]
         assert store.streams("A") == list(dict.fromkeys(row[0] for row in rows if row[0][0] == "A"))
         assert all(a.recorded_at <= b.recorded_at for a, b in pairwise(store.read()))
+
+
+def test_a_log_cannot_have_a_type_called_events():
+    """In SQL that is the log itself."""
+    with pytest.raises(InvalidArgument, match="'events' is the whole log"):
+
+        class Events(Event):
+            pass
+
+
+@pytest.mark.parametrize("first", ["spend_", "Spend_"])
+def test_an_event_type_and_a_read_model_of_one_name_are_told_apart(first: str):
+    """A class without events leaves the name to the read model; with events, the query says what to do."""
+
+    class Seen(Row):
+        text: Key[str]
+
+    class Spend_(Projection[Seen], name="spend_"):  # noqa: N801 - the name is the point
+        @on(Noted)
+        def noted(self, event: Noted, rows: Rows[Seen]) -> None:
+            rows.put(Seen(text=event.text))
+
+    with EventStore() as store:
+        store.append("A/1", notes("a"))
+        Spend_(store).catch_up()
+        cls = type(Event)(first, (Event,), {"__module__": __name__, "__qualname__": first})
+        assert store.sql("SELECT text FROM spend_")["text"].tolist() == ["a"]
+        store.append("A/1", cls())
+        with pytest.raises(InvalidArgument, match="event type of this log and a read model's table"):
+            store.sql("SELECT text FROM spend_")
+    registry._by_type.pop(first)
+
+
+def test_ids_of_a_seed_go_on_when_a_log_is_opened_again(tmp_path: Path):
+    """The same ids as in one go, none of them twice."""
+    whole = MemoryStore(clock=ManualClock(START), ids=SeededIds(1)).append("A/1", notes("a", "b", "c", "d"))
+    path = tmp_path / "log.duckdb"
+    for text in ("a", "b"):
+        with EventStore(path, clock=ManualClock(START), ids=SeededIds(1)) as store:
+            store.append("A/1", notes(text))
+    with EventStore(path, clock=ManualClock(START), ids=SeededIds(1)) as store:
+        store.append("A/1", notes("c", "d"))
+        assert [one.event_id for one in store.read()] == [one.event_id for one in whole]
+    with EventStore(clock=ManualClock(START), ids=SeededIds(1)) as copy:
+        copy.restore(one._row for one in whole)
+        assert copy.append("A/1", notes("e"))[0].event_id not in {one.event_id for one in whole}

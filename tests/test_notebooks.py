@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import re
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -52,3 +55,30 @@ def test_cells_are_short_and_there_are_not_too_many(path):
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     assert len(cells) <= 45
     assert max(len("".join(cell["source"]).strip().splitlines()) for cell in _code(path)) <= 15
+
+
+WITH_EXERCISE = [
+    path for path in NOTEBOOKS if any("Exercise(" in "".join(cell["source"]) for cell in _code(path))
+]
+
+
+@pytest.mark.parametrize("path", WITH_EXERCISE, ids=lambda path: path.stem)
+def test_the_solution_of_an_exercise_solves_it_and_the_first_try_does_not(path):
+    """Every cell is run in order; the learner is left with something to do, and with a way out."""
+    scope = {"__name__": f"exercise_{path.stem}", "__builtins__": builtins}
+    module = types.ModuleType(scope["__name__"])
+    sys.modules[module.__name__] = module
+    module.__dict__.update(scope)
+    for cell in _code(path):
+        if "raises-exception" not in cell["metadata"].get("tags", []):
+            run_cell(module.__dict__, "".join(cell["source"]))
+    exercise = module.__dict__["exercise"]
+    name = re.search(r"exercise\.check\((\w+)\)", "".join(_code(path)[-1]["source"]))[1]
+    assert exercise.check(module.__dict__[name]).mark == "✗"
+    run_cell(module.__dict__, exercise.solution().text)
+    assert exercise.check(module.__dict__[name]).mark == "✓"
+    del sys.modules[module.__name__]
+
+
+def run_cell(scope, code):
+    exec(compile(code, "<cell>", "exec", dont_inherit=True), scope)

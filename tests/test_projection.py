@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from esim.clock import ManualClock
 from esim.contract import Store
-from esim.envelope import RecordedEvent
+from esim.envelope import RecordedEvent, metadata
 from esim.errors import InvalidArgument, NotCaughtUp, ProjectionFailed, SqlRefused
 from esim.event import Event, Tag
 from esim.memory import MemoryStore
@@ -769,3 +769,57 @@ def test_a_projection_of_nonsense_is_refused() -> None:
     for wrong, told in (({"position": "5"}, "position="), ({"position": 0, "timeout": "x"}, "timeout=")):
         with pytest.raises(InvalidArgument, match=told):
             CustomerSpend(EventStore()).wait_for(**wrong)
+
+
+@pytest.mark.parametrize("kind", ["plain", "aware"])
+def test_what_a_handler_appends_names_its_cause(kind: str) -> None:
+    """By itself, whether the handler takes the envelope or not; who called for the rows is no cause."""
+
+    class Seen(Row):
+        customer: Key[str]
+
+    class Base(Projection[Seen], name="base"):
+        def react(self, event: Bought) -> None:
+            self.store.append("Note/1", Noted(text=event.customer))
+
+        @on(Bought)
+        def bought(self, event: Bought, rows: Rows[Seen]) -> None:
+            self.react(event)
+
+    class Aware(Base, name="aware"):
+        @on(Bought)
+        def bought(self, event: Bought, rows: Rows[Seen], recorded: RecordedEvent[Bought]) -> None:
+            self.react(event)
+
+    store = EventStore()
+    with metadata(correlation_id="visit", user_id="desk"):
+        first = store.append("Order/1", Bought(customer="ann", total=Decimal(1)))[0]
+    second = store.append("Order/2", Bought(customer="bob", total=Decimal(1)))[0]
+    with metadata(correlation_id="somebody looks", causation_id="else"):
+        (Aware if kind == "aware" else Base)(store).catch_up()
+    effects = list(store.read("Note/1"))
+    assert [(one.causation_id, one.correlation_id) for one in effects] == [
+        (str(first.event_id), "visit"),
+        (str(second.event_id), str(second.event_id)),
+    ]
+
+
+def test_first_and_last_are_those_of_sql() -> None:
+    """A projection that catches up in two steps equals one in one step, NULL included."""
+    both = []
+    for pause in (True, False):
+        store = EventStore()
+        for text in ("", "b", ""):
+            store.append("Note/1", Noted(text=text))
+            if pause:
+                Ends(store).catch_up()
+        both.append(Ends(store).df().astype(object).where(lambda table: table.notna(), None).values.tolist())
+    assert both[0] == both[1] == [["Note", None, None]]
+
+
+class Ends(SqlProjection):
+    query = """SELECT category, first(nullif(text, '') ORDER BY position) AS a,
+               last(nullif(text, '') ORDER BY position) AS z
+               FROM Noted JOIN events USING (position) GROUP BY category"""
+    key = "category"
+    combine = {"a": "first", "z": "last"}

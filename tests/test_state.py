@@ -15,11 +15,13 @@ from typing_extensions import TypeAliasType
 
 from esim import event as registry
 from esim import state as states
-from esim.errors import InvalidArgument, InvalidState, Refused, UnknownEventType
+from esim.clock import ManualClock
+from esim.errors import EsimError, InvalidArgument, InvalidState, Refused, UnknownEventType
 from esim.event import Event
 from esim.memory import MemoryStore
 from esim.repository import Repository
-from esim.state import Aggregate, State, current_state, fold, is_mutable, state_of
+from esim.state import Aggregate, State, current_state, decided, fold, is_mutable, state_of
+from esim.store import EventStore
 from esim.value import Money
 
 HOSTILE = "<img src=x onerror=alert(1)> & é"
@@ -457,3 +459,87 @@ def test_a_decision_knows_its_state():
     assert state_of(Account.debit) is Account
     with pytest.raises(InvalidArgument, match="belongs to no State"):
         state_of(len)
+
+
+# --- typical mistakes --------------------------------------------------------------------------------------
+
+
+class Rang(Event):
+    by: str
+
+
+class Bell(State[Rang]):
+    rings: int = 0
+
+    def ring(self, by: str) -> Rang:
+        return Rang(by=by)
+
+    def forget(self) -> Any:
+        Rang(by="nobody")
+
+    def hush(self) -> None:
+        self.must_be("loud")
+
+    def evolve(self, event: Rang) -> Self:
+        return self.but(rings=self.rings + 1)
+
+
+BELL = Aggregate("1", Bell())
+
+
+@pytest.mark.parametrize(
+    ("mistake", "told"),
+    [
+        (lambda: Bell.rign, r"Bell has no 'rign'; did you mean 'ring'"),
+        (lambda: Bell().rigns, r"Bell has no 'rigns'; did you mean 'rings'"),
+        (lambda: Rang(by="a").bye, r"Rang has no 'bye'; did you mean 'by'"),
+        (lambda: BELL.decide(Bell.ring, bye="a"), r"Bell.ring\(self, by.*missing a required.*'by'"),
+        (lambda: BELL.decide(Bell.ring), r"Bell.ring\(.*missing a required argument: 'by'"),
+        (lambda: BELL.decide(Bell.forget), r"Bell.forget makes an event and returns nothing"),
+        (lambda: fold(Bell, Rang(by="a")), r"is no list of events: write fold\(Bell, \[…\]\)"),
+        (lambda: decided({"by": "a"}), r"a decision returned \{'by': 'a'\}"),
+        (lambda: MemoryStore().append("Bell/1", {"by": "a"}), r"\{'by': 'a'\} is not an Event"),
+        (lambda: ManualClock("2026-01-01T00:00:00Z").advance(hour=1), r"no 'hour'; did you mean 'hours'"),
+        (lambda: EventStore(":memory:"), r"EventStore\(\) without a path lives in memory"),
+    ],
+)  # fmt: skip
+def test_a_typical_mistake_is_told_in_one_line(mistake: Any, told: str) -> None:
+    """What was written, what is wrong with it, and what was probably meant."""
+    with pytest.raises(EsimError, match=told):
+        mistake()
+
+
+def test_a_missing_name_is_missing_in_pythons_way() -> None:
+    """`hasattr` and `getattr` with a default work on events, states and their classes."""
+    assert not hasattr(Bell, "rign")
+    assert getattr(Bell(), "rigns", 7) == 7
+
+
+def test_a_decision_that_only_refuses_returns_nothing() -> None:
+    """It makes no event, so nothing was forgotten; and a TypeError inside a decision stays one."""
+
+    class Loud(Bell):
+        status: str = "loud"
+
+        def broken(self) -> Rang:
+            return Rang(by=1 + "a")
+
+    assert Aggregate("1", Loud()).decide(Loud.hush).uncommitted == ()
+    with pytest.raises(TypeError, match="unsupported operand"):
+        Aggregate("1", Loud()).decide(Loud.broken)
+
+
+def test_two_classes_of_one_stored_name_cannot_be_in_one_state() -> None:
+    """Nobody could say which of them an event is."""
+
+    class First(Event, type="twin"):
+        pass
+
+    class Second(Event, type="twin"):
+        pass
+
+    class Both(State[First | Second]):
+        pass
+
+    with pytest.raises(InvalidState, match="First and Second are both stored as 'twin'"):
+        Both.event_types()

@@ -220,7 +220,7 @@ def test_an_interrupt_at_any_line_leaves_the_store_right(store: EventStore, owne
 
 def _heard(work: Callable[[int], Any], times: int) -> int:
     """Do `work` until a real SIGINT comes, so many times; return how often it came as KeyboardInterrupt."""
-    heard = 0
+    heard, former = 0, signal.signal(signal.SIGINT, signal.default_int_handler)  # also under nohup
     for number in range(times):
         sender = threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGINT))
         try:
@@ -232,6 +232,7 @@ def _heard(work: Callable[[int], Any], times: int) -> int:
         except KeyboardInterrupt:
             heard += 1
         sender.join()
+    signal.signal(signal.SIGINT, former)
     return heard
 
 

@@ -330,12 +330,42 @@ def test_a_wrong_type_is_never_a_silent_null(log: Log) -> None:
         log.catch_up("Placed", **CLASSES)
 
 
-def test_a_number_too_large_for_its_column_is_named(log: Log) -> None:
-    """Python's integers have no end, the column has."""
-    model = create_model("Count", n=(int, ...))
-    log.put("Count", model(n=2**70))
-    with pytest.raises(InvalidEvent, match=r"Count at position 1 .*column 'n' \(BIGINT\)"):
+@pytest.mark.parametrize(
+    ("hint", "value"),
+    [(int, 2**70), (Decimal, Decimal(10) ** 25), (Decimal, Decimal("-1e30"))],
+)
+def test_a_number_too_large_for_its_column_makes_it_text(log: Log, hint: Any, value: Any) -> None:
+    """Exact, and the type can be asked as before, now, after more events, and from another process."""
+    model = create_model("Count", n=(hint, ...), who=(str, "ann"))
+    log.put("Count", model(n=7), model(n=value))
+    for more in range(2):
         log.catch_up("Count", Count=model)
+        rows = log.rows("SELECT n, who FROM Count ORDER BY position", "Count")
+        assert [(hint(row["n"]), row["who"]) for row in rows] == [
+            (7, "ann"),
+            (value, "ann"),
+            *[(8, "ann")] * more,
+        ]
+        log.put("Count", model(n=8))
+    log.catch_up("Count")
+    assert len(log.rows("FROM Count", "Count")) == 4
+
+
+def test_all_digits_of_a_number_fit_before_the_point(log: Log) -> None:
+    """A Decimal of thirty digits whose places are not said has a column that takes any of them."""
+    model = create_model("Count", n=(Annotated[Decimal, Field(max_digits=30)], ...))
+    log.put("Count", model(n="9" * 30), model(n="1.5"))
+    log.catch_up("Count", Count=model)
+    assert log.rows("SELECT max(n) AS n FROM Count", "Count") == [{"n": Decimal("9" * 30)}]
+
+
+def test_another_default_fills_the_table_anew(log: Log) -> None:
+    """Events that lack the field show what the class says today."""
+    log.put("Count", '{"n": 1}')
+    for default in ("ann", "bob"):
+        model = create_model("Count", n=(int, ...), who=(str, default))
+        log.catch_up("Count", Count=model)
+        assert log.rows("SELECT who FROM Count", "Count") == [{"who": default}]
 
 
 def test_one_broken_type_does_not_stop_the_others(log: Log) -> None:

@@ -183,11 +183,11 @@ class Connection:
         sql: str,
         params: Parameters = None,
         views: Mapping[str, str] | None = None,
-        known: Iterable[str] = (),
+        known: Callable[[], Iterable[str]] = tuple,
     ) -> Answer:
         """Answer one reading statement that sees `views` (name to SELECT text) before any table.
 
-        Where it names a table that there is not, the error offers the views and the `known` names.
+        Where it names a table that there is not, the error offers the views and what `known` gives.
         Raises SqlRefused if it is anything else than one SELECT, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN of a
         SELECT, or if DuckDB cannot answer it.
         """
@@ -201,7 +201,7 @@ class Connection:
                     cursor.execute(f"CREATE TEMP VIEW {quoted(name)} AS {select}")
                 return self.interruptibly(cursor, lambda: answer(cursor, text, params))
         except duckdb.Error as error:
-            raise SqlRefused(told(error, {*(views or {}), *known})) from None
+            raise SqlRefused(told(error, {*(views or {}), *known()})) from None
         finally:
             self._lent.discard(cursor)
             cursor.close()

@@ -341,10 +341,10 @@ class SqlProjection(ReadModel):
         from esim import typed
 
         db, classes = self._home._db, known_events()
-        known = {*classes, *(name for (name,) in db.fetch(types))}
+        known = {*classes, *(name for (name,) in db.fetch(types)), typed.EVENTS}
         wanted = typed.referenced(db, self.query, known)
-        typed.catch_up(db, wanted, classes)
-        return db.read_only(self.query, None, typed.views(wanted, after, until))
+        typed.catch_up(db, wanted - {typed.EVENTS}, classes)
+        return db.read_only(self.query, None, typed.views(wanted, after, until), lambda: known)
 
     def _check(self, answer: Answer) -> None:
         """Raise ProjectionFailed unless the query gives the declared columns, and one row for each key."""

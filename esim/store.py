@@ -292,7 +292,10 @@ class EventStore(Store):
         storable(query, "query")
         if isinstance(params, str) or not isinstance(params, Sequence | Mapping | None):
             raise InvalidArgument(f"params={params!r}: give a list for ? and $1, or a dict for $name")
-        known = [*self._types(), *(self._read_models() if until is None else ())]
+
+        def known() -> list[str]:
+            return [*self._types(), *(self._read_models() if until is None else ())]
+
         return frame(self._db.read_only(query, params, self.tables(query, hi=until), known))
 
     def tables(self, query: str, lo: int = 0, hi: int | None = None) -> dict[str, str]:
@@ -306,7 +309,7 @@ class EventStore(Store):
         models = {} if bounded else self._read_models()
         wanted -= self._shared(wanted, models)
         typed.catch_up(self._db, wanted, known_events())
-        return {**models, **typed.views(wanted, lo, hi)}
+        return {**models, **typed.views({*wanted, typed.EVENTS}, lo, hi)}
 
     def _shared(self, types: set[str], models: Mapping[str, str]) -> set[str]:
         """Return the types without events whose name a read model has. Raises InvalidArgument for others."""

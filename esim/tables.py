@@ -57,13 +57,14 @@ class Table:
     def advance(self, position: int) -> Iterator[DuckDB]:
         """Commit what the block does to the table together with the checkpoint, or neither."""
         with self.db.transaction() as con:
-            con.execute("CREATE SCHEMA IF NOT EXISTS read")
             yield con
             self._check_in(con, position)
 
     def _check_in(self, con: DuckDB, position: int) -> None:
         values = [_mark(self.name), position, self.stamp]
-        con.execute("INSERT OR REPLACE INTO esim.checkpoints VALUES (?, ?, ?)", values)
+        found = con.execute("UPDATE esim.checkpoints SET position = $2, stamp = $3 WHERE name = $1", values)
+        if found.fetchall() == [(0,)]:
+            con.execute("INSERT INTO esim.checkpoints VALUES (?, ?, ?)", values)
 
     def drop(self) -> None:
         """Remove the table and its checkpoint."""
@@ -71,7 +72,6 @@ class Table:
             self._drop(con)
 
     def _drop(self, con: DuckDB) -> None:
-        con.execute("CREATE SCHEMA IF NOT EXISTS read")
         con.execute(f"DROP TABLE IF EXISTS {self.path}")
         con.execute("DELETE FROM esim.checkpoints WHERE name = ?", [_mark(self.name)])
 

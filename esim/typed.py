@@ -151,9 +151,12 @@ def catch_up(con: Connection, types: Iterable[str], classes: Mapping[str, type[B
     """
     failed: list[InvalidEvent] = []
     with con.lock, con.heard:
-        for name in dict.fromkeys(types):
+        head = (first(con.write, "SELECT max(position) FROM esim.events") or (None,))[0] or 0
+        stored = {row[0]: row for row in con.write.execute(_TYPES).fetchall()}
+        for name in (names := dict.fromkeys(types)):
+            _refuse_twin(name, {*stored, *names})
             try:
-                _catch_up(con, name, classes.get(name))
+                _catch_up(con, name, classes.get(name), stored.get(name), head)
             except InvalidEvent as error:
                 failed.append(error)
     if failed:
@@ -163,7 +166,7 @@ def catch_up(con: Connection, types: Iterable[str], classes: Mapping[str, type[B
 def remember(con: Connection, classes: Mapping[str, type[BaseModel]]) -> None:
     """Keep the columns of event classes in the store, so that its payloads are typed without them, too."""
     with con.lock, con.heard:
-        stored = {row[0]: _stored(*row[:4]) for row in con.write.execute(f"{_TYPES}").fetchall()}
+        stored = {row[0]: _stored(*row[:4]) for row in con.write.execute(_TYPES).fetchall()}
         for name, cls in classes.items():
             shape = _shape(con, name, cls, stored.get(name), fresh=True)
             if stored.get(name) != shape:
@@ -184,15 +187,13 @@ def _note(write: DuckDB, shape: _Shape, position: int) -> None:
     )
 
 
-def _catch_up(con: Connection, name: str, cls: type[BaseModel] | None) -> None:
-    head = (first(con.write, "SELECT max(position) FROM esim.events") or (None,))[0] or 0
-    stored = first(con.write, f"{_TYPES} WHERE type = ?", [name])
-    known = _stored(*stored[:4]) if stored else None
-    done = stored[4] if stored else _UNBUILT
-    _refuse_twin(con.write, name)
+def _catch_up(
+    con: Connection, name: str, cls: type[BaseModel] | None, stored: tuple[Any, ...] | None, head: int
+) -> None:
+    known, done = (_stored(*stored[:4]), stored[4]) if stored else (None, _UNBUILT)
     shape = _shape(con, name, cls, known, fresh=done < head)
     rebuild = shape != known or done == _UNBUILT
-    if not rebuild and head - done < _WINDOW and not _is_newer(con.write, _leading(shape), done):
+    if not rebuild and head - done < _WINDOW and not _is_newer(con.write, _leading(shape), done, head):
         return
     while rebuild or done < head:
         try:
@@ -204,9 +205,9 @@ def _catch_up(con: Connection, name: str, cls: type[BaseModel] | None) -> None:
             return
 
 
-def _is_newer(con: DuckDB, names: Sequence[str], position: int) -> bool:
+def _is_newer(con: DuckDB, names: Sequence[str], done: int, head: int) -> bool:
     query = "SELECT 1 FROM esim.events WHERE type IN (SELECT unnest(?)) AND position > ? LIMIT 1"
-    return first(con, query, [list(names), position]) is not None
+    return done < head and first(con, query, [list(names), done]) is not None
 
 
 def _leading(shape: _Shape) -> tuple[str, ...]:
@@ -241,14 +242,13 @@ def _is_number(kind: str) -> bool:
     return kind == "BIGINT" or kind.startswith("DECIMAL")
 
 
-def _refuse_twin(con: DuckDB, name: str) -> None:
-    query = "SELECT type FROM esim.event_types WHERE lower(type) = lower($1) AND type <> $1"
-    twin = first(con, query, [name])
-    if twin:
-        raise InvalidArgument(
-            f"event types {twin[0]!r} and {name!r} differ in case alone, and SQL cannot tell them apart; "
-            "give one class another type: class …(Event, type='…')"
-        )
+def _refuse_twin(name: str, others: Iterable[str]) -> None:
+    for twin in others:
+        if twin != name and twin.casefold() == name.casefold():
+            raise InvalidArgument(
+                f"event types {twin!r} and {name!r} differ in case alone, and SQL cannot tell them apart; "
+                "give one class another type: class …(Event, type='…')"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,23 +398,25 @@ def _guessed(kind: Any) -> str:
 # --- what a query sees -------------------------------------------------------------------------------------
 
 
-def view_sql(type: str, lo: int = 0, hi: int | None = None) -> str:
-    """Return the SELECT behind the view of a caught-up type: events after position `lo`, up to `hi`."""
-    return f"SELECT * FROM typed.{quoted(type)}{_within(lo, hi)}"
+EVENTS = "events"
+"""The view of every event, its payload as JSON; no event type may have this name."""
+
+_EVERY = (
+    f"position, stream, category, {_ID} AS id, version, type, schema_version, event_id, "
+    "recorded_at AT TIME ZONE 'UTC' AS recorded_at, occurred_at AT TIME ZONE 'UTC' AS occurred_at, data, "
+    "tags, correlation_id, causation_id, user_id, metadata"
+)
 
 
-def events_sql(lo: int = 0, hi: int | None = None) -> str:
-    """Return the SELECT behind the view `events`: every event after position `lo`, up to `hi`, as JSON."""
-    return (
-        f"SELECT position, stream, category, {_ID} AS id, version, type, schema_version, event_id, "
-        "recorded_at AT TIME ZONE 'UTC' AS recorded_at, occurred_at AT TIME ZONE 'UTC' AS occurred_at, data, "
-        f"tags, correlation_id, causation_id, user_id, metadata FROM esim.events{_within(lo, hi)}"
-    )
-
-
-def views(types: Iterable[str], lo: int = 0, hi: int | None = None) -> dict[str, str]:
-    """Return name and SELECT of the views of caught-up types, and of `events`."""
-    return {**{name: view_sql(name, lo, hi) for name in types}, "events": events_sql(lo, hi)}
+def views(names: Iterable[str], lo: int = 0, hi: int | None = None) -> dict[str, str]:
+    """Return the SELECT behind each view, of EVENTS or of a caught-up type, over positions in (lo, hi]."""
+    within = _within(lo, hi)
+    return {
+        name: f"SELECT {_EVERY} FROM esim.events{within}"
+        if name == EVENTS
+        else f"SELECT * FROM typed.{quoted(name)}{within}"
+        for name in names
+    }
 
 
 def _within(lo: int, hi: int | None) -> str:

@@ -94,7 +94,7 @@ class Log:
 
     def rows(self, query: str, *types: str, lo: int = 0, hi: int | None = None) -> list[dict[Any, Any]]:
         """Return what a query finds in the views of some types."""
-        found = frame(self.con.read_only(query, None, typed.views(types, lo, hi)))
+        found = frame(self.con.read_only(query, None, typed.views({*types, typed.EVENTS}, lo, hi)))
         rows: list[dict[Any, Any]] = found.to_dict("records")
         return rows
 

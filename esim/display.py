@@ -55,7 +55,7 @@ def plain(value: object) -> str:  # noqa: PLR0911 - one line for each kind of va
         return "[" + ", ".join(map(plain, value)) + "]"
     named = getattr(value, "__pydantic_fields__", None)
     if named is not None and not isinstance(value, type):
-        return " ".join(plain(getattr(value, name)) for name in named)
+        return plain({name: getattr(value, name) for name in named})
     return str(value)
 
 

@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 from zlib import crc32
 
 from esim.effects import Effects
-from esim.envelope import RecordedEvent, reacting
+from esim.envelope import RecordedEvent
 from esim.errors import (
     CheckpointAhead,
     HandlerFailed,
@@ -164,8 +164,12 @@ class Delivery:
     def _batch(self, batch: _Batch, *, careful: bool) -> Iterator[Point]:
         after = [event.position for event in batch.events[1:]] + [0]
         for recorded, following in zip(batch.events, after, strict=True):
-            yield from self._deliver(recorded, careful=careful)
-            if following != recorded.position:
+            if not self._passes(recorded) and (not careful or (yield from self._dares(recorded))):
+                yield Point("handle", recorded.position)
+                error = self._tried(recorded)
+                if error is not None:
+                    yield from self._again(recorded, error, careful=careful)
+            if following != recorded.position:  # all parts of a stored event are done with
                 self._position = max(self._position, recorded.position)
             yield Point("handled", recorded.position)
 
@@ -207,42 +211,42 @@ class Delivery:
 
     # --- one event -----------------------------------------------------------------------------------------
 
-    def _deliver(self, recorded: RecordedEvent[Any], *, careful: bool) -> Iterator[Point]:
+    def _passes(self, recorded: RecordedEvent[Any]) -> bool:
+        """Say whether an event is not for the handler now: it waits behind a dead letter, or was handled."""
         if recorded.stream in self._parked:
             self._park(recorded, 0, None)
-            return
-        if self.settings.inbox and self._is_handled(recorded):
-            return
-        attempts = self._attempts(recorded, careful=careful)
-        while True:
-            if careful:
-                if attempts >= self.settings.retry.max_attempts:
-                    yield from self._give_up(recorded, attempts, None)
-                    return
-                self._commit(trying=recorded, attempts=attempts + 1, begun=self.mark.begun)
-            yield Point("handle", recorded.position)
-            error = self._tried(recorded)
-            attempts += 1
-            if error is None:
-                self.handled += 1
-                self._in_a_row = 0
-                self.open_until = None
-                if self.settings.inbox:
-                    self._inbox.append((_key(recorded), recorded.position))
-                return
+            return True
+        return self.settings.inbox and self._is_handled(recorded)
+
+    def _dares(self, recorded: RecordedEvent[Any]) -> Generator[Point, None, bool]:
+        """Note an attempt before it is made, unless an event has killed the process too often."""
+        attempts = self._attempts(recorded) or 1  # that which a crash left open counts as tried
+        if attempts >= self.settings.retry.max_attempts:
+            yield from self._give_up(recorded, attempts, None)
+            return False
+        self._commit(trying=recorded, attempts=attempts + 1, begun=self.mark.begun)
+        return True
+
+    def _again(self, recorded: RecordedEvent[Any], error: Exception, *, careful: bool) -> Iterator[Point]:
+        """Try an event that failed again, as the policy says, and give it up in the end."""
+        attempts = self._attempts(recorded) + (not careful)
+        last: Exception | None = error
+        while last is not None:
             self.failed += 1
-            if not self._retries(error, attempts):
-                yield from self._give_up(recorded, attempts, error)
+            if not self._retries(last, attempts):
+                yield from self._give_up(recorded, attempts, last)
                 return
-            self._commit(trying=recorded, attempts=attempts, begun=self.mark.begun)
+            self._commit(trying=recorded, attempts=attempts + careful, begun=self.mark.begun)
             yield Point("retry", recorded.position)
             self._sleep(self.settings.retry.wait(attempts, f"{self.progress.name} {recorded.event_id}"))
+            yield Point("handle", recorded.position)
+            last = self._tried(recorded)
+            attempts += 1
 
-    def _attempts(self, recorded: RecordedEvent[Any], *, careful: bool) -> int:
-        """Return how often an event was tried before; one that a crash left open counts as tried once."""
-        if (recorded.position, recorded.part) == (self.mark.trying, self.mark.part):
-            return self.mark.attempts
-        return 1 if careful else 0
+    def _attempts(self, recorded: RecordedEvent[Any]) -> int:
+        """Return how many attempts of an event are noted."""
+        here = (recorded.position, recorded.part) == (self.mark.trying, self.mark.part)
+        return self.mark.attempts if here else 0
 
     def _retries(self, error: Exception, attempts: int) -> bool:
         once = self.settings.checkpoint == "before_handler" or self.open_until is not None
@@ -250,26 +254,27 @@ class Delivery:
 
     def _tried(self, recorded: RecordedEvent[Any]) -> Exception | None:
         """Hand an event to its handler; return what it raised, with its rows taken back, or None."""
-        handler = self.handler
-        rows = self._ready()
+        calls, rows, effects = self.handler.calls, self._ready(), self.effects
         if rows is not None:
             rows.begin()
-        self.effects.begin(recorded)
+        effects.begin(recorded)
         try:
-            with reacting(lambda: recorded):
-                call = handler.calls.get(recorded.type) or handler.calls[""]
-                result = call(recorded, rows, self.effects)
-                if isinstance(result, Awaitable):
-                    self._waiter.result(result)
+            result = (calls.get(recorded.type) or calls[""])(recorded, rows, effects)
+            if result is not None and isinstance(result, Awaitable):
+                self._waiter.result(result)
         except BaseException as error:
             if rows is not None:
                 rows.undo()
-            self.effects.take_back()
+            effects.take_back()
             if not isinstance(error, Exception):
                 raise
             return error
         finally:
-            self.effects.begin(None)
+            effects.cause = None
+        self.handled += 1
+        self._in_a_row, self.open_until = 0, None
+        if self.settings.inbox:
+            self._inbox.append((_key(recorded), recorded.position))
         return None
 
     def _ready(self) -> Rows[Any] | None:
@@ -348,7 +353,6 @@ class Delivery:
         self.progress.commit(self.mark, letters=[tried])  # before it is tried: it may kill the process
         error = self._tried(recorded)
         if error is None:
-            self.handled += 1
             self.dismiss([letter.dead_letter_id])
             return None
         failed = tried._replace(
@@ -406,7 +410,9 @@ class Delivery:
         )
         self.mark = mark
         self._new, self._inbox = [], []
-        self.effects.settle()
+        if self.effects.fresh:
+            self._known["effects"] = max(self._known["effects"], position, trying.position if trying else 0)
+            self.effects.settle()
         if rows is not None:
             rows[1].settle(rows[0], _AT_HAND)
 

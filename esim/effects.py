@@ -49,12 +49,17 @@ class Effects:
         """The functions that were called so far, by name: the relay finds them here."""
         self._outbox, self._done = outbox, done
         self._results: dict[str, Any] = {}
-        self._cause: RecordedEvent[Any] | None = None
+        self.cause: RecordedEvent[Any] | None = None
+        """The event that is being handled."""
+        self._last: RecordedEvent[Any] | None = None
         self._count = 0
 
-    def begin(self, recorded: RecordedEvent[Any] | None) -> None:
-        """Count effects from the start: those to come are of this event."""
-        self._cause, self._count = recorded, 0
+    def begin(self, recorded: RecordedEvent[Any]) -> None:
+        """Count the effects of an event from the start; those of an earlier attempt are remembered."""
+        if recorded is not self._last:
+            self._results.clear()
+        self.cause = self._last = recorded
+        self._count = 0
 
     def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Have a function called with these arguments, and put it on the ledger.
@@ -62,7 +67,7 @@ class Effects:
         A function with a parameter `key` is given the effect's key, which it can hand on as an idempotency
         key. Raises what the function raises, and TypeError if the arguments do not fit it.
         """
-        cause = self._cause
+        cause = self.cause
         if cause is None:
             raise InvalidArgument("effects are called while the handler runs, not kept for later")
         name = name_of(function)
@@ -78,7 +83,7 @@ class Effects:
         told = {each: value for each, value in bound.arguments.items() if each != "key"}
         self.functions[name] = function
         effect = Effect(key, cause.position, name, _json(name, told, exact=self._outbox), "done")
-        if key in self.fresh:
+        if key in self.fresh or key in self._results:
             return self._results.get(key)
         if self._done(key, cause.position):
             return None
@@ -103,7 +108,7 @@ class Effects:
 
     def take_back(self) -> None:
         """Drop what the present event has put into the outbox; what is done is done."""
-        here = self._cause
+        here = self.cause
         for key, effect in list(self.fresh.items()):
             if here is not None and effect.status == "pending" and effect.position == here.position:
                 del self.fresh[key]
@@ -111,7 +116,6 @@ class Effects:
     def settle(self) -> None:
         """Forget what is on the ledger now."""
         self.fresh.clear()
-        self._results.clear()
 
     def __repr__(self) -> str:
         return f"<Effects: {len(self.fresh)} not yet on the ledger>"

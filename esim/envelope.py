@@ -75,7 +75,7 @@ class Context:
     user_id: str | None = None
     occurred_at: datetime | None = None
     extra: Mapping[str, Any] | None = None
-    cause: Callable[[], RecordedEvent[Any]] | None = None
+    cause: Callable[[], RecordedEvent[Any] | None] | None = None
 
 
 _context: ContextVar[Context] = ContextVar("esim_context", default=Context())  # noqa: B039 - it is frozen
@@ -87,6 +87,8 @@ def context() -> Context:
     if here.cause is None:
         return here
     recorded = here.cause()
+    if recorded is None:
+        return replace(here, cause=None)
     cause = str(recorded.event_id)
     correlation = here.correlation_id or recorded.correlation_id or cause
     return replace(here, causation_id=here.causation_id or cause, correlation_id=correlation, cause=None)
@@ -132,8 +134,8 @@ def caused_by(recorded: RecordedEvent[Event]) -> Iterator[Context]:
 
 
 @contextmanager
-def reacting(cause: Callable[[], RecordedEvent[Any]]) -> Iterator[None]:
-    """Make what `cause` returns the cause of each event appended in this block; it is asked at an append."""
+def reacting(cause: Callable[[], RecordedEvent[Any] | None]) -> Iterator[None]:
+    """Make what `cause` returns, if any, the cause of each event appended here; it is asked at an append."""
     outer = _context.get()
     token = _context.set(Context(user_id=outer.user_id, extra=outer.extra, cause=cause))
     try:

@@ -66,7 +66,8 @@ LETTERS = """SELECT dead_letter_id, subscription, sequence_id, sequence_index, e
  cause_type, cause_message, enqueued_at AT TIME ZONE 'UTC' AS enqueued_at,
  last_touched AT TIME ZONE 'UTC' AS last_touched, diagnostics FROM esim.dead_letters"""
 LEDGER = """SELECT position, name AS effect, arguments, status, cause, key,
- last_touched AT TIME ZONE 'UTC' AS last_touched FROM esim.effects WHERE subscription = $1 ORDER BY position, length(key), key"""
+ last_touched AT TIME ZONE 'UTC' AS last_touched FROM esim.effects
+ WHERE subscription = $1 ORDER BY position, length(key), key"""
 
 
 class Progress:

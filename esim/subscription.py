@@ -26,6 +26,7 @@ from esim.contract import Moment, must_be_store
 from esim.deadletters import DeadLetters
 from esim.delivery import Checkpoint, Delivery, Exhausted, Settings
 from esim.effects import by_name
+from esim.envelope import reacting
 from esim.errors import InvalidArgument, NotCaughtUp, Superseded
 from esim.handler import HandlerOf, handler_of
 from esim.progress import LEDGER, Mark, Progress
@@ -184,7 +185,9 @@ class Subscription:
                     self._delivery = Delivery(
                         *(self.store, self._progress, self.handler, self._settings, self._sleep)
                     )
-                yield self._delivery
+                effects = self._delivery.effects
+                with reacting(lambda: effects.cause):  # of what handlers append
+                    yield self._delivery
             except BaseException:
                 self._delivery = None
                 raise
@@ -319,8 +322,8 @@ class Subscription:
     def effects(self) -> pd.DataFrame:
         """Return the ledger of effects as a dataframe.
 
-        Columns: position, effect, arguments (JSON), status (done, pending, gated, failed), cause, key, last_touched
-        (UTC).
+        Columns: position, effect, arguments (JSON), status (done, pending, gated, failed), cause, key,
+        last_touched (UTC).
         """
         return self._progress.frame(LEDGER, [self.name])
 

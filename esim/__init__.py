@@ -20,6 +20,7 @@ from esim.value import Money, Value
 from esim.writing import Write
 
 if TYPE_CHECKING:
+    from esim.bus import Bus
     from esim.effects import Effects
     from esim.projection import Key, Projection, Row, Rows, SqlProjection, on
     from esim.repository import Repository
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from esim.subscription import Subscription
 
 _LATER = {
+    "Bus": "esim.bus",
     "CircuitBreaker": "esim.retry",
     "Effects": "esim.effects",
     "EventStore": "esim.store",
@@ -58,6 +60,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "Aggregate",
+    "Bus",
     "CircuitBreaker",
     "Conflict",
     "Effects",

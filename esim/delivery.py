@@ -132,8 +132,6 @@ class Delivery:
         except (GeneratorExit, KeyboardInterrupt):
             self._commit()
             raise
-        finally:
-            self._waiter.close()
 
     def _all(self, until: int) -> Iterator[Point]:
         uncertain = self.mark.begun

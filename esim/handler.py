@@ -42,8 +42,11 @@ class HandlerOf(NamedTuple):
     effects: bool
 
 
-def handler_of(given: Any) -> HandlerOf:
-    """Return what is handed in as a handler. Raises InvalidArgument that says what to write instead."""
+def handler_of(given: Any, types: tuple[type[Event], ...] = ()) -> HandlerOf:
+    """Return what is handed in as a handler, of the event `types` it says itself unless they are given.
+
+    Raises InvalidArgument that says what to write instead.
+    """
     if isinstance(given, type) and issubclass(given, Projection):
         return _of_projection(given)
     if isinstance(given, Projection):
@@ -55,7 +58,7 @@ def handler_of(given: Any) -> HandlerOf:
         raise InvalidArgument(
             f"{display.short(given)} is no handler: hand in a function (event, …), or a Projection class"
         )
-    return _of_function(given)
+    return _of_function(given, types)
 
 
 def _of_projection(cls: type[Projection[Any]]) -> HandlerOf:
@@ -72,19 +75,19 @@ def _method(method: Callable[..., None], recorded: bool) -> Call:  # noqa: FBT00
     return lambda recorded, rows, _: method(recorded.event, rows)
 
 
-def _of_function(given: Callable[..., Any]) -> HandlerOf:
+def _of_function(given: Callable[..., Any], types: tuple[type[Event], ...]) -> HandlerOf:
     function = inspect.unwrap(given.func if isinstance(given, partial) else given)
     name = getattr(function, "__name__", type(given).__name__)
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise InvalidArgument(f"{name} yields: a handler is a plain def, or an async one")
-    first, wanted = _parameters(given, name)
-    types = function.__dict__.get("handles") if hasattr(function, "__dict__") else None
+    types = types or getattr(function, "handles", ())
+    first, wanted = _parameters(given, name, told=bool(types))
     row = None
     if "rows" in wanted:
         row = _row_of(wanted["rows"], name)
     undecoded = first is RecordedEvent or get_origin(first) is RecordedEvent
     source = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', name)}"
-    chosen = tuple(types) if types else _types_of(first, name)
+    chosen = _types_of(first, name) if not types else () if Event in types else types
     calls = {"": _call(given, tuple(wanted), undecoded=undecoded)}
     return HandlerOf(name, source, chosen, calls, row, "effects" in wanted)
 
@@ -103,13 +106,16 @@ def _call(given: Callable[..., Any], wanted: tuple[str, ...], *, undecoded: bool
     return call
 
 
-def _parameters(given: Callable[..., Any], name: str) -> tuple[Any, dict[str, Any]]:
-    """Return the annotation of the first parameter, and of each other by what it asks for."""
+def _parameters(given: Callable[..., Any], name: str, *, told: bool) -> tuple[Any, dict[str, Any]]:
+    """Return the annotation of the first parameter, and of each other by what it asks for.
+
+    Where the event types are `told`, annotations that cannot be evaluated do not matter.
+    """
     try:
         signature = inspect.signature(given, eval_str=True)
     except NameError as error:
         signature = inspect.signature(given)
-        if "handles" not in getattr(given, "__dict__", {}):
+        if not told:
             raise InvalidArgument(
                 f"{name}{signature}: {error}, so its event types are not known: mark it with @on(OrderPaid)"
             ) from None

@@ -38,7 +38,8 @@ from esim.tables import RowTable, order_by
 if TYPE_CHECKING:
     import pandas as pd
 
-_POLL = 0.02  # seconds between two looks at the log of a subscription that runs
+_POLL = 0.02  # seconds between two looks of who waits for a subscription
+_LOOK = 0.5  # seconds after which one that runs looks at the log, whether an append woke it or not
 _BATCH = {"after_handler": 1, "before_handler": 1, "transactional": 10_000}
 _latest: WeakKeyDictionary[EventStore, dict[str, Subscription]] = WeakKeyDictionary()
 
@@ -106,7 +107,7 @@ class Subscription:
         self._progress = Progress(store._db, self.name)
         self._lock = threading.RLock()
         self._busy = False
-        self._stopping, self._halting = threading.Event(), threading.Event()
+        self._stopping, self._halting, self._news = (threading.Event() for _ in range(3))
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._delivery: Delivery | None = None
@@ -213,17 +214,22 @@ class Subscription:
         return self
 
     def _follow(self) -> None:
+        self.store._listeners.append(self._news.set)
         try:
             while not self._stopping.is_set():
+                self._news.clear()
                 if self.store.position > self.position:
                     self.catch_up()
-                self._stopping.wait(_POLL)
+                self._news.wait(_LOOK)
         except Exception as error:  # noqa: BLE001 - it is shown as the state, and raised by wait_for
             self._error = error
+        finally:
+            self.store._listeners.remove(self._news.set)
 
     def stop(self) -> Self:
         """End the thread after the event at hand; what was handled is committed."""
         self._stopping.set()
+        self._news.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
         self._thread = None

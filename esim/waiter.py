@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import weakref
 from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 _STEP = 0.05  # seconds after which a waiting thread looks whether it was interrupted
@@ -16,16 +18,20 @@ class Waiter:
 
     def __init__(self) -> None:
         """Begin without a thread: most handlers are not async."""
-        self._thread: ThreadPoolExecutor | None = None
-        self._runner: asyncio.Runner | None = None
+        self._made: tuple[ThreadPoolExecutor, asyncio.Runner] | None = None
+        self._end: weakref.finalize[..., Waiter] | None = None
+
+    def _begun(self) -> tuple[ThreadPoolExecutor, asyncio.Runner]:
+        if self._made is None:
+            thread = ThreadPoolExecutor(1, "esim-async")
+            self._made = thread, thread.submit(asyncio.Runner).result()
+            self._end = weakref.finalize(self, _close, *self._made)
+        return self._made
 
     def result(self, awaitable: Awaitable[Any]) -> Any:
         """Return what an awaitable gives, or raise what it raises; an interrupt cancels it."""
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, "esim-async")
-            self._runner = self._thread.submit(asyncio.Runner).result()
-        context = contextvars.copy_context()
-        running = self._thread.submit(self._run, awaitable, context)
+        thread, runner = self._begun()
+        running = thread.submit(_run, runner, awaitable, contextvars.copy_context())
         try:
             while True:
                 try:
@@ -34,21 +40,26 @@ class Waiter:
                     if running.done():
                         raise
         except BaseException:
-            if not running.done() and self._runner is not None:
-                loop = self._runner.get_loop()
+            if not running.done():
+                loop = runner.get_loop()
                 loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(loop)])
             raise
 
-    def _run(self, awaitable: Awaitable[Any], context: contextvars.Context) -> Any:
-        async def awaited() -> Any:
-            return await awaitable
-
-        assert self._runner is not None  # noqa: S101 - made before the first submit
-        return self._runner.run(awaited(), context=context)
-
     def close(self) -> None:
         """End the loop and its thread, once what runs in it has ended."""
-        if self._thread is not None and self._runner is not None:
-            self._thread.submit(self._runner.close)
-            self._thread.shutdown(wait=False)
-        self._thread = self._runner = None
+        if self._end is not None:
+            self._end()
+        self._made = self._end = None
+
+
+def _run(runner: asyncio.Runner, awaitable: Awaitable[Any], context: contextvars.Context) -> Any:
+    async def awaited() -> Any:
+        return await awaitable
+
+    return runner.run(awaited(), context=context)
+
+
+def _close(thread: ThreadPoolExecutor, runner: asyncio.Runner) -> None:
+    with suppress(RuntimeError):  # the process ends, and has ended the thread
+        thread.submit(runner.close)
+    thread.shutdown(wait=True)

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, ClassVar, Generic, TypeVar, cast
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from esim import display
 from esim.arguments import all_storable, storable
@@ -75,6 +75,7 @@ class Context:
     user_id: str | None = None
     occurred_at: datetime | None = None
     extra: Mapping[str, Any] | None = None
+    key: str | None = None
     cause: Callable[[], RecordedEvent[Any] | None] | None = None
 
 
@@ -114,6 +115,7 @@ def metadata(
         _text(user_id) or outer.user_id,
         utc(occurred_at) if occurred_at is not None else outer.occurred_at,
         {**(outer.extra or {}), **extra} or None,
+        outer.key,
         outer.cause,
     )
     token = _context.set(merged)
@@ -143,6 +145,23 @@ def reacting(cause: Callable[[], RecordedEvent[Any] | None]) -> Iterator[None]:
     finally:
         _context.reset(token)
 
+
+@contextmanager
+def keyed(key: str) -> Iterator[None]:
+    """Derive the ids of the events of the one append in this block from `key`: see `derived_id`."""
+    token = _context.set(replace(_context.get(), key=key))
+    try:
+        yield
+    finally:
+        _context.reset(token)
+
+
+def derived_id(key: str, number: int) -> UUID:
+    """Return the id of the `number`-th event (from 0) that an append under `key` records."""
+    return uuid5(_KEYED, f"{number} {key}")
+
+
+_KEYED = UUID("6b1b1f2e-8a53-5c86-9d7e-0c6ff04ee3a4")
 
 Row = tuple[
     int,

@@ -47,6 +47,8 @@ def handler_of(given: Any, types: tuple[type[Event], ...] = ()) -> HandlerOf:
 
     Raises InvalidArgument that says what to write instead.
     """
+    if isinstance(given, HandlerOf):
+        return given
     if isinstance(given, type) and issubclass(given, Projection):
         return _of_projection(given)
     if isinstance(given, Projection):

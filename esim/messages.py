@@ -2,14 +2,14 @@
 
 A command is what a decision is asked: `PayOrder = command(Order.pay)` is a frozen model with the id of the
 aggregate and the decision's own parameters, so it can be kept, sent and read again as JSON. What a decision
-needs beside them, such as a price list, it marks as `Injected[...]`, and the dispatcher hands it in.
+needs beside them, such as a price list, has the default `injected()`, and the dispatcher hands it in.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, ClassVar, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast, get_origin, get_type_hints
 from uuid import UUID
 
 from pydantic import create_model
@@ -25,17 +25,26 @@ from esim.repository import Repository
 from esim.state import State, current_state, state_of
 from esim.value import Value
 
-T = TypeVar("T")
 S = TypeVar("S", bound=State[Any])
+P = ParamSpec("P")
 
 
-class _InjectedMark:
+class _Injected:
+    """Stands for what a dispatcher will hand in; used before that, it says so."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise InvalidArgument(
+            f"nobody handed in what a decision asks {name!r} of: pass it, or send the command by a "
+            "Dispatcher that provides it"
+        )
+
     def __repr__(self) -> str:
-        return "Injected"
+        return "injected()"
 
 
-Injected = Annotated[T, _InjectedMark()]
-"""Marks a parameter of a decision that the dispatcher supplies: `prices: Injected[PriceList]`."""
+def injected() -> Any:
+    """Mark a parameter of a decision that a dispatcher supplies, as in `prices: PriceList = injected()`."""
+    return _Injected()
 
 
 class Command(Value):
@@ -46,11 +55,19 @@ class Command(Value):
     state: ClassVar[type[State[Any]]]
     decision: ClassVar[str]
 
+    def __init__(self, id: str, *args: Any, **values: Any) -> None:
+        """Ask aggregate `id`; the rest are the decision's arguments, in its order or by name."""
+        names = [name for name in type(self).__pydantic_fields__ if name != "id"]
+        given = {"id": id, **dict(zip(names, args, strict=False)), **values}
+        super().__init__(**given)
+
 
 _known: dict[str, type[Command]] = {}
 
 
-def command(decision: Callable[..., Any], name: str | None = None) -> type[Command]:
+def command(
+    decision: Callable[Concatenate[S, P], Any], name: str | None = None
+) -> Callable[Concatenate[str, P], Command]:
     """Return the message class of a decision: its fields are `id` and the decision's parameters.
 
     Its name is that of the decision and the state, `PayOrder`, unless given; asked again, it replaces the
@@ -68,7 +85,7 @@ def command(decision: Callable[..., Any], name: str | None = None) -> type[Comma
             raise InvalidArgument(f"{state.__name__}.{told} has a parameter 'id', which names the aggregate")
         if each.name not in hints:
             raise InvalidArgument(f"{state.__name__}.{told}: its parameter {each.name!r} has no type")
-        if not _is_injected(hints[each.name]):
+        if not isinstance(each.default, _Injected):
             default = ... if each.default is each.empty else each.default
             fields[each.name] = (hints[each.name], default)
     made = create_model(
@@ -80,7 +97,7 @@ def command(decision: Callable[..., Any], name: str | None = None) -> type[Comma
     )
     made.name, made.state, made.decision = made.__name__, state, told
     _known[made.name] = made
-    return made
+    return cast("Callable[Concatenate[str, P], Command]", made)
 
 
 def command_class(name: str) -> type[Command]:
@@ -172,20 +189,24 @@ class Dispatcher:
         return Recorded(rows)
 
     def _injected(self, decision: Callable[..., Any]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, hint in _hints(decision).items():
-            if name != "return" and _is_injected(hint):
-                wanted = get_args(hint)[0]
-                match = [one for one in self._provides if isinstance(one, get_origin(wanted) or wanted)]
-                if not match:
-                    told = getattr(decision, "__qualname__", repr(decision))
-                    kind = getattr(wanted, "__name__", wanted)
-                    raise InvalidArgument(
-                        f"{told} needs {name}, a {kind}, and the dispatcher provides none: "
-                        f"Dispatcher(store, provides=[{str(kind).lower()}])"
-                    )
-                found[name] = match[0]
-        return found
+        hints = _hints(decision)
+        asked = inspect.signature(decision).parameters.values()
+        return {
+            one.name: self._provided(decision, one.name, hints[one.name])
+            for one in asked
+            if isinstance(one.default, _Injected)
+        }
+
+    def _provided(self, decision: Callable[..., Any], name: str, wanted: Any) -> object:
+        kind = get_origin(wanted) or wanted
+        for one in self._provides:
+            if isinstance(one, kind):
+                return one
+        told, kind_name = getattr(decision, "__qualname__", repr(decision)), getattr(kind, "__name__", kind)
+        raise InvalidArgument(
+            f"{told} needs {name}, a {kind_name}, and the dispatcher provides none: "
+            f"Dispatcher(store, provides=[{name}])"
+        )
 
 
 def _state_of(decision: object) -> type[State[Any]]:
@@ -201,10 +222,6 @@ def _hints(decision: Callable[..., Any]) -> dict[str, Any]:
     except NameError as error:
         told = getattr(decision, "__qualname__", repr(decision))
         raise InvalidArgument(f"the types of {told} cannot be read: {error}") from None
-
-
-def _is_injected(hint: Any) -> bool:
-    return get_origin(hint) is Annotated and any(isinstance(one, _InjectedMark) for one in get_args(hint)[1:])
 
 
 def _several(recorded: RecordedEvent[Any] | Recorded | None) -> Recorded:

@@ -231,7 +231,7 @@ def _order(key: Any) -> tuple[tuple[bool, Any], ...]:
 
 # --- handlers ----------------------------------------------------------------------------------------------
 
-Takes = Callable[Concatenate[Any, T, P], None]
+Takes = Callable[Concatenate[Any, T, P], Any]
 
 
 @overload

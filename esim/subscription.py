@@ -169,7 +169,7 @@ class Subscription:
     def _drive(self, delivery: Delivery, until: int) -> None:
         steps = delivery.steps(until)
         for _ in steps:
-            if self._stopping.is_set() or self._halting.is_set():
+            if self._halted:
                 steps.close()
 
     @contextmanager
@@ -218,13 +218,21 @@ class Subscription:
         try:
             while not self._stopping.is_set():
                 self._news.clear()
-                if self.store.position > self.position:
+                if self._wants():
                     self.catch_up()
                 self._news.wait(_LOOK)
         except Exception as error:  # noqa: BLE001 - it is shown as the state, and raised by wait_for
             self._error = error
         finally:
             self.store._listeners.remove(self._news.set)
+
+    def _wants(self) -> bool:
+        return self.store.position > self.position
+
+    @property
+    def _halted(self) -> bool:
+        """Whether somebody asks it to stop, or to pause."""
+        return self._stopping.is_set() or self._halting.is_set()
 
     def stop(self) -> Self:
         """End the thread after the event at hand; what was handled is committed."""

@@ -11,7 +11,7 @@ from esim.envelope import caused_by
 from esim.errors import InvalidArgument, InvalidEvent, NotCaughtUp, Refused
 from esim.event import Event
 from esim.memory import MemoryStore
-from esim.messages import Command, Dispatcher, Injected, command, command_class
+from esim.messages import Command, Dispatcher, command, command_class, injected
 from esim.projection import Key, Projection, Row, SqlProjection, on
 from esim.state import State
 from esim.store import EventStore
@@ -42,7 +42,7 @@ class Purchase(State[Ordered | Settled]):
     total: Decimal = Decimal(0)
     paid: bool = False
 
-    def order(self, sku: str, prices: Injected[Prices], quantity: int = 1) -> Ordered:
+    def order(self, sku: str, quantity: int = 1, prices: Prices = injected()) -> Ordered:
         """Order a thing at today's price."""
         return Ordered(sku=sku, total=quantity * prices.of(sku))
 
@@ -108,55 +108,58 @@ def test_a_command_has_the_decisions_own_parameters_and_the_id():
     assert Settle.__name__ == "SettleUpPurchase"
     assert list(Order.__pydantic_fields__) == ["id", "sku", "quantity"]
     assert Order.__doc__ == "Order a thing at today's price."
-    assert Order(id="p-1", sku="mug").quantity == 1
+    assert Order("p-1", sku="mug").quantity == 1
+    assert Order("p-1", "mug", 3) == Order("p-1", sku="mug", quantity=3)
     with pytest.raises(InvalidEvent, match="'sku' is missing"):
-        Order(id="p-1")
+        Order("p-1")
     with pytest.raises(InvalidEvent, match="method"):
-        Settle(id="p-1", amount=Decimal(1), method="cash")
+        Settle("p-1", amount=Decimal(1), method="cash")
 
 
 def test_a_command_comes_back_from_its_json():
-    asked = Settle(id="p-1", amount=Decimal("7.50"), method="bank")
+    asked = Settle("p-1", amount=Decimal("7.50"), method="bank")
     text = asked.model_dump_json()
     assert command_class("SettleUpPurchase").model_validate_json(text) == asked
 
 
 def test_a_dispatcher_carries_out_commands_and_hands_in_what_they_need(store, desk):
-    (ordered,) = desk.send(Order(id="p-1", sku="mug", quantity=2))
+    (ordered,) = desk.send(Order("p-1", sku="mug", quantity=2))
     assert ordered.event == Ordered(sku="mug", total=Decimal("15.00"))
-    assert [one.event.amount for one in desk.send(command(Purchase.twice)(id="p-1"))] == [1, 2]
-    assert len(desk.send(command(Purchase.nothing)(id="p-1"))) == 0
+    assert [one.event.amount for one in desk.send(command(Purchase.twice)("p-1"))] == [1, 2]
+    assert len(desk.send(command(Purchase.nothing)("p-1"))) == 0
     assert store.version("Purchase/p-1") == 3
 
 
 def test_a_refusal_reaches_who_sent_the_command_and_nothing_is_recorded(store, desk):
-    desk.send(Settle(id="p-1", amount=Decimal(1)))
+    desk.send(Settle("p-1", amount=Decimal(1)))
     with pytest.raises(Refused, match="paid already"):
-        desk.send(Settle(id="p-1", amount=Decimal(1)))
+        desk.send(Settle("p-1", amount=Decimal(1)))
     assert store.position == 1
 
 
 def test_a_command_sent_again_under_its_key_does_nothing_more(store, desk):
-    first = desk.send(Settle(id="p-1", amount=Decimal(1)), key="pay p-1")
-    again = desk.send(Settle(id="p-1", amount=Decimal(1)), key="pay p-1")
+    first = desk.send(Settle("p-1", amount=Decimal(1)), key="pay p-1")
+    again = desk.send(Settle("p-1", amount=Decimal(1)), key="pay p-1")
     assert list(first) == list(again)
     assert first[0].causation_id == "pay p-1"
-    both = desk.send(command(Purchase.twice)(id="p-2"), key="two")
-    assert list(desk.send(command(Purchase.twice)(id="p-2"), key="two")) == list(both)
+    both = desk.send(command(Purchase.twice)("p-2"), key="two")
+    assert list(desk.send(command(Purchase.twice)("p-2"), key="two")) == list(both)
     assert store.position == 3
 
 
 def test_the_correlation_of_who_sends_goes_on(store, desk):
-    cause = desk.send(Order(id="p-1", sku="tea"))[0]
+    cause = desk.send(Order("p-1", sku="tea"))[0]
     with caused_by(cause):
-        paid = desk.send(Settle(id="p-1", amount=Decimal(3)))[0]
+        paid = desk.send(Settle("p-1", amount=Decimal(3)))[0]
     assert paid.causation_id == str(cause.event_id)
 
 
 def test_what_nobody_provides_is_named(store):
     with pytest.raises(InvalidArgument, match=r"needs prices, a Prices, .*provides=\[prices\]"):
-        Dispatcher(store).send(Order(id="p-1", sku="mug"))
+        Dispatcher(store).send(Order("p-1", sku="mug"))
     assert store.position == 0
+    with pytest.raises(InvalidArgument, match="nobody handed in"):
+        Purchase().order("mug")
 
 
 @pytest.mark.parametrize(
@@ -183,9 +186,9 @@ def test_what_is_no_command_is_not_carried_out(desk):
 
 
 def test_a_query_shows_what_is_stored_and_on_request_what_was_just_written(store, desk):
-    desk.send(Order(id="p-1", sku="mug"))
+    desk.send(Order("p-1", sku="mug"))
     assert desk.ask(Dues, "p-1").total == Decimal("7.50")
-    second = desk.send(Order(id="p-2", sku="tea"))
+    second = desk.send(Order("p-2", sku="tea"))
     assert desk.ask(Dues, "p-2") is None
     assert len(desk.ask(Dues)) == 1
     assert desk.ask(Dues, "p-2", after=second).total == Decimal("3.20")
@@ -193,9 +196,9 @@ def test_a_query_shows_what_is_stored_and_on_request_what_was_just_written(store
 
 
 def test_a_query_of_sql_answers_alike(desk):
-    desk.send(Settle(id="p-1", amount=Decimal(5)))
+    desk.send(Settle("p-1", amount=Decimal(5)))
     assert desk.ask(Income, "card") == {"method": "card", "amount": Decimal("5.00")}
-    paid = desk.send(Settle(id="p-2", amount=Decimal(6)))
+    paid = desk.send(Settle("p-2", amount=Decimal(6)))
     assert desk.ask(Income, "card")["amount"] == 5
     assert desk.ask(Income, "card", after=paid)["amount"] == 11
 
@@ -219,7 +222,7 @@ class Till(State[Settled]):
 """
     exec(source.format(amount=1), namespace)
     take, desk = command(namespace["Till"].take), Dispatcher(store)
-    desk.send(take(id="t"))
+    desk.send(take("t"))
     exec(source.format(amount=2), namespace)
-    assert desk.send(take(id="t"))[0].event.amount == 2
+    assert desk.send(take("t"))[0].event.amount == 2
     assert issubclass(take, Command)

@@ -33,6 +33,8 @@ class _Injected:
     """Stands for what a dispatcher will hand in; used before that, it says so."""
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
         raise InvalidArgument(
             f"nobody handed in what a decision asks {name!r} of: pass it, or send the command by a "
             "Dispatcher that provides it"
@@ -43,7 +45,7 @@ class _Injected:
 
 
 def injected() -> Any:
-    """Mark a parameter of a decision that a dispatcher supplies, as in `prices: PriceList = injected()`."""
+    """Be the default of a decision's parameter that a dispatcher supplies; its annotation says what."""
     return _Injected()
 
 

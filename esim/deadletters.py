@@ -85,7 +85,8 @@ class DeadLetters:
     def __repr__(self) -> str:
         letters = self._progress.letters()
         failed = sum(letter.cause_type is not None for letter in letters)
-        return f"<{failed} dead letters, and {len(letters) - failed} that wait behind them>"
+        dead = f"{failed} dead letter{'' if failed == 1 else 's'}"
+        return f"<{dead}, and {len(letters) - failed} waiting behind {'it' if failed == 1 else 'them'}>"
 
     def _repr_html_(self) -> str:
         rows = [

@@ -19,7 +19,7 @@ from esim import display
 from esim.arguments import all_storable, storable
 from esim.clock import from_micros, utc
 from esim.errors import EsimError, InvalidArgument
-from esim.event import Event, decode
+from esim.event import Event, current, decode
 
 E_co = TypeVar("E_co", bound=Event, covariant=True)
 
@@ -255,6 +255,13 @@ class RecordedEvent(Generic[E_co]):
         if self._event is None:
             self._event = decode(self._row[3], self._row[5])
         return cast("E_co", self._event)
+
+    def event_as(self, classes: Mapping[str, Any]) -> Event:
+        """Return the typed event by the class of its type among `classes`, else by the one known here."""
+        if self._event is None:
+            cls = classes.get(self._row[3])
+            self._event = decode(self._row[3], self._row[5], cls and current(cls))
+        return self._event
 
     @property
     def correlation_id(self) -> str | None:

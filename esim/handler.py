@@ -8,7 +8,7 @@ which makes it a reactor). It may be async.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from types import MethodType, UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin
@@ -65,16 +65,25 @@ def handler_of(given: Any, types: tuple[type[Event], ...] = ()) -> HandlerOf:
 
 def _of_projection(cls: type[Projection[Any]]) -> HandlerOf:
     owner = cls.__new__(cls)
-    calls = {name: _method(MethodType(one.call, owner), one.recorded) for name, one in cls._handlers.items()}
     types = tuple(dict.fromkeys(event for handler in cls._handlers.values() for event in handler.events))
+    classes = latest(types)
+    calls = {
+        name: _method(MethodType(one.call, owner), classes, recorded=one.recorded)
+        for name, one in cls._handlers.items()
+    }
     source = f"{cls.__module__}.{cls.__qualname__}"
     return HandlerOf(cls.name, source, types, calls, cls.row, effects=False)
 
 
-def _method(method: Callable[..., None], recorded: bool) -> Call:  # noqa: FBT001 - internal
+def latest(types: Iterable[type[Event]]) -> dict[str, type[Event]]:
+    """Return the present definitions of event classes by type name."""
+    return {each.event_type: current(each) for each in types}
+
+
+def _method(method: Callable[..., None], classes: Mapping[str, type[Event]], *, recorded: bool) -> Call:
     if recorded:
-        return lambda recorded, rows, _: method(recorded.event, rows, recorded)
-    return lambda recorded, rows, _: method(recorded.event, rows)
+        return lambda one, rows, _: method(one.event_as(classes), rows, one)
+    return lambda one, rows, _: method(one.event_as(classes), rows)
 
 
 def _of_function(given: Callable[..., Any], types: tuple[type[Event], ...]) -> HandlerOf:
@@ -90,20 +99,26 @@ def _of_function(given: Callable[..., Any], types: tuple[type[Event], ...]) -> H
     undecoded = first is RecordedEvent or get_origin(first) is RecordedEvent
     source = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', name)}"
     chosen = _types_of(first, name) if not types else () if Event in types else types
-    calls = {"": _call(given, tuple(wanted), undecoded=undecoded)}
+    calls = {"": _call(given, tuple(wanted), None if undecoded else latest(chosen))}
     return HandlerOf(name, source, chosen, calls, row, "effects" in wanted)
 
 
-def _call(given: Callable[..., Any], wanted: tuple[str, ...], *, undecoded: bool) -> Call:
-    """Return a function as a call of (recorded, rows, effects); what it asks for goes by keyword."""
+def _call(
+    given: Callable[..., Any], wanted: tuple[str, ...], classes: Mapping[str, type[Event]] | None
+) -> Call:
+    """Return a function as a call of (recorded, rows, effects); what it asks for goes by keyword.
+
+    Its events are decoded by `classes`; None: it takes them undecoded.
+    """
     if not wanted:
-        if undecoded:
+        if classes is None:
             return lambda recorded, *_: given(recorded)
-        return lambda recorded, *_: given(recorded.event)
+        return lambda recorded, *_: given(recorded.event_as(classes))
 
     def call(recorded: RecordedEvent[Any], rows: Any, effects: Any) -> Any:
         handed = {"recorded": recorded, "rows": rows, "effects": effects}
-        return given(recorded if undecoded else recorded.event, **{name: handed[name] for name in wanted})
+        first = recorded if classes is None else recorded.event_as(classes)
+        return given(first, **{name: handed[name] for name in wanted})
 
     return call
 
@@ -136,9 +151,8 @@ def _parameters(given: Callable[..., Any], name: str, *, told: bool) -> tuple[An
             inspect.Parameter.KEYWORD_ONLY,
         ):
             raise InvalidArgument(
-                f"{name}{signature} asks for {each.name!r}, and a handler is given "
-                f"{', '.join(WANTED)} only{display.did_you_mean(each.name, list(WANTED))}; "
-                "bind what is yours with functools.partial"
+                f"{name}{signature} asks for {each.name!r}, which a handler is not given"
+                f"{display.did_you_mean(each.name, list(WANTED))}; bind what is yours with functools.partial"
             )
     return parameters[0].annotation, wanted
 

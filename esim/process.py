@@ -13,18 +13,19 @@ References: H. Garcia-Molina and K. Salem, "Sagas", 1987; "process manager" as i
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, get_args, get_origin
 
 from esim import display
 from esim.clock import from_micros
+from esim.delivery import Point
 from esim.effects import Effects
 from esim.envelope import RecordedEvent, keyed, metadata
 from esim.errors import InvalidArgument, InvalidEvent, Refused
 from esim.event import Event
-from esim.handler import Call, HandlerOf
+from esim.handler import Call, HandlerOf, latest
 from esim.messages import Command, Dispatcher, command_class
 from esim.rows import Key, Row, Rows
 from esim.subscription import Subscription
@@ -143,7 +144,7 @@ class ProcessManager(Subscription, Generic[P]):
     def id_of(self, recorded: RecordedEvent[Any]) -> str:
         """Return the id of the process that an event belongs to."""
         field = next((name for kind, name in self.by.items() if kind.event_type == recorded.type), None)
-        return recorded.id if field is None else str(getattr(recorded.event, field))
+        return recorded.id if field is None else str(getattr(recorded.event_as(latest(self._types)), field))
 
     def catch_up(self) -> Self:
         """React to every event up to the head, and to deadlines that are over by the store's clock."""
@@ -151,6 +152,12 @@ class ProcessManager(Subscription, Generic[P]):
         while self.state in ("idle", "running") and not self._halted and (self._tell() or self.lag):
             super().catch_up()
         return self
+
+    def steps(self) -> Iterator[Point]:
+        """Catch up step by step, deadlines included; see `Subscription.steps`."""
+        yield from super().steps()
+        while self._tell() or self.lag:
+            yield from super().steps()
 
     def _wants(self) -> bool:
         now = self.store.clock.now()
@@ -174,14 +181,17 @@ class ProcessManager(Subscription, Generic[P]):
     # --- one event -----------------------------------------------------------------------------------------
 
     def _reacting(self, method: FunctionType) -> Call:
+        classes = latest(self._types)
+
         def call(recorded: RecordedEvent[Any], rows: Rows[Any], effects: Effects) -> None:
             if recorded.type in _OWN and recorded.category != self.name:
                 return  # of another process manager
             id = self.id_of(recorded)
             process = rows.get(id) or self.process(id=id)
-            if recorded.type == DeadlinePassed.event_type:
-                process = _without(process, recorded.event.deadline)
-            after = self._after(process, method(self, recorded.event, process), recorded, effects)
+            event = recorded.event_as(classes)
+            if isinstance(event, DeadlinePassed):
+                process = _without(process, event.deadline)
+            after = self._after(process, method(self, event, process), recorded, effects)
             if after is not rows.get(id):
                 rows.put(after)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 from weakref import WeakKeyDictionary
@@ -24,7 +24,7 @@ from esim.arguments import storable, whole
 from esim.columns import columns_of
 from esim.contract import Moment, must_be_store
 from esim.deadletters import DeadLetters
-from esim.delivery import Checkpoint, Delivery, Exhausted, Settings
+from esim.delivery import Checkpoint, Delivery, Exhausted, Point, Settings
 from esim.effects import by_name
 from esim.envelope import reacting
 from esim.errors import InvalidArgument, NotCaughtUp, Superseded
@@ -42,6 +42,10 @@ _POLL = 0.02  # seconds between two looks of who waits for a subscription
 _LOOK = 0.5  # seconds after which one that runs looks at the log, whether an append woke it or not
 _BATCH = {"after_handler": 1, "before_handler": 1, "transactional": 10_000}
 _latest: WeakKeyDictionary[EventStore, dict[str, Subscription]] = WeakKeyDictionary()
+
+
+class _Died(BaseException):
+    pass
 
 
 class Subscription:
@@ -171,6 +175,21 @@ class Subscription:
         for _ in steps:
             if self._halted:
                 steps.close()
+
+    def steps(self) -> Iterator[Point]:
+        """Catch up step by step: give each point at which the process could die, before it is passed.
+
+        Whoever stops asking for more leaves the subscription as a crash there would. For lessons and tests.
+        """
+        with self._turn() as delivery:
+            steps = delivery.steps(self.store.position)
+            for point in steps:
+                try:
+                    yield point
+                except GeneratorExit:
+                    with suppress(_Died):
+                        steps.throw(_Died())
+                    raise
 
     @contextmanager
     def _turn(self) -> Iterator[Delivery]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from esim import caused_by
 from esim.clock import ManualClock, SeededIds
-from esim.delivery import Delivery, Point
+from esim.delivery import Point
 from esim.effects import Effects
 from esim.envelope import RecordedEvent
 from esim.errors import (
@@ -28,7 +28,6 @@ from esim.errors import (
 )
 from esim.event import Event, Tag
 from esim.memory import MemoryStore
-from esim.progress import Progress
 from esim.projection import Key, Projection, Row, Rows, on
 from esim.retry import CircuitBreaker, RetryPolicy
 from esim.store import EventStore
@@ -85,19 +84,11 @@ class Watch:
 
 def crash_at(subscription: Subscription, name: str, position: int, count: int = 1) -> bool:
     """Deliver until a point is reached for the `count`-th time, and die there; say whether it was."""
-    delivery = Delivery(
-        subscription.store,
-        Progress(subscription.store._db, subscription.name),
-        subscription.handler,
-        subscription._settings,
-        lambda _: None,
-    )
-    steps = delivery.steps(subscription.store.position)
+    steps = subscription.steps()
     for point in steps:
         count -= point == Point(name, position)
         if not count:
-            with pytest.raises(Crash):
-                steps.throw(Crash())
+            steps.close()  # type: ignore[attr-defined]
             return True
     return False
 

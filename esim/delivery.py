@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 from zlib import crc32
 
 from esim.effects import Effects
-from esim.envelope import RecordedEvent
+from esim.envelope import RecordedEvent, Row
 from esim.errors import (
     CheckpointAhead,
     HandlerFailed,
@@ -71,9 +71,9 @@ class Point(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """Events that are committed together, and the position that is reached after them."""
+    """Stored events, with their parts, that are committed together, and the position reached after them."""
 
-    events: Sequence[RecordedEvent[Any]]
+    rows: Sequence[tuple[Row, int]]
     through: int
 
 
@@ -138,13 +138,13 @@ class Delivery:
         batches = self._batches(until, uncertain)
         batch = next(batches, None)
         while batch is not None:
-            if batch.events:
-                yield Point("begin", batch.events[0].position)
+            if batch.rows:
+                yield Point("begin", batch.rows[0][0][0])
                 yield from self._begin(batch)
-                yield from self._batch(batch, careful=batch.events[0].position <= uncertain)
+                yield from self._batch(batch, careful=batch.rows[0][0][0] <= uncertain)
             self._position = batch.through
             upcoming = next(batches, None)
-            if batch.events or upcoming is None:
+            if batch.rows or upcoming is None:
                 yield Point("commit", batch.through)
                 self._commit(begun=upcoming.through if upcoming else batch.through)
                 yield Point("committed", batch.through)
@@ -160,8 +160,9 @@ class Delivery:
             self._commit(begun=batch.through)
 
     def _batch(self, batch: _Batch, *, careful: bool) -> Iterator[Point]:
-        after = [event.position for event in batch.events[1:]] + [0]
-        for recorded, following in zip(batch.events, after, strict=True):
+        after = [row[0] for row, _ in batch.rows[1:]] + [0]
+        for (row, part), following in zip(batch.rows, after, strict=True):
+            recorded: RecordedEvent[Any] = RecordedEvent(row, part=part)  # not kept, nor what it decodes to
             if not self._passes(recorded) and (not careful or (yield from self._dares(recorded))):
                 yield Point("handle", recorded.position)
                 error = self._tried(recorded)
@@ -176,25 +177,20 @@ class Delivery:
         wanted = replace(self.settings.wanted, after=self._position, until=until)
         share, among = self.settings.partition
         for low, high in windows(self._position, until, _WINDOW, self.progress.name):
-            rows = (
+            rows = [
                 pair
                 for stored in self.store._scan(replace(wanted.leading(), after=low, until=high))
                 for pair in wanted.today(stored)
-            )
-            events: list[RecordedEvent[Any]] = [
-                RecordedEvent(row, part=part)
-                for row, part in rows
-                if among == 1 or crc32(row[1].encode()) % among == share
+                if among == 1 or crc32(pair[0][1].encode()) % among == share
             ]
             start = 0
-            while start < len(events):
-                one = events[start].position <= uncertain
-                end = start + (1 if one else self.settings.batch)
-                while end < len(events) and events[end].position == events[end - 1].position:
+            while start < len(rows):
+                end = start + (1 if rows[start][0][0] <= uncertain else self.settings.batch)
+                while end < len(rows) and rows[end][0][0] == rows[end - 1][0][0]:
                     end += 1  # the parts of one stored event stay together
-                yield _Batch(events[start:end], events[end - 1].position if end < len(events) else high)
+                yield _Batch(rows[start:end], rows[end - 1][0][0] if end < len(rows) else high)
                 start = end
-            if not events:
+            if not rows:
                 yield _Batch((), high)
 
     def send(self) -> Iterator[Point]:

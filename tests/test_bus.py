@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -140,7 +141,8 @@ def test_async_handlers_are_awaited_also_while_a_loop_runs(store):
     async def in_a_notebook() -> None:
         bus.publish("Order/1", [Paid(amount=1), Paid(amount=2)])
 
-    asyncio.run(in_a_notebook())
+    with ThreadPoolExecutor(1) as other:  # this thread may have a loop of the browser tests
+        other.submit(asyncio.run, in_a_notebook()).result()
     assert seen == ["begin 1", "end 1", "begin 2", "end 2"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
@@ -180,7 +181,8 @@ def test_an_async_handler_is_awaited_event_by_event_also_while_a_loop_runs(store
     async def in_a_notebook() -> None:
         Subscription(store, handler).catch_up()
 
-    asyncio.run(in_a_notebook())
+    with ThreadPoolExecutor(1) as other:  # this thread may have a loop of the browser tests
+        other.submit(asyncio.run, in_a_notebook()).result()
     assert seen == [f"{what} {number}" for number in range(1, 13) for what in ("begin", "end")]
 
 

@@ -20,19 +20,28 @@ from esim.value import Money, Value
 from esim.writing import Write
 
 if TYPE_CHECKING:
+    from esim.bus import Bus
+    from esim.effects import Effects
     from esim.projection import Key, Projection, Row, Rows, SqlProjection, on
     from esim.repository import Repository
+    from esim.retry import CircuitBreaker, RetryPolicy
     from esim.spec import given
     from esim.store import EventStore
+    from esim.subscription import Subscription
 
 _LATER = {
+    "Bus": "esim.bus",
+    "CircuitBreaker": "esim.retry",
+    "Effects": "esim.effects",
     "EventStore": "esim.store",
     "Key": "esim.projection",
     "Projection": "esim.projection",
     "Repository": "esim.repository",
+    "RetryPolicy": "esim.retry",
     "Row": "esim.projection",
     "Rows": "esim.projection",
     "SqlProjection": "esim.projection",
+    "Subscription": "esim.subscription",
     "given": "esim.spec",
     "on": "esim.projection",
 }
@@ -51,7 +60,10 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "Aggregate",
+    "Bus",
+    "CircuitBreaker",
     "Conflict",
+    "Effects",
     "EsimError",
     "Event",
     "EventStore",
@@ -64,12 +76,14 @@ __all__ = [
     "RecordedEvent",
     "Refused",
     "Repository",
+    "RetryPolicy",
     "Row",
     "Rows",
     "SeededIds",
     "SqlProjection",
     "State",
     "Store",
+    "Subscription",
     "Tag",
     "Value",
     "Write",

@@ -81,6 +81,10 @@ class ManualClock:
         with self._lock:
             self._now += (by or timedelta(0)) + timedelta(**parts)
 
+    def sleep(self, seconds: float) -> None:
+        """Move on by so many seconds at once, in place of waiting for them."""
+        self.advance(timedelta(seconds=seconds))
+
     def set(self, to: datetime | str) -> None:
         """Set the clock to an aware moment, earlier or later. Raises InvalidArgument if it is naive."""
         self._now = utc(to)

@@ -10,7 +10,7 @@ References: the dynamic consistency boundary, dcb.events (queries, tags, append 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -57,6 +57,7 @@ class Store(ABC):
         if not callable(self.ids):
             raise InvalidArgument(f"ids={ids!r} makes no ids: pass SeededIds(…), or leave it out")
         self._last_recorded = 0
+        self._listeners: list[Callable[[], None]] = []
 
     def append(
         self,
@@ -79,7 +80,10 @@ class Store(ABC):
 
         Raises as `append` does.
         """
-        return self._commit(prepare(writes, condition))
+        recorded = self._commit(prepare(writes, condition))
+        for listener in tuple(self._listeners):
+            listener()
+        return recorded
 
     def read(
         self,

@@ -13,13 +13,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, ClassVar, Generic, TypeVar, cast
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from esim import display
 from esim.arguments import all_storable, storable
 from esim.clock import from_micros, utc
 from esim.errors import EsimError, InvalidArgument
-from esim.event import Event, decode
+from esim.event import Event, current, decode
 
 E_co = TypeVar("E_co", bound=Event, covariant=True)
 
@@ -75,7 +75,8 @@ class Context:
     user_id: str | None = None
     occurred_at: datetime | None = None
     extra: Mapping[str, Any] | None = None
-    cause: Callable[[], RecordedEvent[Any]] | None = None
+    key: str | None = None
+    cause: Callable[[], RecordedEvent[Any] | None] | None = None
 
 
 _context: ContextVar[Context] = ContextVar("esim_context", default=Context())  # noqa: B039 - it is frozen
@@ -87,6 +88,8 @@ def context() -> Context:
     if here.cause is None:
         return here
     recorded = here.cause()
+    if recorded is None:
+        return replace(here, cause=None)
     cause = str(recorded.event_id)
     correlation = here.correlation_id or recorded.correlation_id or cause
     return replace(here, causation_id=here.causation_id or cause, correlation_id=correlation, cause=None)
@@ -112,6 +115,7 @@ def metadata(
         _text(user_id) or outer.user_id,
         utc(occurred_at) if occurred_at is not None else outer.occurred_at,
         {**(outer.extra or {}), **extra} or None,
+        outer.key,
         outer.cause,
     )
     token = _context.set(merged)
@@ -132,8 +136,8 @@ def caused_by(recorded: RecordedEvent[Event]) -> Iterator[Context]:
 
 
 @contextmanager
-def reacting(cause: Callable[[], RecordedEvent[Any]]) -> Iterator[None]:
-    """Make what `cause` returns the cause of each event appended in this block; it is asked at an append."""
+def reacting(cause: Callable[[], RecordedEvent[Any] | None]) -> Iterator[None]:
+    """Make what `cause` returns, if any, the cause of each event appended here; it is asked at an append."""
     outer = _context.get()
     token = _context.set(Context(user_id=outer.user_id, extra=outer.extra, cause=cause))
     try:
@@ -141,6 +145,23 @@ def reacting(cause: Callable[[], RecordedEvent[Any]]) -> Iterator[None]:
     finally:
         _context.reset(token)
 
+
+@contextmanager
+def keyed(key: str) -> Iterator[None]:
+    """Derive the ids of the events of the one append in this block from `key`: see `derived_id`."""
+    token = _context.set(replace(_context.get(), key=key))
+    try:
+        yield
+    finally:
+        _context.reset(token)
+
+
+def derived_id(key: str, number: int) -> UUID:
+    """Return the id of the `number`-th event (from 0) that an append under `key` records."""
+    return uuid5(_KEYED, f"{number} {key}")
+
+
+_KEYED = UUID("6b1b1f2e-8a53-5c86-9d7e-0c6ff04ee3a4")
 
 Row = tuple[
     int,
@@ -234,6 +255,13 @@ class RecordedEvent(Generic[E_co]):
         if self._event is None:
             self._event = decode(self._row[3], self._row[5])
         return cast("E_co", self._event)
+
+    def event_as(self, classes: Mapping[str, Any]) -> Event:
+        """Return the typed event by the class of its type among `classes`, else by the one known here."""
+        if self._event is None:
+            cls = classes.get(self._row[3])
+            self._event = decode(self._row[3], self._row[5], cls and current(cls))
+        return self._event
 
     @property
     def correlation_id(self) -> str | None:

@@ -151,5 +151,17 @@ class NotCaughtUp(EsimError, TimeoutError):
     """A projection did not reach the asked position in time."""
 
 
+class HandlerFailed(EsimError):
+    """A subscription stopped, as it was told to, because its handler failed for good."""
+
+
+class CheckpointAhead(EsimError):
+    """A subscription stands beyond the end of the log, which must be another one, or an older copy."""
+
+
+class Superseded(EsimError):
+    """A subscription of the same name has been made since, and only the latest one delivers."""
+
+
 class SpecFailed(EsimError, AssertionError):
     """A given/when/then specification does not hold."""

@@ -173,9 +173,10 @@ class Projection(ReadModel, Generic[R]):
 
     # --- looking -------------------------------------------------------------------------------------------
 
-    def get(self, key: Any) -> R | None:
-        """Catch up, and return the row of a key, or None."""
-        self.catch_up()
+    def get(self, key: Any, *, fresh: bool = True) -> R | None:
+        """Catch up (`fresh=False`: look at what is stored), and return the row of a key, or None."""
+        if fresh or not self.position:
+            self.catch_up()
         return Rows(cast("type[R]", self.row), self._table(self.name)).get(key)
 
     def _aside(self, until: int) -> Answer:
@@ -272,15 +273,19 @@ class SqlProjection(ReadModel):
             known = display.did_you_mean(wrong[0], list(_MERGES))
             raise InvalidArgument(f"{cls.__name__}: columns cannot be combined by {wrong[0]!r}{known}")
 
-    def get(self, *key: Any) -> dict[str, Any] | None:
-        """Catch up, and return the row of a key (a value for each key column) as a dict, or None."""
+    def get(self, *key: Any, fresh: bool = True) -> dict[str, Any] | None:
+        """Catch up (`fresh=False`: look at what is stored), and return the row of a key as a dict, or None.
+
+        Give a value for each key column.
+        """
         from esim.answer import records
 
         if len(key) != len(self.key):
             raise InvalidArgument(
                 f"{key!r} is not a key of {type(self).__name__}: give ({', '.join(self.key)})"
             )
-        self.catch_up()
+        if fresh or not self.position:
+            self.catch_up()
         tests = " AND ".join(f"{quoted(name)} IS NOT DISTINCT FROM ?" for name in self.key) or "true"
         path = self._table(self.name).path
         found = self._home._db.read_only(f"SELECT * FROM {path} WHERE {tests}", list(key))

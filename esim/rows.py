@@ -117,6 +117,7 @@ class Rows(Generic[R]):
         self._held: dict[Any, R | None] = {}  # None: known to be absent
         self.key_of: Callable[[R], Any] = attrgetter(*row_type.key_fields)
         self._plain = _plain_key(row_type)
+        self._before: dict[Any, tuple[bool, R | None, bool]] | None = None
 
     def get(self, key: Any) -> R | None:
         """Return the row of `key`, or None. Raises InvalidArgument for what cannot be a key of these rows."""
@@ -129,15 +130,32 @@ class Rows(Generic[R]):
         """Add a row, or replace the one of the same key."""
         if type(row) is not self._type:
             row = self._adopted(row)
-        key = self.key_of(row)
-        self._held[key] = row
-        self.changed[key] = None
+        self._set(self.key_of(row), row)
 
     def delete(self, key: Any) -> None:
         """Remove the row of `key`; nothing happens where there is none."""
-        key = self._canonical(key)
-        self._held[key] = None
+        self._set(self._canonical(key), None)
+
+    def _set(self, key: Any, row: R | None) -> None:
+        if self._before is not None:
+            self._before.setdefault(key, (key in self._held, self._held.get(key), key in self.changed))
+        self._held[key] = row
         self.changed[key] = None
+
+    def begin(self) -> None:
+        """Remember from here on what `undo` needs."""
+        self._before = {}
+
+    def undo(self) -> None:
+        """Take back every change since `begin`."""
+        for key, (held, row, changed) in (self._before or {}).items():
+            if held:
+                self._held[key] = row
+            else:
+                del self._held[key]
+            if not changed:
+                del self.changed[key]
+        self._before = {}
 
     def __contains__(self, key: object) -> bool:
         return self.get(key) is not None
@@ -213,7 +231,7 @@ def _order(key: Any) -> tuple[tuple[bool, Any], ...]:
 
 # --- handlers ----------------------------------------------------------------------------------------------
 
-Takes = Callable[Concatenate[Any, T, P], None]
+Takes = Callable[Concatenate[Any, T, P], Any]
 
 
 @overload

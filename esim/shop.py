@@ -11,6 +11,7 @@ takes days and may fail, so that is a decision of its own, `refund`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -22,6 +23,7 @@ from pydantic import Field, model_validator
 from esim.envelope import RecordedEvent
 from esim.errors import Refused
 from esim.event import Event, Tag
+from esim.messages import injected
 from esim.projection import Key, Projection, Row, Rows, SqlProjection, on
 from esim.state import State
 from esim.value import Money, Value
@@ -31,6 +33,15 @@ OrderId = Annotated[str, Tag("order")]
 CustomerId = Annotated[str, Tag("customer")]
 Method = Literal["card", "bank", "wallet"]
 Count = Annotated[int, Field(gt=0)]
+
+
+class Directory(ABC):
+    """Who knows where customers live."""
+
+    @abstractmethod
+    def address_of(self, customer: str) -> str:
+        """Return a customer's address. Raises Refused if it is not known."""
+
 
 # --- orders ------------------------------------------------------------------------------------------------
 
@@ -151,6 +162,10 @@ class Order(State[OrderEvent]):
         """Hand a paid order to a carrier."""
         self.must_be("paid")
         return OrderShipped(parcel=parcel, carrier=carrier, address=address)
+
+    def ship_home(self, parcel: str, directory: Directory = injected()) -> OrderShipped:
+        """Hand a paid order to the shop's own carrier, for where the customer lives now."""
+        return self.ship(parcel, "Heron Post", directory.address_of(self.customer))
 
     def deliver(self, signed_by: str | None = None) -> OrderDelivered:
         """Note that the parcel arrived."""

@@ -46,6 +46,22 @@ CREATE INDEX events_stream ON esim.events(stream);
 CREATE TABLE esim.tags(tag VARCHAR NOT NULL, position BIGINT NOT NULL);
 CREATE TABLE esim.checkpoints(name VARCHAR PRIMARY KEY, position BIGINT NOT NULL, stamp VARCHAR);
 CREATE TABLE esim.snapshots(stream VARCHAR PRIMARY KEY, version INTEGER NOT NULL, stamp VARCHAR, state JSON);
+CREATE TABLE esim.subscriptions(
+    name VARCHAR PRIMARY KEY, handler VARCHAR NOT NULL, checkpoint VARCHAR NOT NULL, columns VARCHAR,
+    position BIGINT NOT NULL, begun BIGINT NOT NULL, trying BIGINT NOT NULL, part INTEGER NOT NULL,
+    attempts INTEGER NOT NULL, gate BIGINT NOT NULL, paused BOOLEAN NOT NULL, told VARCHAR);
+CREATE TABLE esim.dead_letters(
+    dead_letter_id BIGINT PRIMARY KEY, subscription VARCHAR NOT NULL, sequence_id VARCHAR NOT NULL,
+    sequence_index INTEGER NOT NULL, event_id VARCHAR NOT NULL, position BIGINT NOT NULL,
+    part INTEGER NOT NULL, attempts INTEGER NOT NULL, cause_type VARCHAR, cause_message VARCHAR,
+    enqueued_at TIMESTAMP NOT NULL, last_touched TIMESTAMP NOT NULL, diagnostics JSON);
+CREATE TABLE esim.effects(
+    subscription VARCHAR NOT NULL, key VARCHAR NOT NULL, position BIGINT NOT NULL, name VARCHAR NOT NULL,
+    arguments JSON NOT NULL, status VARCHAR NOT NULL, last_touched TIMESTAMP NOT NULL, cause VARCHAR,
+    PRIMARY KEY (subscription, key));
+CREATE TABLE esim.inbox(
+    subscription VARCHAR NOT NULL, key VARCHAR NOT NULL, position BIGINT NOT NULL,
+    PRIMARY KEY (subscription, key));
 CREATE TABLE esim.event_types(
     type VARCHAR PRIMARY KEY, schema_version SMALLINT, columns JSON NOT NULL, stamp VARCHAR NOT NULL,
     position BIGINT NOT NULL);

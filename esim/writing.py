@@ -14,7 +14,7 @@ from uuid import UUID
 from esim import display
 from esim.arguments import storable, whole
 from esim.clock import micros
-from esim.envelope import Context, NewEvent, Row, context
+from esim.envelope import Context, NewEvent, Row, context, derived_id
 from esim.errors import Conflict, DuplicateEventId, InvalidArgument
 from esim.event import Event, encode, renewed, tags_of
 from esim.query import Condition
@@ -83,7 +83,7 @@ def _drafts(stream: str, items: Iterable[Event | NewEvent]) -> Iterator[Draft]:
     occurred = micros(here.occurred_at) if here.occurred_at else None
     extra = _json(here.extra) if here.extra else None
     plain: set[type] = set()  # pydantic's isinstance is slow, so ask once for each class
-    for item in items:
+    for number, item in enumerate(items):
         event = cast("Event", item)
         if type(item) not in plain:
             if isinstance(item, NewEvent):
@@ -97,7 +97,8 @@ def _drafts(stream: str, items: Iterable[Event | NewEvent]) -> Iterator[Draft]:
             if event is item:
                 plain.add(type(item))
         shape = (stream, event.event_type, event.schema_version, encode(event))
-        yield Draft(*shape, *who, None, occurred, tags_of(event), extra, event)
+        event_id = None if here.key is None else derived_id(here.key, number)
+        yield Draft(*shape, *who, event_id, occurred, tags_of(event), extra, event)
 
 
 def _enveloped(stream: str, new: NewEvent, here: Context) -> Draft:

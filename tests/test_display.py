@@ -35,8 +35,8 @@ class Line(Value):
         (["a", Decimal("1.5"), None], "[a, 1.5, –]"),
         (("a",), "[a]"),
         ({"a": [1, 2]}, "{a: [1, 2]}"),
-        (Line(sku="mug", price=Decimal("7.50")), "mug 7.50"),
-        ([Line(sku="mug", price=Decimal("7.50"))], "[mug 7.50]"),
+        (Line(sku="mug", price=Decimal("7.50")), "{sku: mug, price: 7.50}"),
+        ([Line(sku="mug", price=Decimal("7.50"))], "[{sku: mug, price: 7.50}]"),
     ],
 )
 def test_values_read_as_a_person_would_write_them(value: Any, shown: str):

@@ -17,12 +17,14 @@ from typing import Any
 
 import duckdb
 
-from esim import EventStore, Repository, SqlProjection, Write
+from esim import EventStore, Repository, Rows, SqlProjection, Subscription, Write
 from esim.storefile import TABLES
 from tests.benchmarks.subjects import (
     CLASSES,
+    BenchFact,
     PaidTotals,
     Peer,
+    Total,
     Totals,
     facts,
     peer_app,
@@ -340,7 +342,25 @@ def memory(bench: Bench) -> Iterator[Line]:
         yield {"events": bench.log // share, "peak_mb": peak / 1024, "before_mb": before / 1024}
 
 
+def _idle(event: BenchFact, rows: Rows[Total]) -> None:
+    """Stand for the cheapest handler there is."""
+
+
+def delivery(bench: Bench) -> Iterator[Line]:
+    """Events handed one by one to a typed handler with a transactional checkpoint, in batches, CPU."""
+    count = 100_000 // bench.scale
+    with EventStore(bench.path("delivery.duckdb")) as store:
+        rows = bench.store.read(until=count)._wanted
+        store.restore(row for window in bench.store._scan(rows) for row in window)
+        for handler in (_idle, Totals):
+            subscription = Subscription(store, handler)
+            seconds = cpu(subscription.catch_up)[0]
+            assert subscription.position == count
+            yield {"handler": subscription.name, "events": count, "per_s": count / seconds}
+        assert int(subscription.df()["events"].sum()) == count
+
+
 ALL: dict[str, Callable[[Bench], Iterator[Line]]] = {
     each.__name__: each
-    for each in (single, threads, appends, rebuild, load, projection, sql, folded, size, memory)
+    for each in (single, threads, appends, rebuild, load, projection, sql, folded, delivery, size, memory)
 }

@@ -14,6 +14,8 @@ import pandas as pd
 
 from esim import (
     Aggregate,
+    Bus,
+    Effects,
     Event,
     EventStore,
     Key,
@@ -22,18 +24,21 @@ from esim import (
     Projection,
     RecordedEvent,
     Repository,
+    RetryPolicy,
     Row,
     Rows,
     SeededIds,
     SqlProjection,
     State,
     Store,
+    Subscription,
     Value,
     Write,
     fold,
     given,
     on,
 )
+from esim.messages import Command, Dispatcher, command
 from esim.reading import Recorded, Selection
 from esim.spec import Spec
 
@@ -150,6 +155,27 @@ def projecting(balances: Balances, total: Total) -> None:
     assert_type(total.df(), pd.DataFrame)
 
 
+def receipt(opened: Opened, effects: Effects) -> None:
+    effects.call(print, opened.owner)
+
+
+def delivering(store: EventStore) -> None:
+    mails = Subscription(store, receipt, retry=RetryPolicy(max_attempts=3), checkpoint="after_handler")
+    assert_type(mails.catch_up(), Subscription)
+    assert_type(mails.dead_letters.redrive(), pd.DataFrame)
+    assert_type(mails.lag, int)
+    assert_type(Bus(store).publish("Account/a", Opened(owner="ann")), Recorded)
+    Subscription(store, receipt, checkpoint="sometimes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - no mode
+
+
+def commanding(store: EventStore) -> None:
+    open_account = command(Account.open)
+    assert_type(open_account("a", owner="ann"), Command)
+    assert_type(Dispatcher(store).send(open_account("a", owner="ann"), key="k"), Recorded)
+    open_account("a", owner=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - not text
+    open_account("a")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue] - no owner
+
+
 def specifying() -> None:
     scene = given(Opened(owner="ann"))
     assert_type(scene.when(Account.credit, amount=Decimal(1)).then(Credited(amount=Decimal(1))), Spec)
@@ -161,3 +187,5 @@ recording(MemoryStore(clock=ManualClock(step=timedelta(hours=1)), ids=SeededIds(
 reading(EventStore())
 deciding(Repository(EventStore("accounts.duckdb"), Account))
 projecting(Balances(EventStore()), Total(EventStore()))
+delivering(EventStore())
+commanding(EventStore())

@@ -1,0 +1,106 @@
+"""Events that could not be handled, kept beside the log with the cause.
+
+They are kept in sequence: no event of a stream is handled before an earlier one of it. `redrive` hands them
+to the handler as it is now, `evict` gives one up for good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from esim import display
+from esim.arguments import whole
+from esim.delivery import Delivery
+from esim.errors import InvalidArgument
+from esim.progress import LETTERS, Letter, Progress
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class DeadLetters:
+    """The dead letters of one subscription."""
+
+    def __init__(self, progress: Progress, turn: Callable[[], AbstractContextManager[Delivery]]) -> None:
+        """Stand for those of `progress`; `turn` gives the delivery to whoever changes them."""
+        self._progress, self._turn = progress, turn
+
+    def __len__(self) -> int:
+        return len(self._progress.letters())
+
+    def df(self) -> pd.DataFrame:
+        """Return the dead letters as a dataframe, in order of position.
+
+        Columns: dead_letter_id, subscription, sequence_id (the stream), sequence_index (0 is the one that
+        failed first, later ones may only wait), event_id, position, attempts, cause_type, cause_message,
+        enqueued_at and last_touched (UTC), diagnostics (JSON).
+        """
+        query = f"{LETTERS} WHERE subscription = $1 ORDER BY position, part"
+        return self._progress.frame(query, [self._progress.name])
+
+    def redrive(self, sequence: str | None = None) -> pd.DataFrame:
+        """Hand the letters (of one sequence) to the handler again, each sequence until one fails.
+
+        Returns a row for each letter that was tried: dead_letter_id, sequence_id, position, handled, cause.
+        What is handled is no letter any more; what fails stays, with another attempt and its new cause.
+        Raises InvalidArgument if there is no such sequence.
+        """
+        import pandas as pd
+
+        tried: list[tuple[int, str, int, bool, str | None]] = []
+        with self._turn() as delivery:
+            letters = sorted(self._progress.letters(), key=lambda one: (one.sequence_id, one.sequence_index))
+            names = list(dict.fromkeys(letter.sequence_id for letter in letters))
+            if sequence is not None and sequence not in names:
+                told = display.did_you_mean(str(sequence), names)
+                raise InvalidArgument(f"no dead letter is of the sequence {sequence!r}{told}")
+            for name, group in groupby(letters, key=lambda one: one.sequence_id):
+                if sequence not in (None, name):
+                    continue
+                for letter in group:
+                    error = delivery.redrive(letter)
+                    cause = f"{type(error).__name__}: {error}" if error else None
+                    tried.append((letter.dead_letter_id, name, letter.position, error is None, cause))
+                    if error is not None:
+                        break
+        columns = ["dead_letter_id", "sequence_id", "position", "handled", "cause"]
+        return pd.DataFrame(tried, columns=columns)
+
+    def evict(self, dead_letter_id: int) -> None:
+        """Give a letter up: its event is never handled. Those that waited behind it stay for a redrive.
+
+        Raises InvalidArgument if there is no such letter.
+        """
+        wanted = whole(dead_letter_id, "dead_letter_id")
+        with self._turn() as delivery:
+            letters = self._progress.letters()
+            if wanted not in {letter.dead_letter_id for letter in letters}:
+                known = ", ".join(str(letter.dead_letter_id) for letter in letters[:10]) or "none"
+                raise InvalidArgument(f"there is no dead letter {wanted}; there is {known}")
+            delivery.dismiss([wanted])
+
+    def __repr__(self) -> str:
+        letters = self._progress.letters()
+        failed = sum(letter.cause_type is not None for letter in letters)
+        dead = f"{failed} dead letter{'' if failed == 1 else 's'}"
+        return f"<{dead}, and {len(letters) - failed} waiting behind {'it' if failed == 1 else 'them'}>"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [display.escape(_short(value)) for value in _shown(letter)] for letter in self._progress.letters()
+        ]
+        header = ("id", "sequence", "position", "attempts", "cause")
+        return display.table(header, rows, repr(self).strip("<>"))
+
+
+def _shown(letter: Letter) -> tuple[object, ...]:
+    waits = f"waits behind {letter.sequence_id}'s first"
+    cause = f"{letter.cause_type}: {letter.cause_message}" if letter.cause_type else waits
+    return letter.dead_letter_id, letter.sequence_id, letter.position, letter.attempts, cause
+
+
+def _short(value: object) -> str:
+    return display.cut(str(value), 100)

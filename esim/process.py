@@ -1,0 +1,305 @@
+"""Process managers: what must happen next, across streams and over time.
+
+A process reacts to events, keeps its state in a row of its own, sends commands, sets deadlines and
+compensates. It is a transactional subscription: the row, the commands in the outbox and the checkpoint are
+one commit. Commands are sent by the relay under a key, so that each takes effect once whatever crashes; a
+refusal and a passed deadline come back as events of the process's own stream, so that a replay sees them as
+well.
+
+References: H. Garcia-Molina and K. Salem, "Sagas", 1987; "process manager" as in G. Hohpe and B. Woolf,
+"Enterprise Integration Patterns", 2003.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, get_args, get_origin
+
+from esim import display
+from esim.clock import from_micros
+from esim.delivery import Point
+from esim.effects import Effects
+from esim.envelope import RecordedEvent, keyed, metadata
+from esim.errors import InvalidArgument, InvalidEvent, Refused
+from esim.event import Event
+from esim.handler import Call, HandlerOf, latest
+from esim.messages import Command, Dispatcher, command_class
+from esim.rows import Key, Row, Rows
+from esim.subscription import Subscription
+from esim.value import Value
+
+if TYPE_CHECKING:
+    from esim.store import EventStore
+
+
+class DeadlinePassed(Event, type="esim.DeadlinePassed"):
+    """A deadline that a process had set is over; in the stream of the process."""
+
+    deadline: str
+    due: datetime
+
+
+class CommandRefused(Event, type="esim.CommandRefused"):
+    """A command that a process sent was refused; in the stream of the process."""
+
+    command: str
+    target: str
+    reason: str
+
+
+class Due(Value):
+    """A deadline that is not over yet."""
+
+    name: str
+    due: datetime
+
+
+class Process(Row):
+    """The state of one process: `class Checkout(Process)` adds fields with defaults; `id` correlates."""
+
+    id: Key[str]
+    deadlines: tuple[Due, ...] = ()
+
+
+class Deadline:
+    """What a reaction returns to be told later, as `Deadline("payment", hours=24)`; a name is set once."""
+
+    def __init__(self, name: str, after: timedelta | None = None, **parts: float) -> None:
+        """Set a deadline a time from now, by the store's clock: a timedelta, or its parts."""
+        try:
+            self.name, self.after = str(name), (after or timedelta(0)) + timedelta(**parts)
+        except TypeError as error:
+            raise InvalidArgument(f"Deadline({name!r}, …): {error}; write hours=24, minutes=5") from None
+
+    def __repr__(self) -> str:
+        return f"Deadline({self.name!r}, {self.after})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Deadline) and (self.name, self.after) == (other.name, other.after)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.after))
+
+
+class Met:
+    """What a reaction returns when a deadline is met: it is not told any more."""
+
+    def __init__(self, name: str) -> None:
+        """Name the deadline."""
+        self.name = str(name)
+
+    def __repr__(self) -> str:
+        return f"Met({self.name!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Met) and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+P = TypeVar("P", bound=Process)
+Reaction = Process | Command | Deadline | Met
+"""What a reaction returns, one or several: the new state, commands to send, deadlines to set or to drop."""
+
+
+class ProcessManager(Subscription, Generic[P]):
+    """Reacts to events: `class CheckoutManager(ProcessManager[Checkout])` with methods marked by `@on(…)`.
+
+    A method `(self, event, process)` returns one `Reaction`, several, or None, and does nothing itself. `by`
+    names, for event types whose stream does not carry the process's id, the field that does.
+    """
+
+    process: ClassVar[type[Process]]
+    by: ClassVar[Mapping[type[Event], str]] = {}
+    _reactions: ClassVar[dict[str, FunctionType]] = {}
+    _types: ClassVar[tuple[type[Event], ...]] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.process = _process_of(cls)
+        cls._reactions, cls._types = _reactions_of(cls)
+        for event, field in cls.by.items():
+            if field not in event.__pydantic_fields__:
+                told = display.did_you_mean(field, list(event.__pydantic_fields__))
+                raise InvalidArgument(f"{cls.__name__}.by: {event.__name__} has no field {field!r}{told}")
+
+    def __init__(self, store: EventStore, dispatcher: Dispatcher | None = None, **options: Any) -> None:
+        """Manage the processes of `store`; `dispatcher` carries out commands, a plain one unless given.
+
+        Options are those of `Subscription`.
+        """
+        self.dispatcher = Dispatcher(store) if dispatcher is None else dispatcher
+        name = options.pop("name", None)
+        calls: dict[str, Call] = {kind: self._reacting(method) for kind, method in self._reactions.items()}
+        source = f"{type(self).__module__}.{type(self).__qualname__}"
+        handler = HandlerOf(
+            _snake(type(self).__name__), source, self._types, calls, self.process, effects=True
+        )
+        super().__init__(store, handler, name, sends=[self.send_command], **options)
+
+    def id_of(self, recorded: RecordedEvent[Any]) -> str:
+        """Return the id of the process that an event belongs to."""
+        field = next((name for kind, name in self.by.items() if kind.event_type == recorded.type), None)
+        return recorded.id if field is None else str(getattr(recorded.event_as(latest(self._types)), field))
+
+    def catch_up(self) -> Self:
+        """React to every event up to the head, and to deadlines that are over by the store's clock."""
+        super().catch_up()
+        while self.state in ("idle", "running") and not self._halted and (self._tell() or self.lag):
+            super().catch_up()
+        return self
+
+    def steps(self) -> Iterator[Point]:
+        """Catch up step by step, deadlines included; see `Subscription.steps`."""
+        yield from super().steps()
+        while self._tell() or self.lag:
+            yield from super().steps()
+
+    def _wants(self) -> bool:
+        now = self.store.clock.now()
+        return super()._wants() or any(due.due <= now for _, due in self.due())
+
+    def due(self) -> list[tuple[str, Due]]:
+        """Return the deadlines that are not told yet, with the ids of their processes, earliest first."""
+        query = f"SELECT id, unnest(deadlines, recursive := true) FROM {self._table().path}"
+        rows = self.store._db.fetch(f"SELECT id, name, epoch_us(due) FROM ({query}) ORDER BY due, id")
+        return [(id, Due(name=name, due=from_micros(due))) for id, name, due in rows]
+
+    def _tell(self) -> bool:
+        """Record the deadlines that are over, in the streams of their processes; say if there was one."""
+        now = self.store.clock.now()
+        over = [(id, due) for id, due in self.due() if due.due <= now]
+        for id, due in over:
+            with keyed(f"{self.name} {id} {due.name} {due.due.isoformat()}"):
+                self.store.append(f"{self.name}/{id}", DeadlinePassed(deadline=due.name, due=due.due))
+        return bool(over)
+
+    # --- one event -----------------------------------------------------------------------------------------
+
+    def _reacting(self, method: FunctionType) -> Call:
+        classes = latest(self._types)
+
+        def call(recorded: RecordedEvent[Any], rows: Rows[Any], effects: Effects) -> None:
+            if recorded.type in _OWN and recorded.category != self.name:
+                return  # of another process manager
+            id = self.id_of(recorded)
+            process = rows.get(id) or self.process(id=id)
+            event = recorded.event_as(classes)
+            if isinstance(event, DeadlinePassed):
+                process = _without(process, event.deadline)
+            after = self._after(process, method(self, event, process), recorded, effects)
+            if after is not rows.get(id):
+                rows.put(after)
+
+        return call
+
+    def _after(
+        self, process: Process, reaction: object, recorded: RecordedEvent[Any], effects: Effects
+    ) -> Process:
+        """Return the state after a reaction, whose commands go into the outbox."""
+        deadlines: list[Deadline | Met] = []
+        for each in _several(reaction):
+            if isinstance(each, Process):
+                process = each.but(deadlines=process.deadlines)
+            elif isinstance(each, Command):
+                correlation = recorded.correlation_id or str(recorded.event_id)
+                text = each.model_dump_json()
+                effects.call(self.send_command, each.name, text, f"{self.name}/{process.id}", correlation)
+            elif isinstance(each, Deadline | Met):
+                deadlines.append(each)
+            else:
+                raise InvalidArgument(
+                    f"a reaction to {recorded.type} returned {display.short(each)}: return the process, "
+                    "commands, Deadline(…), Met(…), or None"
+                )
+        for each in deadlines:
+            process = _without(process, each.name)
+            if isinstance(each, Deadline):
+                due = Due(name=each.name, due=recorded.recorded_at + each.after)
+                process = process.but(deadlines=(*process.deadlines, due))
+        return process
+
+    def send_command(self, command: str, payload: str, stream: str, correlation: str, key: str) -> None:
+        """Carry out a command, as the relay does; a refusal is recorded in the stream of the process."""
+        message = command_class(command).model_validate_json(payload)
+        try:
+            with metadata(correlation_id=correlation):
+                self.dispatcher.send(message, key=f"{self.name} {key}")
+        except (Refused, InvalidArgument, InvalidEvent) as error:
+            refused = CommandRefused(command=command, target=message.id, reason=str(error))
+            with metadata(correlation_id=correlation), keyed(f"{self.name} {key} refused"):
+                self.store.append(stream, refused)
+
+
+_OWN = {DeadlinePassed.event_type, CommandRefused.event_type}
+
+
+def _without(process: Process, deadline: str) -> Process:
+    kept = tuple(due for due in process.deadlines if due.name != deadline)
+    return process if len(kept) == len(process.deadlines) else process.but(deadlines=kept)
+
+
+def _several(reaction: object) -> Iterable[object]:
+    if reaction is None:
+        return ()
+    if isinstance(reaction, Iterable) and not isinstance(reaction, Value | str | Mapping):
+        return tuple(reaction)
+    return (reaction,)
+
+
+def _process_of(cls: type) -> type[Process]:
+    bases = (one for base in cls.__mro__ for one in vars(base).get("__orig_bases__", ()))
+    found = next((get_args(one)[0] for one in bases if get_origin(one) is ProcessManager), None)
+    if not (isinstance(found, type) and issubclass(found, Process)):
+        raise InvalidArgument(
+            f"{cls.__name__} names no process: write class {cls.__name__}(ProcessManager[Checkout])"
+        )
+    wrong = [
+        name for name, field in found.__pydantic_fields__.items() if name != "id" and field.is_required()
+    ]
+    if wrong:
+        raise InvalidArgument(
+            f"{found.__name__}.{wrong[0]} has no default, and a process begins without values"
+        )
+    return found
+
+
+def _reactions_of(cls: type) -> tuple[dict[str, FunctionType], tuple[type[Event], ...]]:
+    """Return the marked methods by type name, and the event types. Raises InvalidArgument for a wrong one."""
+    found: dict[str, FunctionType] = {}
+    types: dict[type[Event], None] = {}
+    for name in dict.fromkeys(name for base in reversed(cls.__mro__) for name in vars(base)):
+        method = inspect.getattr_static(cls, name)
+        for event in getattr(method, "handles", ()) if isinstance(method, FunctionType) else ():
+            _must_take_two(cls, method)
+            other = found.setdefault(event.event_type, method)
+            if other is not method:
+                raise InvalidArgument(
+                    f"{cls.__name__}.{other.__name__} and .{name} both react to {event.event_type}: "
+                    "put both parts into one"
+                )
+            types[event] = None
+    if not found:
+        raise InvalidArgument(f"{cls.__name__} reacts to no event: mark a method with @on(SomeEvent)")
+    return found, tuple(types)
+
+
+def _must_take_two(cls: type, method: Callable[..., Any]) -> None:
+    try:
+        inspect.signature(method).bind(None, None, None)
+    except TypeError:
+        name = method.__name__
+        raise InvalidArgument(
+            f"{cls.__name__}.{name}{inspect.signature(method)} cannot be called: "
+            f"write def {name}(self, event, process)"
+        ) from None
+
+
+def _snake(name: str) -> str:
+    return "".join(
+        f"_{char.lower()}" if char.isupper() and at else char.lower() for at, char in enumerate(name)
+    )

@@ -1,0 +1,158 @@
+"""Erasure: what is sealed is read with its key, and by nobody without it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from esim.envelope import NewEvent
+from esim.erasure import ERASED, Vault
+from esim.errors import InvalidArgument, NotAStore, NotWritten
+from esim.event import Event
+from esim.projection import Key, Projection, Row, on
+from esim.store import EventStore
+
+pytest.importorskip(
+    "cryptography", reason="erasure needs the library cryptography: pip install -e '.[erasure]'"
+)
+
+
+class Registered(Event):
+    customer: str
+    name: str
+
+
+class Ordered(Event):
+    customer: str
+    amount: int
+
+
+class Person(Row):
+    customer: Key[str]
+    name: str = ""
+    amount: int = 0
+
+
+VAULT = Vault()
+
+
+class People(Projection[Person]):
+    @on(Registered)
+    def registered(self, event, rows):
+        rows.put(Person(customer=event.customer, name=VAULT.open(event.name)))
+
+    @on(Ordered)
+    def ordered(self, event, rows):
+        person = rows.get(event.customer)
+        rows.put(person.but(amount=person.amount + event.amount))
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@given(TEXT, TEXT)
+def test_what_is_sealed_for_a_subject_opens_again(subject, text):
+    vault = Vault()
+    sealed = vault.seal(subject, text)
+    assert vault.open(sealed) == text
+    assert sealed.startswith("sealed:")
+    vault.forget(subject)
+    assert vault.open(sealed) == ERASED
+
+
+def test_a_projection_and_its_rebuild_work_after_somebody_is_forgotten():
+    with EventStore() as store:
+        for who, name in (("ann", "Ann Smith"), ("bob", "Bob Müller")):
+            store.append(f"Customer/{who}", Registered(customer=who, name=VAULT.seal(who, name)))
+            store.append(f"Customer/{who}", Ordered(customer=who, amount=5))
+        people = People(store)
+        assert people.df().name.tolist() == ["Ann Smith", "Bob Müller"]
+        VAULT.forget("ann")
+        assert people.rebuild().df().name.tolist() == [ERASED, "Bob Müller"]
+        assert people.df().amount.tolist() == [5, 5]
+        assert "Ann" not in "".join(one.json for one in store.read())
+
+
+def test_a_new_key_of_the_same_name_does_not_open_what_was_erased():
+    vault = Vault()
+    sealed = vault.seal("ann", "Ann")
+    vault.forget("ann")
+    vault.seal("ann", "Ann again")
+    with pytest.raises(InvalidArgument, match="cannot be opened"):
+        vault.open(sealed)
+
+
+def test_an_append_that_is_repeated_is_the_same(tmp_path):
+    event_id = UUID(int=7)
+    for _ in range(2):
+        vault = Vault(tmp_path / "people.keys")
+        with EventStore(tmp_path / "log.duckdb") as store:
+            event = Registered(customer="ann", name=vault.seal("ann", "Ann"))
+            store.append("Customer/ann", NewEvent(event, event_id=event_id))
+            assert store.position == 1
+
+
+def test_keys_are_kept_in_a_file_for_its_owner_alone_and_thrown_away_there(tmp_path):
+    path = tmp_path / "people.keys"
+    sealed = Vault(path).seal("ann é", "Ann")
+    assert Vault(path).open(sealed) == "Ann"
+    assert repr(Vault(path)) == "<Vault 'people.keys': keys of 1 subjects>"
+    if os.name == "posix":
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    Vault(path).forget("ann é")
+    assert Vault(path).open(sealed) == ERASED
+    assert list(Vault(path).subjects) == []
+    assert [each.name for each in tmp_path.iterdir()] == ["people.keys"]
+
+
+def test_another_vault_cannot_read_it():
+    sealed, other = Vault().seal("ann", "Ann"), Vault()
+    assert other.open(sealed) == ERASED
+    other.seal("ann", "x")
+    with pytest.raises(InvalidArgument, match="cannot be opened"):
+        other.open(sealed)
+
+
+def test_a_sealed_text_that_was_changed_is_told():
+    vault = Vault()
+    sealed = vault.seal("ann", "Ann")
+    for wrong in (sealed[:-4] + "AAA=", sealed + ":x", "sealed:", "sealed:YW5u:é"):
+        with pytest.raises(InvalidArgument, match="cannot be opened"):
+            vault.open(wrong)
+
+
+def test_a_text_that_was_never_sealed_comes_back_as_it_is():
+    assert Vault().open("Ann Smith") == "Ann Smith"
+
+
+def test_what_is_no_text_is_told():
+    vault = Vault()
+    wrong: Any = 5
+    for each in (lambda: vault.seal("ann", wrong), lambda: vault.seal(wrong, "x"), lambda: vault.open(wrong)):
+        with pytest.raises(InvalidArgument, match="give text"):
+            each()
+    vault.seal("ann", "x")
+    with pytest.raises(InvalidArgument, match=r"no key of 'anne'.*did you mean 'ann'"):
+        vault.forget("anne")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"esim.keys": 5}', "\0"])
+def test_a_file_of_another_kind_is_told_and_left_alone(tmp_path, content):
+    path = tmp_path / "people.keys"
+    path.write_text(content)
+    with pytest.raises(NotAStore, match="no file of keys"):
+        Vault(path)
+    assert path.read_text() == content
+
+
+def test_a_key_that_cannot_be_kept_seals_nothing(tmp_path):
+    vault = Vault(tmp_path / "missing" / "people.keys")
+    with pytest.raises(NotWritten, match="could not be kept"):
+        vault.seal("ann", "Ann")
+    assert list(vault.subjects) == []

@@ -51,7 +51,8 @@ def blame(steps: Iterable[Step]) -> pd.DataFrame:
     state: State[Any] | None = None
     for one, before, state in steps:
         setter |= dict.fromkeys((name for name, _, _ in changed(before, state)), (one.type, *_envelope(one)))
-    rows = [(name, value, *setter.get(name, (None,) * 4)) for name, value in _fields(state)] if state else []
+    known = _fields(state) if state is not None else []  # a state may be false: an empty cart
+    rows = [(name, value, *setter.get(name, (None,) * 4)) for name, value in known]
     frame = pd.DataFrame(rows, columns=list(_BLAME))
     return frame.astype({"version": "Int64", "position": "Int64", "recorded_at": _TIME})
 

@@ -153,9 +153,20 @@ class Connection:
                 self._write.execute("SELECT 1")
                 self._write.execute("COMMIT")
             except BaseException:
-                with suppress(duckdb.Error):
-                    self._write.execute("ROLLBACK")
+                self._roll_back()
                 raise
+
+    def _roll_back(self) -> None:
+        """End a failed transaction, whatever else is interrupted: what follows must not fall into it."""
+        while True:
+            try:
+                self._write.abort()  # what an interrupt has left unread
+                self._write.execute("ROLLBACK")
+            except (KeyboardInterrupt, RuntimeError, duckdb.InterruptException):
+                continue
+            except duckdb.Error:  # the failure has ended it already
+                return
+            return
 
     def run(self, cursor: DuckDB, sql: str, params: Parameters = None) -> DuckDB:
         """Execute a statement that may take long; Interrupt stops it and leaves the connection usable."""
@@ -170,12 +181,8 @@ class Connection:
             self._helper.submit(job.run)
             while not job.done.wait(_STEP):
                 pass
-        except BaseException:
-            job.dropped = True
-            # Again and again: an interrupt before the query has started is lost.
-            while job.begun and not job.done.wait(_STEP / 10):
-                cursor.interrupt()
-            raise
+        finally:
+            _ended(job, cursor)
         return job.result()
 
     def read_only(
@@ -319,6 +326,22 @@ def _disown_all() -> None:
 atexit.register(_close_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_disown_all)
+
+
+def _ended(job: _Job[Any], cursor: DuckDB) -> None:
+    """Wait until nothing runs on a cursor any more, interrupting what does; a further Ctrl-C comes after."""
+    interrupt: KeyboardInterrupt | None = None
+    while True:
+        try:
+            job.dropped = True
+            while job.begun and not job.done.wait(_STEP / 10):  # an interrupt before it has begun is lost
+                cursor.interrupt()
+        except KeyboardInterrupt as error:
+            interrupt = error
+        else:
+            break
+    if interrupt is not None:
+        raise interrupt
 
 
 class _Job(Generic[T]):

@@ -17,7 +17,7 @@ from esim import display
 from esim.arguments import storable
 from esim.errors import InvalidArgument, InvalidEvent, UnknownEventType
 from esim.shapes import Upcaster, Upcasters, chain
-from esim.value import Value, explain, refuse_hiding
+from esim.value import Value, explain, fields_of, refuse_hiding
 
 E_co = TypeVar("E_co", bound="Event", covariant=True)
 
@@ -99,7 +99,7 @@ class Event(Value):
         note_definition()
 
     def _repr_html_(self) -> str:
-        return display.card(display.badge(self.event_type), display.fields(self.__dict__))
+        return display.card(display.badge(self.event_type), display.fields(fields_of(self)))
 
 
 # --- the registry ------------------------------------------------------------------------------------------

@@ -162,7 +162,8 @@ class Projection(ReadModel, Generic[R]):
         query = f"SELECT position, type, data FROM esim.events WHERE {tests} ORDER BY position"
         db = self._home._db
         cursor = db.cursor()
-        found = db.interruptibly(cursor, lambda: cursor.sql(query, params=list(params)).to_arrow_table())
+        with db.heard:
+            found = db.interruptibly(cursor, lambda: cursor.sql(query, params=list(params)).to_arrow_table())
         return found["position"], found["type"].to_pylist(), found["data"].to_pylist()
 
     def _failed_at(self, position: int, error: Exception) -> ProjectionFailed:
@@ -292,9 +293,10 @@ class SqlProjection(ReadModel):
         return next(iter(records(found)), None)
 
     def _stamped(self) -> Stamp:
-        typed = self._home.types_in(self.query)
+        typed, classes = sorted(self._home.types_in(self.query)), known_events()
+        shapes = [current(classes[name]) for name in typed if name in classes]
         query = self.query, self.key, tuple(sorted(self.combine.items()))
-        return stamp(*query, *upcasters(sorted(typed)), pure=False)
+        return stamp(*query, *shapes, *upcasters(typed), pure=False)
 
     def _table(self, name: str) -> Table:
         return Table(self._home._db, name, self._stamp)

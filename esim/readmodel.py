@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from esim.answer import Answer
     from esim.store import EventStore
 
+_LONGEST = 1e9  # seconds that somebody may wait
 _PAUSE = 0.01  # seconds between two looks at the head of the log
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
 
@@ -207,7 +208,7 @@ class ReadModel(ABC):
         Raises NotCaughtUp after that.
         """
         position = whole(position, "position")
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 <= timeout < _LONGEST:
             raise InvalidArgument(f"timeout={timeout!r}: give seconds")
         pause = threading.Event()
         for _ in range(max(int(timeout / _PAUSE), 0)):

@@ -53,6 +53,7 @@ from esim.state import (
     state_stamp,
     untouchable,
 )
+from esim.upcast import roads
 from esim.writing import stream_id
 
 if TYPE_CHECKING:
@@ -195,9 +196,10 @@ class Repository(Generic[S]):
             self._keep(meaning, stream, known)
             return Aggregate(id, untouchable(cast("S", known.state)), known.version)
         known = known or self._snapshot(stream, meaning) or _Known(0, meaning.state.initial())
+        head = self.store.version(stream) if roads() else 0  # upcasters may leave nothing of the last events
         rows = self.store.payloads(stream, known.version)
         state = meaning.fold(rows, untouchable(cast("S", known.state)))
-        version = rows[-1][0] if rows else known.version
+        version = max(head, rows[-1][0] if rows else known.version)
         self._keep(meaning, stream, _Known(version, state))
         return Aggregate(id, untouchable(state), version)
 
@@ -211,7 +213,8 @@ class Repository(Generic[S]):
             raise InvalidArgument(f"at={at!r}: give a version, or an aware datetime") from None
         if not 0 <= version <= head:
             raise InvalidArgument(f"{stream!r} is at version {head}; there is no {at}: give 0 to {head}")
-        return self._folded(id, self.store.payloads(stream, until=version) if version else [])
+        rows = self.store.payloads(stream, until=version) if version else []
+        return replace(self._folded(id, rows), version=version)
 
     def _until(self, stream: str, at: Moment | None, occurred_at: datetime | None) -> list[Payload]:
         """Return the payloads recorded until a time, or those that had occurred by a time."""
@@ -404,7 +407,7 @@ class Repository(Generic[S]):
         """Give each event of an aggregate with the state before and after it."""
         meaning, before = self._now(), None
         for one in self.store.read(self._stream(id)):
-            before = before or meaning.state.initial()
+            before = meaning.state.initial() if before is None else before
             row = (one.version, one.type, one.schema_version, one.json)
             state = meaning.fold([row], untouchable(before))
             yield one, before, state

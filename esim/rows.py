@@ -31,7 +31,7 @@ from pydantic import create_model
 from esim import display
 from esim.errors import InvalidArgument, InvalidEvent
 from esim.event import Event
-from esim.value import Value
+from esim.value import Value, fields_of
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -212,7 +212,7 @@ class Rows(Generic[R]):
     def _adopted(self, row: Any) -> R:
         """Return a row of a re-defined class of the same name as one of ours."""
         if isinstance(row, Row) and type(row).__qualname__ == self._type.__qualname__:
-            return self._type(**row.__dict__)
+            return self._type(**fields_of(row))
         raise InvalidArgument(
             f"{display.short(row)} is not a {self._type.__name__}: put rows of the declared class"
         )

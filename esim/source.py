@@ -31,7 +31,8 @@ class Source:
     def __call__(self, value: object) -> str:
         """Return the source of a value; where none is known, its repr."""
         if isinstance(value, BaseModel):
-            return f"{self.name(type(value))}({self._arguments(value.__dict__)})"
+            values = {name: getattr(value, name) for name in type(value).__pydantic_fields__}
+            return f"{self.name(type(value))}({self._arguments(values)})"
         if isinstance(value, Enum):
             return f"{self.name(type(value))}.{value.name}"
         if isinstance(value, Mapping):

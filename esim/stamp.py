@@ -28,7 +28,7 @@ from pathlib import PurePath
 from typing import Any, NamedTuple, TypeAlias, cast, get_args, get_origin
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 _PLAIN = (
     *(
@@ -60,6 +60,11 @@ _FIXED = (
     "esim.event",
     "esim.rows",
 )
+_FILLING = (
+    *("append", "appendleft", "extend", "extendleft", "insert", "add", "update", "setdefault"),
+    *("pop", "popleft", "popitem", "remove", "discard", "clear"),
+)
+_MOST = 1_000  # items of a container that handlers may fill are looked at
 _Owner: TypeAlias = "type | types.ModuleType"
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
@@ -91,7 +96,9 @@ class Stamp(NamedTuple):
 def stamp(*parts: object, pure: bool = True) -> Stamp:
     """Return the stamp of functions, classes and values, which changes when what they lean on changes.
 
-    With `pure=False`, what lists, dicts, sets and objects hold does not count: handlers may fill them.
+    With `pure=False`, objects that can change do not count, nor do lists, dicts and sets if the code that
+    names them fills some, as handlers may; others (of up to 1,000 items) count as they are, and are not
+    watched.
     Another Python version gives another stamp.
     """
     near = next((one.__module__ for one in parts if isinstance(one, type | types.FunctionType)), "")
@@ -112,6 +119,7 @@ class _Walk:
     uses: list[Use] = field(default_factory=list)
     held: list[tuple[Any, list[object]]] = field(default_factory=list)
     opaque: str | None = None
+    fills: bool = False  # whether the code in which we are fills lists, dicts or sets
 
     def over(self, parts: Iterable[object]) -> Stamp:
         """Return the stamp of `parts`."""
@@ -123,7 +131,7 @@ class _Walk:
 
     def visit(self, part: object, name: str) -> None:
         """Take in one thing and all that it leans on, once."""
-        if isinstance(part, (*_PLAIN, Enum)):
+        if isinstance(part, (*_PLAIN, Enum)) or _is_scalar(part):
             self.texts.append(_told(part))
             if not self._library(type(part).__module__):
                 self.visit(type(part), name)
@@ -155,6 +163,16 @@ class _Walk:
                     if (id(owner), name) not in taken and self._wanted(owner, name, value):
                         taken.add((id(owner), name))
                         self._lean(vars(owner), name, value, f"{owner.__name__}.{name}")
+        self._absent()
+
+    def _absent(self) -> None:
+        """Watch for names that classes and modules do not have yet, and that code would find there first."""
+        for cls in self.classes:
+            later = (name for name in self.names if name not in vars(cls) and hasattr(cls, name))
+            self.uses += [Use(vars(cls), name, None) for name in sorted(later)]
+        for module in self.modules:
+            later = (name for name in self.names if name not in vars(module))
+            self.uses += [Use(vars(module), name, None) for name in sorted(later)]
 
     def _wanted(self, owner: _Owner, name: str, value: object) -> bool:
         if isinstance(owner, types.ModuleType):
@@ -198,6 +216,11 @@ class _Walk:
             return
         code = function.__code__
         self.texts += _code(code)
+        outer, self.fills = self.fills, self.fills or _fills(code)
+        self._leaning(function, code)
+        self.fills = outer
+
+    def _leaning(self, function: types.FunctionType, code: types.CodeType) -> None:
         for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
             self.visit(value, f"a default of {function.__name__}")
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
@@ -211,7 +234,9 @@ class _Walk:
         for name in sorted(named | mentioned):
             if name in _BEYOND:
                 self._beyond(f"{function.__qualname__} calls {name}")
-            if name in named and name in function.__globals__:
+            if name in named and name not in function.__globals__:  # a builtin, or not defined yet
+                self.uses.append(Use(function.__globals__, name, None))
+            elif name in named:
                 self._lean(function.__globals__, name, function.__globals__[name], name)
             elif name in mentioned and not self._library(name) and name in sys.modules:
                 self.visit(sys.modules[name], name)  # imported inside the function
@@ -255,13 +280,13 @@ class _Walk:
                 self.texts.append(f"{group.name} {name} {_ADDRESS.sub('', repr(one.info))}")
 
     def _container(self, part: Any, name: str) -> None:
-        self.texts.append(
-            f"{type(part).__qualname__} of {len(part)}" if self.pure else type(part).__qualname__
-        )
         if not isinstance(part, tuple | frozenset):
-            if not self.pure:
+            if not self.pure and (self.fills or len(part) > _MOST):
+                self.texts.append(type(part).__qualname__)
                 return
-            self.held.append((part, _items(part)))
+            if self.pure:
+                self.held.append((part, _items(part)))
+        self.texts.append(f"{type(part).__qualname__} of {len(part)}")
         if type(part) not in (dict, list, set, tuple, frozenset):
             self.visit(type(part), name)
         for item in sorted(part, key=_told) if isinstance(part, AbstractSet) else _items(part):
@@ -273,11 +298,13 @@ class _Walk:
         if inner is not None:
             for item in inner:
                 self.visit(item, name)
-        elif not self._library(type(part).__module__):
+        elif not self._library(type(part).__module__) or isinstance(part, types.SimpleNamespace):
             self.visit(type(part), name)
-            if self.pure:
+            if self.pure or _is_frozen(part):
                 for key, value in sorted(_held_by(part).items()):
                     self._lean(_Attributes(part), key, value, f"{name}.{key}")
+            if self.pure and hasattr(part, "__dict__"):
+                self.held.append((vars(part), _items(vars(part))))
         elif isinstance(part, types.BuiltinFunctionType):
             self.texts.append(part.__qualname__)
             if not isinstance(part.__self__, types.ModuleType):
@@ -317,10 +344,24 @@ def _inside(part: Any) -> list[object] | None:  # noqa: PLR0911 - one line for e
         return [part.func, part.args, tuple(sorted(part.keywords.items()))]
     if isinstance(part, singledispatchmethod):
         return [part.dispatcher]
+    if isinstance(part, TypeAdapter):
+        return [part._type, *_parts(part._type)]
     if get_args(part):
         return [repr(get_origin(part)), *get_args(part)]
     inner = [getattr(part, name, None) for name in ("__wrapped__", "func", "__supertype__", "__value__")]
     return next(([one] for one in inner if one is not None), None)
+
+
+def _is_scalar(part: object) -> bool:
+    """Say whether a value is a number of numpy, as it comes out of a dataframe: it never changes."""
+    return any(base.__module__ == "numpy" and base.__name__ == "generic" for base in type(part).__mro__)
+
+
+def _is_frozen(part: object) -> bool:
+    """Say whether an object's attributes cannot be set again."""
+    if isinstance(part, BaseModel):
+        return bool(part.model_config.get("frozen"))
+    return bool(getattr(getattr(type(part), "__dataclass_params__", None), "frozen", False))
 
 
 def _is_known(part: object) -> bool:
@@ -397,6 +438,14 @@ def _names(code: types.CodeType) -> tuple[set[str], set[str]]:
             named |= inner[0]
             mentioned |= inner[1]
     return named, mentioned
+
+
+def _fills(code: types.CodeType) -> bool:
+    """Say whether code, or code inside it, fills or empties a list, a dict or a set."""
+    steps = [(step.opname, step.argval) for step in dis.get_instructions(code)]
+    if any(name in {"STORE_SUBSCR", "DELETE_SUBSCR"} or (value in _FILLING) for name, value in steps):
+        return True
+    return any(_fills(part) for part in code.co_consts if isinstance(part, types.CodeType))
 
 
 def _words(constants: Iterable[object]) -> Iterator[str]:

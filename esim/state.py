@@ -48,7 +48,7 @@ from esim.errors import EsimError, InvalidArgument, InvalidEvent, InvalidState, 
 from esim.event import Event, batch_decoder, current, note_definition, renewed
 from esim.stamp import Stamp, stamp
 from esim.upcast import code
-from esim.value import Value, explain, refuse_hiding
+from esim.value import Value, explain, fields_of, refuse_hiding
 
 E = TypeVar("E", bound=Event)
 S = TypeVar("S", bound="State[Any]")
@@ -91,18 +91,21 @@ class State(Value, Generic[E]):
     def but(self, **changes: Any) -> Self:
         """Return a copy with other values in some fields, not validated. Raises InvalidState if unknown."""
         copy = object.__new__(type(self))
-        values = {**self.__dict__, **changes}
-        if len(values) != len(self.__dict__):
+        own = fields_of(self)
+        values = {**own, **changes}
+        if len(values) != len(own):
             raise InvalidState(self._unknown(changes))
         object.__setattr__(copy, "__dict__", values)
         object.__setattr__(copy, "__pydantic_fields_set__", self.__pydantic_fields_set__)
         object.__setattr__(copy, "__pydantic_extra__", None)
-        object.__setattr__(copy, "__pydantic_private__", None)
+        private = self.__pydantic_private__
+        object.__setattr__(copy, "__pydantic_private__", private and dict(private))
         return copy
 
     def _unknown(self, changes: Iterable[str]) -> str:
-        name = next(name for name in changes if name not in self.__dict__)
-        return f"{type(self).__name__} has no field {name!r}{display.did_you_mean(name, list(self.__dict__))}"
+        known = list(fields_of(self))
+        name = next(name for name in changes if name not in known)
+        return f"{type(self).__name__} has no field {name!r}{display.did_you_mean(name, known)}"
 
     def must_be(self, *statuses: str) -> None:
         """Raise Refused unless the field `status` is one of `statuses`."""
@@ -133,13 +136,13 @@ class State(Value, Generic[E]):
     def checked(self) -> Self:
         """Return this state with every field validated. Raises InvalidState naming what does not fit."""
         try:
-            return type(self).__pydantic_validator__.validate_python(self.__dict__)  # type: ignore[no-any-return]
+            return type(self).__pydantic_validator__.validate_python(fields_of(self))  # type: ignore[no-any-return]
         except (ValidationError, InvalidEvent) as error:
             told = explain(type(self), error) if isinstance(error, ValidationError) else str(error)
             raise InvalidState(f"after its events, {told}") from None
 
     def _repr_html_(self) -> str:
-        return display.card(f"<b>{display.escape(type(self).__name__)}</b>", display.fields(self.__dict__))
+        return display.card(f"<b>{display.escape(type(self).__name__)}</b>", display.fields(fields_of(self)))
 
 
 _latest: dict[tuple[str, str], type[State[Any]]] = {}
@@ -312,7 +315,7 @@ class Aggregate(Generic[S]):
         pending = f", {len(self.uncommitted)} uncommitted" if self.uncommitted else ""
         head = f"<b>{display.escape(self.stream)}</b>"
         return display.card(
-            head, display.fields(self.state.__dict__), note=f"version {self.version}{pending}"
+            head, display.fields(fields_of(self.state)), note=f"version {self.version}{pending}"
         )
 
 
@@ -381,7 +384,7 @@ def exact_json(state: State[Any]) -> tuple[str | None, str | None]:
         back = type(state).__pydantic_validator__.validate_json(text)
     except (PydanticSerializationError, ValidationError) as error:
         return None, f"{name} does not survive JSON ({display.cut(str(error).splitlines()[0], 100)})"
-    for part, value in state.__dict__.items():
+    for part, value in fields_of(state).items():
         if _exact(value) != _exact(getattr(back, part)):
             told = f"{part} is {display.short(value)}, and comes back as {display.short(getattr(back, part))}"
             return None, f"{name} does not survive JSON ({told})"
@@ -391,7 +394,7 @@ def exact_json(state: State[Any]) -> tuple[str | None, str | None]:
 def _exact(value: object) -> object:
     """Return what tells a value from all others: its type at every depth, and a Decimal's trailing zeros."""
     if isinstance(value, BaseModel):
-        return type(value), _exact(value.__dict__)
+        return type(value), _exact(fields_of(value))
     if isinstance(value, Mapping):
         return type(value), [(_exact(key), _exact(item)) for key, item in value.items()]
     if isinstance(value, list | tuple | deque):

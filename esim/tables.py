@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from esim.rows import R, Row, Rows
+from esim.value import fields_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -183,7 +184,7 @@ def _plain(part: object) -> object:
     if isinstance(part, Decimal):
         return format(part.normalize(), "f") if part else "0"
     if isinstance(part, BaseModel):
-        return {name: _plain(value) for name, value in part.__dict__.items()}
+        return {name: _plain(value) for name, value in fields_of(part).items()}
     if isinstance(part, tuple):
         return [_plain(each) for each in part]
     if isinstance(part, frozenset):

@@ -240,7 +240,7 @@ class Value(BaseModel, metaclass=TidyMeta):
     def but(self, **changes: Any) -> Self:
         """Return a copy with other values in some fields. Raises InvalidEvent if one does not fit."""
         try:
-            return self.__pydantic_validator__.validate_python({**self.__dict__, **changes})  # type: ignore[no-any-return]
+            return self.__pydantic_validator__.validate_python({**fields_of(self), **changes})  # type: ignore[no-any-return]
         except ValidationError as error:
             raise self._invalid(explain(type(self), error)) from None
 
@@ -249,6 +249,13 @@ class Value(BaseModel, metaclass=TidyMeta):
 
     def __dir__(self) -> list[str]:
         return sorted(domain_names(type(self)))
+
+
+def fields_of(model: BaseModel) -> dict[str, Any]:
+    """Return the values of a model's fields, without what a cached property has left in its dict."""
+    values: dict[str, Any] = vars(model)
+    names = type(model).__pydantic_fields__
+    return values if len(values) == len(names) else {name: values[name] for name in names}
 
 
 def usage(cls: type[BaseModel]) -> str:

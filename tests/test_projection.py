@@ -823,3 +823,39 @@ class Ends(SqlProjection):
                FROM Noted JOIN events USING (position) GROUP BY category"""
     key = "category"
     combine = {"a": "first", "z": "last"}
+
+
+def test_a_sql_projection_follows_the_shape_of_its_events() -> None:
+    """A changed default changes what its typed table shows, so it is computed anew."""
+
+    class Charged(Event):
+        amount: int
+
+    with EventStore() as store:
+        store.append("Fee/1", Charged(amount=1))
+
+        class Charged(Event):  # type: ignore[no-redef]
+            amount: int
+            currency: str = "EUR"
+
+        class ByCurrency(SqlProjection):
+            query = "SELECT currency, sum(amount) AS total FROM Charged GROUP BY 1"
+            key = ("currency",)
+            combine = {"total": "sum"}
+
+        fees = ByCurrency(store)
+        assert fees.df().to_dict("records") == [{"currency": "EUR", "total": 1}]
+
+        class Charged(Event):  # type: ignore[no-redef]
+            amount: int
+            currency: str = "USD"
+
+        store.append("Fee/1", Charged(amount=5))
+        assert fees.df().to_dict("records") == [{"currency": "USD", "total": 6}]
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), float("nan"), -1, "1", True])
+def test_a_time_that_nobody_can_wait_is_told(timeout: Any) -> None:
+    """Before anything is waited for."""
+    with EventStore() as store, pytest.raises(InvalidArgument, match="give seconds"):
+        CustomerSpend(store).wait_for(1, timeout=timeout)

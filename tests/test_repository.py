@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from threading import Barrier, Thread
 from typing import Annotated, Any, Literal, Self
@@ -779,3 +780,86 @@ def test_a_repository_of_nonsense_is_refused(wrong: dict[str, Any]) -> None:
     """When it is made, with the argument's name."""
     with pytest.raises(InvalidArgument, match=next(iter(wrong))):
         Repository(**{"store": memory(), "state": Cart, **wrong})
+
+
+class Emptied(Event):
+    pass
+
+
+class Basket(State[Added | Emptied]):
+    items: tuple[str, ...] = ()
+    emptied: int = 0
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @cached_property
+    def size(self) -> int:
+        return len(self.items)
+
+    def empty(self) -> Emptied:
+        assert self.size == len(self.items)
+        return Emptied()
+
+    def evolve(self, event: Added | Emptied) -> Self:
+        match event:
+            case Added():
+                return self.but(items=(*self.items, "x"))
+            case Emptied():
+                return self.but(items=(), emptied=self.emptied + 1)
+
+
+def test_a_state_that_is_false_has_a_history_as_any_other() -> None:
+    """An empty basket has a length of 0, and is a state all the same."""
+    store = MemoryStore()
+    baskets = Repository(store, Basket)
+    for _ in range(2):
+        baskets.run("b", Basket.empty)
+    assert baskets.load("b").state.emptied == 2
+    assert baskets.history("b")["emptied"].tolist() == [1, 2]
+    assert baskets.blame("b").set_index("field").loc["emptied", "version"] == 2
+
+
+def test_a_cached_property_belongs_to_one_state_alone() -> None:
+    """A copy works it out anew, and a decision may read it."""
+    store = MemoryStore()
+    baskets = Repository(store, Basket)
+    basket = Basket()
+    assert basket.size == 0
+    assert basket.but(items=("a", "b")).size == 2
+    baskets.run("b", Basket.empty)
+    baskets.run("b", Basket.empty)
+    assert baskets.load("b").version == 2
+
+
+@pytest.mark.parametrize("cache", [1024, 0])
+def test_an_aggregate_whose_last_event_is_read_as_none_still_decides(cache: int) -> None:
+    """The version of an aggregate is that of its stream, whatever upcasters leave of it."""
+
+    def drop(payload: dict[str, Any]) -> dict[str, Any] | None:
+        return payload if payload["fee"] > 2 else None
+
+    class Slip(Event):
+        fee: int
+
+    with EventStore() as store:
+        store.append("Member/1", [Slip(fee=5), Slip(fee=1)])
+
+        class Slip(Event, schema_version=2, upcasters=(drop,)):  # type: ignore[no-redef]
+            fee: int
+
+        class Member(State[Slip]):
+            fees: int = 0
+
+            def charge(self, fee: int) -> Slip:
+                return Slip(fee=fee)
+
+            def evolve(self, event: Slip) -> Self:
+                return self.but(fees=self.fees + event.fee)
+
+        members = Repository(store, Member, cache=cache)
+        assert members.load("1").version == 2
+        for fee in (7, 8):
+            members.run("1", Member.charge, fee)
+        assert (members.load("1").version, members.load("1").state.fees) == (4, 20)
+        assert (members.load("1", at=2).version, members.load("1", at=2).state.fees) == (2, 5)

@@ -459,3 +459,97 @@ def test_a_container_that_holds_itself_is_walked_once() -> None:
     """No walk goes round for ever."""
     scope = cell("RING = []\nRING.append(RING)\ndef fold(n): return RING")
     assert stamp(scope["fold"]).opaque is None
+
+
+LATER = """
+def absent(n): return rate(n)
+class Config:
+    rate = 2
+class Own(Config):
+    pass
+plain, own = Config(), Own()
+def by_object(n): return n * plain.rate
+def by_class(n): return n * own.rate
+def rounded(n): return round(n)
+RATES = {"a": 2}
+def by_table(n): return n * RATES["a"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("leans", "change"),
+    [
+        ("absent", "def rate(n): return n"),
+        ("by_object", "plain.rate = 3"),
+        ("by_class", "Own.rate = 3"),
+        ("rounded", "def round(n): return n + 1"),
+        ("by_table", "RATES = {'a': 3}"),
+        ("by_table", "RATES['a'] = 3"),
+    ],
+)
+def test_what_comes_later_and_is_found_first_makes_a_stamp_outdated(leans: str, change: str) -> None:
+    """A name that is not there yet, a builtin that is hidden, an attribute that hides a class's."""
+    scope = cell(LATER)
+    made = stamp(scope[leans])
+    assert not made.outdated
+    exec(change, scope)
+    assert made.outdated
+    assert stamp(scope[leans]).text != made.text
+
+
+def test_a_table_that_a_handler_only_reads_counts_when_it_is_bound_anew() -> None:
+    """So a read model follows its constants; equal contents are the same stamp."""
+    scope = cell(LATER)
+    made = stamp(scope["by_table"], pure=False)
+    exec("RATES = {'a': 2}", scope)
+    assert made.outdated
+    assert stamp(scope["by_table"], pure=False).text == made.text
+    exec("RATES = {'a': 3}", scope)
+    assert stamp(scope["by_table"], pure=False).text != made.text
+
+
+def test_a_frozen_constant_of_a_handler_counts() -> None:
+    """It cannot be filled, so its attributes are part of the meaning."""
+    scope = cell("from dataclasses import dataclass\n@dataclass(frozen=True)\nclass C:\n    rate: int\n")
+    exec("CFG = C(2)\ndef handler(n): return n * CFG.rate", scope)
+    made = stamp(scope["handler"], pure=False)
+    exec("CFG = C(3)", scope)
+    assert made.outdated
+    assert stamp(scope["handler"], pure=False).text != made.text
+
+
+def test_a_namespace_is_an_object_that_can_change() -> None:
+    """Values in it are watched, and functions in it are walked."""
+    scope = cell("from types import SimpleNamespace\ncfg = SimpleNamespace(rate=2, of=lambda n: n)\n")
+    exec("def fold(n): return cfg.of(n) * cfg.rate", scope)
+    made = stamp(scope["fold"])
+    scope["cfg"].rate = 3
+    assert made.outdated
+    other = stamp(scope["fold"])
+    exec("cfg = SimpleNamespace(rate=3, of=lambda n: n + 1)", scope)
+    assert stamp(scope["fold"]).text != other.text
+
+
+def test_a_type_adapter_is_what_its_type_is() -> None:
+    """The functions that validate in it count."""
+    source = """
+from typing import Annotated
+from pydantic import AfterValidator, TypeAdapter
+def change(n): return n + {0}
+adapter = TypeAdapter(Annotated[int, AfterValidator(change)])
+def fold(n): return adapter.validate_python(n)
+"""
+    texts = {stamp(cell(source.format(number))["fold"]).text for number in (1, 2)}
+    assert len(texts) == 2
+
+
+def test_a_number_out_of_a_dataframe_is_a_plain_value() -> None:
+    """It never changes, so nothing is opaque."""
+    np = pytest.importorskip("numpy")
+    scope = cell("def fold(n): return n * rate")
+    scope["rate"] = np.int64(2)
+    made = stamp(scope["fold"])
+    assert made.opaque is None
+    scope["rate"] = np.int64(3)
+    assert made.outdated
+    assert stamp(scope["fold"]).text != made.text

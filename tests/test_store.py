@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
@@ -511,3 +512,54 @@ def test_a_store_says_what_it_is(store: EventStore, tmp_path: Path):
     with EventStore(tmp_path / "log.duckdb") as filed:
         assert repr(filed) == "<EventStore 'log.duckdb': 0 events>"
     assert repr(filed) == "<EventStore 'log.duckdb': closed>"
+
+
+@pytest.mark.parametrize("gap", [0.0005, 0.002, 0.01, 0.05])
+def test_a_second_interrupt_loses_nothing_that_is_acknowledged_after_it(tmp_path: Path, gap: float):
+    """Two Ctrl-C while typed tables are filled: the next append is durable, the next query answered."""
+    path = tmp_path / "log.duckdb"
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    pause = threading.Event()
+
+    def strike() -> None:
+        for _ in range(2):
+            pause.wait(gap)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with EventStore(path) as log:
+        log.append("Note/1", noted("x", 100_000))
+        striker = threading.Thread(target=strike)
+        heard = 0
+        for step in (
+            striker.start,
+            lambda: log.sql("SELECT max(text) FROM Noted"),
+            striker.join,
+            striker.join,
+        ):
+            try:
+                step()
+            except KeyboardInterrupt:
+                heard += 1
+        striker.join()
+        signal.signal(signal.SIGINT, former)
+        assert heard
+        position = log.append("Note/2", noted("y"))[0].position
+        assert log.sql("SELECT max(text) AS text FROM Noted")["text"][0] == "y"
+        assert len(log.read("Note/2")) == 1
+    with EventStore(path) as log:
+        assert log.position == position
+
+
+def test_a_second_interrupt_of_a_slow_query_leaves_the_store_usable(store: EventStore):
+    """A query that DuckDB does not stop at once is waited for, and nothing is left behind it."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    strikers = [threading.Timer(0.1 + 0.1 * n, os.kill, (os.getpid(), signal.SIGINT)) for n in range(2)]
+    for striker in strikers:
+        striker.start()
+    with pytest.raises(KeyboardInterrupt):
+        store.sql("SELECT list_sum(list_transform(range(20000000), lambda x: x * 2 + 1))")
+    for striker in strikers:
+        with suppress(KeyboardInterrupt):
+            striker.join()
+    signal.signal(signal.SIGINT, former)
+    assert store.sql("SELECT count(*) AS n FROM events")["n"][0] == store.position

@@ -592,3 +592,22 @@ def test_reading_costs_nothing_where_no_upcaster_is_registered():
     """Most processes have none, and then there is nothing to look up."""
     assert not {kind for kind in roads() if kind in ("Came", "Left", "OptionalAdded", "DefaultAdded")}
     assert read_as("Came", 1, "text") == [("Came", 1, "text")]
+
+
+def test_an_append_repeated_after_a_field_with_a_default_was_added_is_the_same() -> None:
+    """What counts is what both are read as."""
+
+    class Told(Event):
+        n: int
+
+    store, event_id = MemoryStore(), UUID(int=5)
+    store.append("S/1", NewEvent(Told(n=1), event_id=event_id))
+
+    class Told(Event):  # type: ignore[no-redef]
+        n: int
+        unit: str = "EUR"
+
+    assert len(store.append("S/1", NewEvent(Told(n=1), event_id=event_id))) == 1
+    assert store.position == 1
+    with pytest.raises(DuplicateEventId):
+        store.append("S/1", NewEvent(Told(n=1, unit="USD"), event_id=event_id))

@@ -14,6 +14,8 @@ import datetime as dt
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import Enum
+from fractions import Fraction
+from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
@@ -80,6 +82,9 @@ class Source:
             value = value.astimezone(dt.UTC)
         if type(value).__module__ == "datetime":
             self._modules.add("datetime")
-        elif isinstance(value, Decimal | UUID):
+        elif isinstance(value, PurePath):
+            self.need("pathlib", "Path")
+            return f"Path({str(value)!r})"
+        elif isinstance(value, Decimal | Fraction | UUID):
             self.name(type(value))
         return repr(value)

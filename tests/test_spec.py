@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
+from fractions import Fraction
 from itertools import count
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
@@ -327,6 +329,8 @@ def test_another_kind_of_subject_plugs_in(monkeypatch: pytest.MonkeyPatch) -> No
         frozenset({"x"}),
         Mood.GOOD,
         datetime(2026, 1, 5, tzinfo=UTC),
+        [Path("a") / "b"],
+        Fraction(1, 2),
         FIVE,
     ],
 )

@@ -171,8 +171,8 @@ class ReadModel(ABC):
                 raise ProjectionFailed(
                     f"a handler of {self.name!r} asks for the table it is filling: use `rows`"
                 )
-            self._turn.busy = True
             try:
+                self._turn.busy = True
                 yield
             except BaseException:
                 self._live = None

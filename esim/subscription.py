@@ -199,8 +199,8 @@ class Subscription:
                 raise InvalidArgument(f"the handler of {self.name!r} asks its own subscription to go on")
             if _latest.get(self.store, {}).get(self.name) is not self:
                 raise Superseded(f"the subscription {self.name!r} has been made anew: use the latest one")
-            self._busy = True
             try:
+                self._busy = True
                 if self._delivery is None:
                     self._delivery = Delivery(
                         *(self.store, self._progress, self.handler, self._settings, self._sleep)

@@ -95,7 +95,6 @@ class Delivery:
         """Deliver from `store`; `sleep` waits between attempts."""
         self.store, self.progress, self.handler, self.settings = store, progress, handler, settings
         self.mark = progress.load()
-        self.handled = self.failed = 0
         self.open_until: float | None = None
         """When the circuit, which is open, is tried again, in seconds of the store's clock."""
         self._sleep = sleep
@@ -122,7 +121,7 @@ class Delivery:
         if self.mark.position > self.store.position:
             raise CheckpointAhead(
                 f"{self.progress.name} stands at position {self.mark.position:,}, and the log ends at "
-                f"{self.store.position:,}: it is another log, or an older copy; reset(to=0) begins again"
+                f"{self.store.position:,}: it is another log, or an older copy; replay() begins again"
             )
         self.effects.gate = self.mark.gate
         try:
@@ -226,7 +225,6 @@ class Delivery:
         attempts = self._attempts(recorded) + (not careful)
         last: Exception | None = error
         while last is not None:
-            self.failed += 1
             if not self._retries(last, attempts):
                 yield from self._give_up(recorded, attempts, last)
                 return
@@ -265,7 +263,6 @@ class Delivery:
             return error
         finally:
             effects.cause = None
-        self.handled += 1
         self._in_a_row, self.open_until = 0, None
         if self.settings.inbox:
             self._inbox.append((_key(recorded), recorded.position))

@@ -1,6 +1,6 @@
 """What a subscription calls, a function or a projection's methods; what is wrong is said at once.
 
-A function takes the event first, and by name or annotation what else it wants: `recorded` (the event with its
+A function takes the event first, and what else it names among its parameters: `recorded` (the event with its
 envelope), `rows` (a read model's rows, which makes it a projector), `effects` (its way to the outside world,
 which makes it a reactor). It may be async.
 """
@@ -14,15 +14,14 @@ from types import MethodType, UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin
 
 from esim import display
-from esim.effects import Effects
 from esim.envelope import RecordedEvent
 from esim.errors import InvalidArgument
 from esim.event import Event, current
 from esim.projection import Projection
 from esim.rows import Row, Rows
 
-WANTED: dict[str, Any] = {"recorded": RecordedEvent, "rows": Rows, "effects": Effects}
-"""What a handler may ask for beside the event: the name of the parameter, and its class."""
+WANTED = ["recorded", "rows", "effects"]
+"""What a handler may ask for beside the event, by the name of a parameter."""
 
 Call = Callable[[RecordedEvent[Any], Any, Any], Awaitable[None] | None]
 
@@ -152,7 +151,7 @@ def _parameters(given: Callable[..., Any], name: str, *, told: bool) -> tuple[An
         ):
             raise InvalidArgument(
                 f"{name}{signature} asks for {each.name!r}, which a handler is not given"
-                f"{display.did_you_mean(each.name, list(WANTED))}; bind what is yours with functools.partial"
+                f"{display.did_you_mean(each.name, WANTED)}; bind what is yours with functools.partial"
             )
     return parameters[0].annotation, wanted
 

@@ -27,6 +27,7 @@ from esim.errors import InvalidArgument, InvalidEvent, Refused
 from esim.event import Event
 from esim.handler import Call, HandlerOf, latest
 from esim.messages import Command, Dispatcher, command_class
+from esim.readmodel import snake_case
 from esim.rows import Key, Row, Rows
 from esim.subscription import Subscription
 from esim.value import Value
@@ -137,7 +138,7 @@ class ProcessManager(Subscription, Generic[P]):
         calls: dict[str, Call] = {kind: self._reacting(method) for kind, method in self._reactions.items()}
         source = f"{type(self).__module__}.{type(self).__qualname__}"
         handler = HandlerOf(
-            _snake(type(self).__name__), source, self._types, calls, self.process, effects=True
+            snake_case(type(self).__name__), source, self._types, calls, self.process, effects=True
         )
         super().__init__(store, handler, name, sends=[self.send_command], **options)
 
@@ -297,9 +298,3 @@ def _must_take_two(cls: type, method: Callable[..., Any]) -> None:
             f"{cls.__name__}.{name}{inspect.signature(method)} cannot be called: "
             f"write def {name}(self, event, process)"
         ) from None
-
-
-def _snake(name: str) -> str:
-    return "".join(
-        f"_{char.lower()}" if char.isupper() and at else char.lower() for at, char in enumerate(name)
-    )

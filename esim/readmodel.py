@@ -66,6 +66,11 @@ def _home(store: Store) -> EventStore:
         return _mirrors.get(store) or _mirrors.setdefault(store, EventStore())
 
 
+def snake_case(name: str) -> str:
+    """Return the name of a class as that of a table: `CustomerSpend` as `customer_spend`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
 class ReadModel(ABC):
     """A table that follows the log; see `Projection` and `SqlProjection`."""
 
@@ -74,9 +79,7 @@ class ReadModel(ABC):
 
     def __init_subclass__(cls, *, name: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.name = (
-            name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
-        )
+        cls.name = name or snake_case(cls.__name__)
         if not _NAME.fullmatch(cls.name) or cls.name == "events":
             raise InvalidArgument(
                 f"{cls.__name__}: {cls.name!r} is no name for a read model's table: use lower-case letters, "

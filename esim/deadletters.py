@@ -15,7 +15,7 @@ from esim import display
 from esim.arguments import whole
 from esim.delivery import Delivery
 from esim.errors import InvalidArgument
-from esim.progress import LETTERS, Letter, Progress
+from esim.progress import Letter, Progress, frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,8 +38,7 @@ class DeadLetters:
         failed first, later ones may only wait), event_id, position, attempts, cause_type, cause_message,
         enqueued_at and last_touched (UTC), diagnostics (JSON).
         """
-        query = f"{LETTERS} WHERE subscription = $1 ORDER BY position, part"
-        return self._progress.frame(query, [self._progress.name])
+        return frame(self._progress.letters(), Letter).drop(columns="part")
 
     def redrive(self, sequence: str | None = None) -> pd.DataFrame:
         """Hand the letters (of one sequence) to the handler again, each sequence until one fails.

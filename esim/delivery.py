@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 from zlib import crc32
 
+from esim.contract import Store
 from esim.effects import Effects
 from esim.envelope import RecordedEvent, Row
 from esim.errors import (
@@ -35,15 +36,12 @@ from esim.query import Filter
 from esim.readmodel import windows
 from esim.retry import CircuitBreaker, RetryPolicy
 from esim.rows import Rows
-from esim.store import EventStore
-from esim.tables import RowTable
 from esim.waiter import Waiter
 
 Checkpoint = Literal["after_handler", "before_handler", "transactional"]
 Exhausted = Literal["dead_letter", "skip", "stop"]
 
 _WINDOW = 20_000  # positions at a time are read
-_AT_HAND = 500_000  # rows are held in memory between two batches
 _FRAMES = 5  # of a traceback are kept with a dead letter
 
 
@@ -86,7 +84,7 @@ class Delivery:
 
     def __init__(
         self,
-        store: EventStore,
+        store: Store,
         progress: Progress,
         handler: HandlerOf,
         settings: Settings,
@@ -103,8 +101,6 @@ class Delivery:
         self._parked = self._waiting()
         self._new: list[Letter] = []
         self._inbox: list[tuple[str, int]] = []
-        row = handler.row
-        self._table = None if row is None else RowTable[Any](store._db, progress.name, "", row)
         self._rows: Rows[Any] | None = None
         self._known = {name: progress.farthest(name) for name in ("inbox", "effects")}
         self.effects = Effects(outbox=settings.outbox, done=self._is_done)
@@ -269,9 +265,8 @@ class Delivery:
         return None
 
     def _ready(self) -> Rows[Any] | None:
-        if self._table is not None and self._rows is None:
-            after = self.mark.position
-            self._rows = self._table.ready(after, max(self.store.position, after), _AT_HAND)
+        if self.handler.row is not None and self._rows is None:
+            self._rows = self.progress.rows(self.mark.position, self.store.position)
         return self._rows
 
     def _is_handled(self, recorded: RecordedEvent[Any]) -> bool:
@@ -389,7 +384,6 @@ class Delivery:
         )
         if mark == self.mark and not (self._new or self._inbox or self.effects.fresh or gone):
             return
-        rows = (self._table, self._rows) if self._table is not None and self._rows is not None else None
         self.progress.commit(
             mark,
             letters=self._new,
@@ -397,15 +391,13 @@ class Delivery:
             effects=self.effects.fresh.values(),
             inbox=self._inbox,
             at=self.now(),
-            rows=rows,
+            rows=self._rows,
         )
         self.mark = mark
         self._new, self._inbox = [], []
         if self.effects.fresh:
             self._known["effects"] = max(self._known["effects"], position, trying.position if trying else 0)
             self.effects.settle()
-        if rows is not None:
-            rows[1].settle(rows[0], _AT_HAND)
 
 
 _DIED = "the process died while it was handled ({} times)"

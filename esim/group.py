@@ -14,7 +14,7 @@ from esim.subscription import Subscription
 if TYPE_CHECKING:
     import pandas as pd
 
-    from esim.store import EventStore
+    from esim.contract import Store
 
 
 class ConsumerGroup:
@@ -25,7 +25,7 @@ class ConsumerGroup:
 
     def __init__(
         self,
-        store: EventStore,
+        store: Store,
         handler: Callable[..., Any],
         members: int,
         name: str | None = None,

@@ -19,7 +19,6 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, get_args, get_origin
 
 from esim import display
-from esim.clock import from_micros
 from esim.delivery import Point
 from esim.effects import Effects
 from esim.envelope import RecordedEvent, keyed, metadata
@@ -33,7 +32,7 @@ from esim.subscription import Subscription
 from esim.value import Value
 
 if TYPE_CHECKING:
-    from esim.store import EventStore
+    from esim.contract import Store
 
 
 class DeadlinePassed(Event, type="esim.DeadlinePassed"):
@@ -128,7 +127,7 @@ class ProcessManager(Subscription, Generic[P]):
                 told = display.did_you_mean(field, list(event.__pydantic_fields__))
                 raise InvalidArgument(f"{cls.__name__}.by: {event.__name__} has no field {field!r}{told}")
 
-    def __init__(self, store: EventStore, dispatcher: Dispatcher | None = None, **options: Any) -> None:
+    def __init__(self, store: Store, dispatcher: Dispatcher | None = None, **options: Any) -> None:
         """Manage the processes of `store`; `dispatcher` carries out commands, a plain one unless given.
 
         Options are those of `Subscription`.
@@ -166,9 +165,9 @@ class ProcessManager(Subscription, Generic[P]):
 
     def due(self) -> list[tuple[str, Due]]:
         """Return the deadlines that are not told yet, with the ids of their processes, earliest first."""
-        query = f"SELECT id, unnest(deadlines, recursive := true) FROM {self._table().path}"
-        rows = self.store._db.fetch(f"SELECT id, name, epoch_us(due) FROM ({query}) ORDER BY due, id")
-        return [(id, Due(name=name, due=from_micros(due))) for id, name, due in rows]
+        waiting = self._progress.holding("deadlines")
+        found = [(process.id, due) for process in waiting for due in process.deadlines]
+        return sorted(found, key=lambda pair: (pair[1].due, pair[0]))
 
     def _tell(self) -> bool:
         """Record the deadlines that are over, in the streams of their processes; say if there was one."""

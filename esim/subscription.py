@@ -22,18 +22,21 @@ from weakref import WeakKeyDictionary
 from esim import display
 from esim.arguments import storable, whole
 from esim.columns import columns_of
-from esim.contract import Moment, must_be_store
+from esim.contract import Moment, Store, must_be_store
 from esim.deadletters import DeadLetters
 from esim.delivery import Checkpoint, Delivery, Exhausted, Point, Settings
 from esim.effects import by_name
 from esim.envelope import reacting
-from esim.errors import InvalidArgument, NotCaughtUp, Superseded
+from esim.errors import InvalidArgument, NotCaughtUp, StoreClosed, Superseded
 from esim.handler import HandlerOf, handler_of
-from esim.progress import LEDGER, Mark, Progress
+from esim.memory import MemoryStore
+from esim.progress import Entry, Mark, Overview, Progress, Registered, frame
+from esim.progress_memory import MemoryProgress
+from esim.progress_table import TableProgress
 from esim.query import Filter, Query
 from esim.retry import CircuitBreaker, RetryPolicy
+from esim.rows import Row
 from esim.store import EventStore
-from esim.tables import RowTable, order_by
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
 _POLL = 0.02  # seconds between two looks of who waits for a subscription
 _LOOK = 0.5  # seconds after which one that runs looks at the log, whether an append woke it or not
 _BATCH = {"after_handler": 1, "before_handler": 1, "transactional": 10_000}
-_latest: WeakKeyDictionary[EventStore, dict[str, Subscription]] = WeakKeyDictionary()
+_latest: WeakKeyDictionary[Store, dict[str, Subscription]] = WeakKeyDictionary()
 
 
 class _Died(BaseException):
@@ -53,7 +56,7 @@ class Subscription:
 
     def __init__(
         self,
-        store: EventStore,
+        store: Store,
         handler: Any,
         name: str | None = None,
         *,
@@ -80,11 +83,10 @@ class Subscription:
 
         Raises InvalidArgument for a handler that cannot be called, a taken name, or options that do not fit.
         """
-        if not isinstance(must_be_store(store), EventStore):
-            raise InvalidArgument(f"{store!r} keeps no checkpoints: subscribe to an EventStore")
         self.store = store
         self.handler = handler_of(handler)
         self.name = storable(self.handler.name if name is None else name, "name")
+        self._progress = _progress(store, self.name, self.handler.row)
         retry = RetryPolicy() if retry is None else retry
         mode = checkpoint or ("transactional" if self.handler.row else "after_handler")
         _check_policies(retry, breaker, on_exhausted, partition)
@@ -108,7 +110,6 @@ class Subscription:
             breaker=breaker,
             partition=partition,
         )
-        self._progress = Progress(store._db, self.name)
         self._lock = threading.RLock()
         self._busy = False
         self._stopping, self._halting, self._news = (threading.Event() for _ in range(3))
@@ -119,41 +120,25 @@ class Subscription:
 
     def _register(self, *, adopt: bool) -> None:
         columns = json.dumps(columns_of(self.handler.row)) if self.handler.row else None
-        mode = self._settings.checkpoint
+        registered = Registered(self.handler.source, self._settings.checkpoint, columns)
         known = self._progress.known()
-        if known is not None and known[0] != self.handler.source and not adopt:
+        if known is not None and known.handler != self.handler.source and not adopt:
             raise InvalidArgument(
-                f"the subscription {self.name!r} belongs to {known[0]}, and {self.handler.source} would go "
-                "on where that stands: give this one another name=…, or adopt=True"
+                f"the subscription {self.name!r} belongs to {known.handler}, and {self.handler.source} would "
+                "go on where that stands: give this one another name=…, or adopt=True"
             )
         others = _latest.setdefault(self.store, {})
         former = others.get(self.name)
         if former is not None:
             former.stop()
-        if known is not None and columns != known[2] and self._progress.load().position > 0:
+        if known is not None and columns != known.columns and self._progress.load().position > 0:
             raise InvalidArgument(
                 f"the rows of {self.name!r} have other columns than its table: forget(store, {self.name!r}) "
                 "drops the table, and the subscription begins again"
             )
-        if known is None or known != (self.handler.source, mode, columns):
-            mark = self._progress.load() if known else Mark()
-            self._progress.register(self.handler.source, mode, columns, mark)
-        if self.handler.row is not None:
-            self._own_table()
+        if known != registered:
+            self._progress.register(registered, self._progress.load() if known else Mark())
         others[self.name] = self
-
-    def _own_table(self) -> None:
-        if self.store._db.fetch("SELECT 1 FROM esim.checkpoints WHERE name = ?", [f"read.{self.name}"]):
-            raise InvalidArgument(
-                f"a read model {self.name!r} follows the log by itself in the table of that name: "
-                "give the subscription another name=…"
-            )
-        with self.store._db.transaction() as con:
-            self._table().create(con)
-
-    def _table(self) -> RowTable[Any]:
-        assert self.handler.row is not None  # noqa: S101 - asked only of a handler with rows
-        return RowTable(self.store._db, self.name, "", self.handler.row)
 
     # --- delivering ----------------------------------------------------------------------------------------
 
@@ -310,8 +295,7 @@ class Subscription:
             )
         with self._turn() as delivery:
             gate = max(delivery.mark.position, delivery.mark.gate) if effects == "gated" else 0
-            table = self._table() if self.handler.row else None
-            self._progress.go_back(position, gate, table, again=gate == 0)
+            self._progress.go_back(position, gate, again=gate == 0)
             self._delivery = None
         return self.catch_up()
 
@@ -343,14 +327,11 @@ class Subscription:
     @property
     def state(self) -> str:
         """What it does: running, idle, paused, `circuit open`, or stopped and why."""
-        mark = self._progress.load()
-        if mark.paused:
-            return "paused"
-        if self._delivery is not None and self._delivery.open_until is not None:
+        kept = _state_of(self._progress.load())
+        if kept != "paused" and self._delivery is not None and self._delivery.open_until is not None:
             return "circuit open"
-        if mark.told:
-            return f"stopped: {mark.told}"
-        return "running" if self._thread is not None and self._thread.is_alive() else "idle"
+        alive = self._thread is not None and self._thread.is_alive()
+        return "running" if kept == "idle" and alive else kept
 
     def effects(self) -> pd.DataFrame:
         """Return the ledger of effects as a dataframe.
@@ -358,56 +339,77 @@ class Subscription:
         Columns: position, effect, arguments (JSON), status (done, pending, gated, failed), cause, key,
         last_touched (UTC).
         """
-        return self._progress.frame(LEDGER, [self.name])
+        return frame(self._progress.ledger(), Entry)
 
     def df(self) -> pd.DataFrame:
         """Return the rows that the handler wrote, as they stand, in order of their key."""
-        from esim.answer import frame
-
         if self.handler.row is None:
             raise InvalidArgument(f"{self.name} writes no rows: its handler has no parameter rows: Rows[…]")
-        query = f"{self._table().select} {order_by(self.handler.row.key_fields)}"
-        return frame(self.store._db.read_only(query))
+        return self._progress.row_frame()
+
+    def overview(self) -> Overview:
+        """Return what `subscriptions(store)` says of this one."""
+        return _overview(self._progress, self.store.position)._replace(state=self.state)
 
     def __repr__(self) -> str:
-        if self.store._db.closed:
+        try:
+            told = self.overview()
+        except StoreClosed:
             return f"<Subscription {self.name!r} of a closed store>"
-        parked = len(self._progress.letters())
+        parked = told.dead_letters
         letters = f", {parked} dead letter{'' if parked == 1 else 's'}" if parked else ""
-        where = f"at position {self.position:,} of {self.store.position:,}"
-        return f"<Subscription {self.name!r} {where}: {self.state}{letters}>"
+        where = f"at position {told.position:,} of {told.position + told.lag:,}"
+        return f"<Subscription {self.name!r} {where}: {told.state}{letters}>"
 
 
-def subscriptions(store: EventStore) -> pd.DataFrame:
+def subscriptions(store: Store) -> pd.DataFrame:
     """Return what subscriptions a store has, also those of earlier processes.
 
     Columns: name, handler, checkpoint, position, lag, state, attempts (of the event at hand), dead_letters.
     """
-    query = """
-        SELECT name, handler, checkpoint, position, $1::BIGINT - position AS lag,
-               CASE WHEN paused THEN 'paused' WHEN told IS NOT NULL THEN 'stopped: ' || told ELSE 'idle' END
-               AS state, attempts,
-               (SELECT count(*) FROM esim.dead_letters d WHERE d.subscription = s.name) AS dead_letters
-        FROM esim.subscriptions s ORDER BY name"""
-    table = Progress(store._db, "").frame(query, [store.position])
-    live = _latest.get(store, {})
-    table["state"] = [
-        live[name].state if name in live else state
-        for name, state in zip(table["name"], table["state"], strict=True)
+    live, head = _latest.get(store, {}), store.position
+    found = [
+        live[name].overview() if name in live else _overview(_progress(store, name), head)
+        for name in _progress(store, "").names()
     ]
-    return table
+    return frame(found, Overview)
 
 
-def forget(store: EventStore, name: str) -> None:
+def forget(store: Store, name: str) -> None:
     """Remove a subscription with all that is kept of it, its rows too. Raises InvalidArgument if unknown."""
-    progress = Progress(store._db, name)
+    progress = _progress(store, name)
     if progress.known() is None:
-        names = [row[0] for row in store._db.fetch("SELECT name FROM esim.subscriptions")]
-        raise InvalidArgument(f"there is no subscription {name!r}{display.did_you_mean(name, names)}")
+        told = display.did_you_mean(name, progress.names())
+        raise InvalidArgument(f"there is no subscription {name!r}{told}")
     former = _latest.get(store, {}).pop(name, None)
     if former is not None:
         former.stop()
     progress.remove()
+
+
+def _progress(store: Store, name: str, row: type[Row] | None = None) -> Progress:
+    """Return what keeps a subscription's progress. Raises InvalidArgument where a store cannot."""
+    must_be_store(store)
+    if isinstance(store, EventStore):
+        return TableProgress(store._db, name, row)
+    if isinstance(store, MemoryStore):
+        return MemoryProgress(store, name, row)
+    raise InvalidArgument(f"{store!r} keeps no checkpoints: subscribe to an EventStore or a MemoryStore")
+
+
+def _overview(progress: Progress, head: int) -> Overview:
+    handler, mode, _ = progress.known() or Registered("", "", None)
+    mark, parked = progress.load(), len(progress.letters())
+    return Overview(
+        *(progress.name, handler, mode, mark.position, head - mark.position),
+        *(_state_of(mark), mark.attempts, parked),
+    )
+
+
+def _state_of(mark: Mark) -> str:
+    if mark.paused:
+        return "paused"
+    return f"stopped: {mark.told}" if mark.told else "idle"
 
 
 def _query(handler: HandlerOf, tag: str | Iterable[str] | None) -> Query:

@@ -113,9 +113,9 @@ class RowTable(Table, Generic[R]):
         found = self.db.fetch(query, [_key_text(key)])
         return self._read(found[0][0]) if found else None
 
-    def all(self) -> Iterator[R]:
-        """Return every stored row."""
-        return (self._read(row) for (row,) in self.db.fetch(f"SELECT _row FROM {self.path}"))
+    def all(self, where: str = "") -> Iterator[R]:
+        """Return every stored row, or those that a WHERE clause chooses."""
+        return (self._read(row) for (row,) in self.db.fetch(f"SELECT _row FROM {self.path} {where}"))
 
     def count(self) -> int:
         """Return how many rows are stored."""

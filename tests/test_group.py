@@ -11,6 +11,7 @@ from esim.clock import ManualClock
 from esim.errors import HandlerFailed, InvalidArgument
 from esim.event import Event
 from esim.group import ConsumerGroup
+from esim.memory import MemoryStore
 from esim.projection import Projection, on
 from esim.retry import RetryPolicy
 from esim.rows import Key, Row
@@ -25,10 +26,10 @@ class Spend(Row):
     id: Key[str]
 
 
-@pytest.fixture
-def store():
-    """Sixty payments in twelve streams."""
-    with EventStore(clock=ManualClock()) as opened:
+@pytest.fixture(params=[EventStore, MemoryStore])
+def store(request):
+    """Sixty payments in twelve streams, in a store of either kind."""
+    with request.param(clock=ManualClock()) as opened:
         for number in range(60):
             opened.append(f"Order/{number % 12}", Paid(amount=number))
         yield opened

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from esim.clock import ManualClock, SeededIds
+from esim.contract import Store
 from esim.errors import InvalidArgument
 from esim.event import Event
+from esim.memory import MemoryStore
 from esim.messages import Dispatcher
 from esim.process import CommandRefused, Deadline, DeadlinePassed, Due, Met, Process, ProcessManager
 from esim.projection import on
@@ -37,7 +39,7 @@ TEA = Item(sku="tea", quantity=1, price=Decimal("3.20"))
 class Shop:
     """A small shop with stock, one customer, and its checkout."""
 
-    def __init__(self, store: EventStore) -> None:
+    def __init__(self, store: Store) -> None:
         self.store = store
         self.orders, self.stock = Repository(store, Order), Repository(store, Inventory)
         people = Repository(store, Customer)
@@ -61,9 +63,9 @@ class Shop:
         return self.stock.load("mug").state.available, self.stock.load("tea").state.available
 
 
-@pytest.fixture
-def shop() -> Iterator[Shop]:
-    with EventStore(clock=ManualClock(), ids=SeededIds(1)) as store:
+@pytest.fixture(params=[EventStore, MemoryStore])
+def shop(request) -> Iterator[Shop]:
+    with request.param(clock=ManualClock(), ids=SeededIds(1)) as store:
         yield Shop(store)
 
 
@@ -244,9 +246,9 @@ class Jobs(ProcessManager[Job]):
         return job.but(steps=job.steps + 100)
 
 
-@pytest.fixture
-def store() -> Iterator[EventStore]:
-    with EventStore(clock=ManualClock(), ids=SeededIds(1)) as opened:
+@pytest.fixture(params=[EventStore, MemoryStore])
+def store(request) -> Iterator[Store]:
+    with request.param(clock=ManualClock(), ids=SeededIds(1)) as opened:
         yield opened
 
 

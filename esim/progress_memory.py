@@ -1,0 +1,193 @@
+"""How far a subscription on a store in memory is: kept as long as the store, and as fast as simulations ask.
+
+A commit is noted whole, in one assignment, before it is carried out: an interrupt in between leaves it to
+whoever looks next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from esim.effects import Effect
+from esim.memory import MemoryStore
+from esim.progress import Entry, Letter, Mark, Progress, Registered
+from esim.rows import Row, Rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class _Commit(NamedTuple):
+    """What a commit changes; None takes away."""
+
+    mark: Mark
+    letters: dict[int, Letter | None]
+    effects: dict[str, Entry]
+    inbox: dict[str, int]
+    rows: dict[Any, Row | None]
+
+
+@dataclass(eq=False)
+class Kept:
+    """What outlives a crash of one subscription."""
+
+    registered: Registered
+    mark: Mark
+    letters: dict[int, Letter | None] = field(default_factory=dict)
+    effects: dict[str, Entry] = field(default_factory=dict)
+    inbox: dict[str, int] = field(default_factory=dict)
+    rows: dict[Any, Row | None] = field(default_factory=dict)
+    noted: _Commit | None = None
+
+
+_kept: WeakKeyDictionary[MemoryStore, dict[str, Kept]] = WeakKeyDictionary()
+
+
+def kept(store: MemoryStore) -> dict[str, Kept]:
+    """Return what is kept of the subscriptions of a store, by name. Raises StoreClosed."""
+    store._open()
+    return _kept.setdefault(store, {})
+
+
+class MemoryProgress(Progress):
+    """What is kept of one subscription, in dicts."""
+
+    def __init__(self, store: MemoryStore, name: str, row: type[Row] | None = None) -> None:
+        """Stand for the subscription `name`, whether it is known or not."""
+        self.store, self.name, self.row = store, name, row
+
+    def _kept(self) -> Kept:
+        mine = kept(self.store)[self.name]
+        if mine.noted is not None:
+            _carry_out(mine, mine.noted)
+        return mine
+
+    def names(self) -> list[str]:
+        return sorted(kept(self.store))
+
+    def known(self) -> Registered | None:
+        return kept(self.store)[self.name].registered if self.name in kept(self.store) else None
+
+    def register(self, registered: Registered, mark: Mark) -> None:
+        mine = kept(self.store).setdefault(self.name, Kept(registered, mark))
+        mine.registered, mine.mark = registered, mark
+
+    def load(self) -> Mark:
+        return self._kept().mark
+
+    def commit(
+        self,
+        mark: Mark,
+        *,
+        letters: Iterable[Letter] = (),
+        gone: Iterable[int] = (),
+        effects: Iterable[Effect] = (),
+        inbox: Iterable[tuple[str, int]] = (),
+        at: datetime | None = None,
+        rows: Rows[Any] | None = None,
+    ) -> None:
+        mine = self._kept()
+        entries = {one.key: _entry(one, at) for one in effects}
+        changed = {} if rows is None or not rows.changed else dict(rows.changes())
+        removed: dict[int, Letter | None] = dict.fromkeys(gone)
+        mine.noted = _Commit(
+            mark, removed | {one.dead_letter_id: one for one in letters}, entries, dict(inbox), changed
+        )
+        _carry_out(mine, mine.noted)
+        if rows is not None:
+            rows.changed = {}
+
+    def go_back(self, position: int, gate: int, *, again: bool) -> None:
+        mine = self._kept()
+        earlier = Kept(mine.registered, Mark(position=position, begun=position, gate=gate))
+        for one in self.letters():
+            if one.position <= position:
+                earlier.letters[one.dead_letter_id] = one
+        earlier.inbox = {key: at for key, at in mine.inbox.items() if at <= position}
+        earlier.effects = {
+            key: one for key, one in mine.effects.items() if not again or one.position <= position
+        }
+        kept(self.store)[self.name] = earlier
+
+    def remove(self) -> None:
+        kept(self.store).pop(self.name, None)
+
+    def rows(self, after: int, until: int) -> Rows[Any]:  # noqa: ARG002 - all of them are at hand
+        assert self.row is not None  # noqa: S101 - asked only of a handler with rows
+        return Rows(self.row, self)
+
+    def find(self, key: Any) -> Any:
+        """Return the row of a key, or None."""
+        return self._kept().rows.get(key)
+
+    def all(self) -> list[Any]:
+        """Return every row."""
+        return [row for row in self._kept().rows.values() if row is not None]
+
+    def holding(self, field: str) -> list[Any]:
+        return [row for row in self.all() if getattr(row, field)]
+
+    def letters(self) -> list[Letter]:
+        found = (one for one in self._kept().letters.values() if one is not None)
+        return sorted(found, key=lambda one: (one.position, one.part))
+
+    def next_letter(self) -> int:
+        taken = (max(mine.letters, default=0) for mine in kept(self.store).values())
+        return max(taken, default=0) + 1
+
+    def effect(self, key: str) -> str | None:
+        found = self._kept().effects.get(key)
+        return found and found.status
+
+    def pending(self) -> list[tuple[str, str, str]]:
+        return [(one.key, one.effect, one.arguments) for one in self.ledger() if one.status == "pending"]
+
+    def sent(self, key: str, at: datetime, failure: str | None) -> None:
+        effects = self._kept().effects
+        status = "failed" if failure else "done"
+        effects[key] = effects[key]._replace(status=status, last_touched=at, cause=failure)
+
+    def handled(self, key: str) -> bool:
+        return key in self._kept().inbox
+
+    def farthest(self, table: str) -> int:
+        mine = self._kept()
+        positions = (
+            mine.inbox.values() if table == "inbox" else (one.position for one in mine.effects.values())
+        )
+        return max(positions, default=0)
+
+    def ledger(self) -> list[Entry]:
+        return sorted(self._kept().effects.values(), key=lambda one: (one.position, len(one.key), one.key))
+
+    def row_frame(self) -> pd.DataFrame:
+        from esim.progress_table import TableProgress  # the only need for DuckDB here
+        from esim.store import EventStore
+
+        assert self.row is not None  # noqa: S101 - asked only of a handler with rows
+        rows = Rows(self.row)
+        for row in self.all():
+            rows.put(row)
+        with EventStore() as copy:
+            table = TableProgress(copy._db, self.name, self.row)
+            table.register(self._kept().registered, Mark())
+            table.commit(Mark(), rows=rows)
+            return table.row_frame()
+
+
+def _carry_out(mine: Kept, commit: _Commit) -> None:
+    mine.letters.update(commit.letters)
+    mine.effects.update(commit.effects)
+    mine.inbox.update(commit.inbox)
+    mine.rows.update(commit.rows)
+    mine.mark = commit.mark
+    mine.noted = None
+
+
+def _entry(effect: Effect, at: datetime | None) -> Entry:
+    assert at is not None  # noqa: S101 - effects come with the time
+    return Entry(effect.position, effect.name, effect.arguments, effect.status, None, effect.key, at)

@@ -9,6 +9,7 @@ whoever receives it can tell.
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -17,6 +18,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from esim import display
 from esim.envelope import RecordedEvent
 from esim.errors import InvalidArgument
+from esim.source import Source
 
 Status = Literal["done", "pending", "gated"]
 
@@ -71,16 +73,13 @@ class Effects:
         if cause is None:
             raise InvalidArgument("effects are called while the handler runs, not kept for later")
         name = name_of(function)
-        signature = inspect.signature(function)
         self._count += 1
         key = (
             f"{cause.event_id}:{cause.part}:{self._count}"
             if cause.part
             else f"{cause.event_id}:{self._count}"
         )
-        handed = {**kwargs, "key": key} if takes_key(signature) and "key" not in kwargs else kwargs
-        bound = signature.bind(*args, **handed)
-        told = {each: value for each, value in bound.arguments.items() if each != "key"}
+        bound, told = _bound(function, args, kwargs, key)
         self.functions[name] = function
         effect = Effect(key, cause.position, name, _json(name, told, exact=self._outbox), "done")
         if key in self.fresh or key in self._results:
@@ -119,6 +118,51 @@ class Effects:
 
     def __repr__(self) -> str:
         return f"<Effects: {len(self.fresh)} not yet on the ledger>"
+
+
+class Called:
+    """A call that a specification expects of a handler, or that came of it; its arguments as JSON values."""
+
+    __slots__ = ("arguments", "function")
+
+    def __init__(self, function: Callable[..., Any], arguments: str) -> None:
+        """Stand for a call of `function`; `arguments` are JSON, as the ledger has them."""
+        self.function, self.arguments = function, json.loads(arguments)
+
+    def _written_(self, source: Source) -> str:
+        """Return the call as it would be written."""
+        source.need("esim.spec", "called")
+        parts = [source.name(self.function), *(f"{name}={source(it)}" for name, it in self.arguments.items())]
+        return f"called({', '.join(parts)})"
+
+    def __eq__(self, other: object) -> bool:
+        mine = name_of(self.function), self.arguments
+        return isinstance(other, Called) and mine == (name_of(other.function), other.arguments)
+
+    def __hash__(self) -> int:
+        return hash(name_of(self.function))
+
+    def __repr__(self) -> str:
+        return self._written_(Source())
+
+
+def called(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Called:
+    """Return a call as a specification's `then` expects it: `called(send_mail, to="ann@shop.example")`.
+
+    Arguments compare as JSON. Raises TypeError if they do not fit the function.
+    """
+    name = name_of(function)
+    return Called(function, _json(name, _bound(function, args, kwargs, "")[1], exact=False))
+
+
+def _bound(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], key: str
+) -> tuple[inspect.BoundArguments, dict[str, Any]]:
+    """Return how a function is called, its key handed in if it asks for one, and what is told of that."""
+    signature = inspect.signature(function)
+    handed = {**kwargs, "key": key} if takes_key(signature) and "key" not in kwargs else kwargs
+    bound = signature.bind(*args, **handed)
+    return bound, {each: value for each, value in bound.arguments.items() if each != "key"}
 
 
 def name_of(function: Callable[..., Any]) -> str:

@@ -62,6 +62,27 @@ def handler_of(given: Any, types: tuple[type[Event], ...] = ()) -> HandlerOf:
     return _of_function(given, types)
 
 
+def is_handler(given: object) -> bool:
+    """Say whether something is meant as a handler function: it is marked, or its first parameter an event."""
+    if not callable(given) or isinstance(given, type):
+        return False
+    if getattr(given, "handles", ()):
+        return True
+    try:
+        first = next(iter(inspect.signature(given, eval_str=True).parameters.values()), None)
+    except (NameError, TypeError, ValueError):
+        return False
+    kinds = _kinds_of(first.annotation) if first else ()
+    return any(isinstance(kind, type) and issubclass(kind, Event | RecordedEvent) for kind in kinds)
+
+
+def _kinds_of(annotation: Any) -> tuple[Any, ...]:
+    origin = get_origin(annotation)
+    if origin in (Union, UnionType):
+        return get_args(annotation)
+    return (origin or annotation,)
+
+
 def _of_projection(cls: type[Projection[Any]]) -> HandlerOf:
     owner = cls.__new__(cls)
     types = tuple(dict.fromkeys(event for handler in cls._handlers.values() for event in handler.events))

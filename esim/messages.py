@@ -8,6 +8,7 @@ needs beside them, such as a price list, has the default `injected()`, and the d
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast, get_origin, get_type_hints
 from uuid import UUID
@@ -93,7 +94,7 @@ def command(
     made = create_model(
         storable(title if name is None else name, "name"),
         __base__=Command,
-        __module__=getattr(decision, "__module__", __name__),
+        __module__=sys._getframe(1).f_globals.get("__name__", __name__),
         __doc__=inspect.getdoc(decision),
         **fields,
     )

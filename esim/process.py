@@ -28,6 +28,7 @@ from esim.handler import Call, HandlerOf, latest
 from esim.messages import Command, Dispatcher, command_class
 from esim.readmodel import snake_case
 from esim.rows import Key, Row, Rows
+from esim.source import Source
 from esim.subscription import Subscription
 from esim.value import Value
 
@@ -74,8 +75,19 @@ class Deadline:
         except TypeError as error:
             raise InvalidArgument(f"Deadline({name!r}, …): {error}; write hours=24, minutes=5") from None
 
+    def _written_(self, source: Source) -> str:
+        """Return the deadline as it would be written."""
+        source.name(Deadline)
+        parts = {"days": self.after.days, "seconds": self.after.seconds}
+        if self.after.microseconds:
+            parts["microseconds"] = self.after.microseconds
+        if not parts["seconds"] % 3600 and not self.after.microseconds:
+            parts = {"hours": self.after // timedelta(hours=1)}
+        told = "".join(f", {name}={value}" for name, value in parts.items() if value)
+        return f"Deadline({self.name!r}{told})"
+
     def __repr__(self) -> str:
-        return f"Deadline({self.name!r}, {self.after})"
+        return self._written_(Source())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Deadline) and (self.name, self.after) == (other.name, other.after)
@@ -91,8 +103,12 @@ class Met:
         """Name the deadline."""
         self.name = str(name)
 
+    def _written_(self, source: Source) -> str:
+        """Return it as it would be written."""
+        return f"{source.name(Met)}({self.name!r})"
+
     def __repr__(self) -> str:
-        return f"Met({self.name!r})"
+        return self._written_(Source())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Met) and self.name == other.name
@@ -134,7 +150,9 @@ class ProcessManager(Subscription, Generic[P]):
         """
         self.dispatcher = Dispatcher(store) if dispatcher is None else dispatcher
         name = options.pop("name", None)
-        calls: dict[str, Call] = {kind: self._reacting(method) for kind, method in self._reactions.items()}
+        self._classes = latest(self._types)
+        call = self._call()
+        calls: dict[str, Call] = dict.fromkeys(self._reactions, call)
         source = f"{type(self).__module__}.{type(self).__qualname__}"
         handler = HandlerOf(
             snake_case(type(self).__name__), source, self._types, calls, self.process, effects=True
@@ -180,48 +198,56 @@ class ProcessManager(Subscription, Generic[P]):
 
     # --- one event -----------------------------------------------------------------------------------------
 
-    def _reacting(self, method: FunctionType) -> Call:
-        classes = latest(self._types)
-
+    def _call(self) -> Call:
         def call(recorded: RecordedEvent[Any], rows: Rows[Any], effects: Effects) -> None:
-            if recorded.type in _OWN and recorded.category != self.name:
-                return  # of another process manager
+            if not self.takes(recorded):
+                return
             id = self.id_of(recorded)
-            process = rows.get(id) or self.process(id=id)
-            event = recorded.event_as(classes)
-            if isinstance(event, DeadlinePassed):
-                process = _without(process, event.deadline)
-            after = self._after(process, method(self, event, process), recorded, effects)
-            if after is not rows.get(id):
-                rows.put(after)
+            known = rows.get(id)
+            process, reactions = self.react(recorded, known or self.process(id=id))
+            for each in reactions:
+                if isinstance(each, Command):
+                    correlation = recorded.correlation_id or str(recorded.event_id)
+                    text = each.model_dump_json()
+                    effects.call(self.send_command, each.name, text, f"{self.name}/{id}", correlation)
+            if process is not known:
+                rows.put(process)
 
         return call
 
-    def _after(
-        self, process: Process, reaction: object, recorded: RecordedEvent[Any], effects: Effects
-    ) -> Process:
-        """Return the state after a reaction, whose commands go into the outbox."""
-        deadlines: list[Deadline | Met] = []
-        for each in _several(reaction):
+    def takes(self, recorded: RecordedEvent[Any]) -> bool:
+        """Say whether there is a reaction to an event; those of other processes' own streams are not told."""
+        mine = recorded.type not in _OWN or recorded.category == self.name
+        return mine and recorded.type in self._reactions
+
+    def react(
+        self, recorded: RecordedEvent[Any], process: Process
+    ) -> tuple[Process, tuple[Command | Deadline | Met, ...]]:
+        """Return the process after an event, with its deadlines, and what else its method returned.
+
+        Nothing is sent. Raises InvalidArgument if a method returns what is no reaction.
+        """
+        event = recorded.event_as(self._classes)
+        if isinstance(event, DeadlinePassed):
+            process = _without(process, event.deadline)
+        others: list[Command | Deadline | Met] = []
+        for each in _several(self._reactions[recorded.type](self, event, process)):
             if isinstance(each, Process):
                 process = each.but(deadlines=process.deadlines)
-            elif isinstance(each, Command):
-                correlation = recorded.correlation_id or str(recorded.event_id)
-                text = each.model_dump_json()
-                effects.call(self.send_command, each.name, text, f"{self.name}/{process.id}", correlation)
-            elif isinstance(each, Deadline | Met):
-                deadlines.append(each)
+            elif isinstance(each, Command | Deadline | Met):
+                others.append(each)
             else:
                 raise InvalidArgument(
                     f"a reaction to {recorded.type} returned {display.short(each)}: return the process, "
                     "commands, Deadline(…), Met(…), or None"
                 )
-        for each in deadlines:
-            process = _without(process, each.name)
+        for each in others:
+            if isinstance(each, Deadline | Met):
+                process = _without(process, each.name)
             if isinstance(each, Deadline):
                 due = Due(name=each.name, due=recorded.recorded_at + each.after)
                 process = process.but(deadlines=(*process.deadlines, due))
-        return process
+        return process, tuple(others)
 
     def send_command(self, command: str, payload: str, stream: str, correlation: str, key: str) -> None:
         """Carry out a command, as the relay does; a refusal is recorded in the stream of the process."""

@@ -23,7 +23,10 @@ from pydantic import BaseModel
 
 
 class Source:
-    """Writes values as source and remembers which names that needs."""
+    """Writes values as source and remembers which names that needs.
+
+    What has a method `_written_(source)` writes itself.
+    """
 
     def __init__(self) -> None:
         """Begin with no imports."""
@@ -32,6 +35,9 @@ class Source:
 
     def __call__(self, value: object) -> str:
         """Return the source of a value; where none is known, its repr."""
+        written = getattr(type(value), "_written_", None)
+        if written is not None:
+            return str(written(value, self))
         if isinstance(value, BaseModel):
             values = {name: getattr(value, name) for name in type(value).__pydantic_fields__}
             return f"{self.name(type(value))}({self._arguments(values)})"

@@ -12,14 +12,13 @@ from typing import Any, Self
 
 import pytest
 
-from esim import spec
 from esim.envelope import RecordedEvent
 from esim.errors import InvalidArgument, Refused, SpecFailed
 from esim.event import Event
 from esim.memory import MemoryStore
 from esim.projection import Key, Projection, Row, Rows, SqlProjection, on
 from esim.source import Source
-from esim.spec import Asked, Outcome, Spec, given
+from esim.spec import Asked, Spec, given
 from esim.state import State
 from esim.value import Money
 
@@ -303,22 +302,6 @@ def test_a_specification_is_a_stable_value() -> None:
         ANN,
     )
     assert held.program().endswith('.then_refused("the account is ann\'s already")')
-
-
-def test_another_kind_of_subject_plugs_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module registers how its own subjects are asked; the rest stays as it is."""
-    monkeypatch.setattr(spec, "_kinds", list(spec._kinds))
-
-    class Upper:
-        def __repr__(self) -> str:
-            return "UPPER"
-
-    @spec.kind(lambda subject: isinstance(subject, Upper))
-    def upper(scene: Any, subject: Upper, args: Any, kwargs: Any) -> Outcome:
-        return Outcome(tuple(one.event.but(owner=one.event.owner.upper()) for one in scene.events))
-
-    given(ANN).when(Upper()).then(Opened(owner="ANN"))
-    assert "Opened.owner: expected 'bob', came 'ANN'" in failure(lambda: given(ANN).when(Upper()).then(BOB))
 
 
 @pytest.mark.parametrize(

@@ -301,7 +301,7 @@ def test_reactions_are_plain_values():
     )
     assert late.name == "ReleaseStock"
     assert Met("a") != Met("b")
-    assert repr(Deadline("a", timedelta(hours=1))) == "Deadline('a', 1:00:00)"
+    assert repr(Deadline("a", timedelta(hours=1))) == "Deadline('a', hours=1)"
     assert {Deadline("a"), Deadline("a"), Met("a"), Met("a")} == {Deadline("a"), Met("a")}
     assert repr(Met("a")) == "Met('a')"
 

@@ -22,21 +22,17 @@ from weakref import WeakKeyDictionary
 from esim import display
 from esim.arguments import storable, whole
 from esim.columns import columns_of
-from esim.contract import Moment, Store, must_be_store
+from esim.contract import Moment, Store
 from esim.deadletters import DeadLetters
 from esim.delivery import Checkpoint, Delivery, Exhausted, Point, Settings
 from esim.effects import by_name
 from esim.envelope import reacting
 from esim.errors import InvalidArgument, NotCaughtUp, StoreClosed, Superseded
 from esim.handler import HandlerOf, handler_of
-from esim.memory import MemoryStore
-from esim.progress import Entry, Mark, Overview, Progress, Registered, frame
-from esim.progress_memory import MemoryProgress
-from esim.progress_table import TableProgress
+from esim.keeper import overview, progress_of, state_of
+from esim.progress import Entry, Mark, Overview, Registered, frame
 from esim.query import Filter, Query
 from esim.retry import CircuitBreaker, RetryPolicy
-from esim.rows import Row
-from esim.store import EventStore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,7 +82,7 @@ class Subscription:
         self.store = store
         self.handler = handler_of(handler)
         self.name = storable(self.handler.name if name is None else name, "name")
-        self._progress = _progress(store, self.name, self.handler.row)
+        self._progress = progress_of(store, self.name, self.handler.row)
         retry = RetryPolicy() if retry is None else retry
         mode = checkpoint or ("transactional" if self.handler.row else "after_handler")
         _check_policies(retry, breaker, on_exhausted, partition)
@@ -327,7 +323,7 @@ class Subscription:
     @property
     def state(self) -> str:
         """What it does: running, idle, paused, `circuit open`, or stopped and why."""
-        kept = _state_of(self._progress.load())
+        kept = state_of(self._progress.load())
         if kept != "paused" and self._delivery is not None and self._delivery.open_until is not None:
             return "circuit open"
         alive = self._thread is not None and self._thread.is_alive()
@@ -347,19 +343,30 @@ class Subscription:
             raise InvalidArgument(f"{self.name} writes no rows: its handler has no parameter rows: Rows[…]")
         return self._progress.row_frame()
 
-    def overview(self) -> Overview:
-        """Return what `subscriptions(store)` says of this one."""
-        return _overview(self._progress, self.store.position)._replace(state=self.state)
+    def _told(self) -> Overview:
+        return overview(self._progress, self.store.position)._replace(state=self.state)
 
     def __repr__(self) -> str:
         try:
-            told = self.overview()
+            told = self._told()
         except StoreClosed:
             return f"<Subscription {self.name!r} of a closed store>"
         parked = told.dead_letters
         letters = f", {parked} dead letter{'' if parked == 1 else 's'}" if parked else ""
         where = f"at position {told.position:,} of {told.position + told.lag:,}"
         return f"<Subscription {self.name!r} {where}: {told.state}{letters}>"
+
+    def _repr_html_(self) -> str:
+        try:
+            told = self._told()
+        except StoreClosed:
+            return display.escape(repr(self))
+        header = ("subscription", "checkpoint", "position", "lag", "state", "dead letters")
+        state = display.escape(display.cut(told.state, 120))
+        if told.state.startswith("stopped"):
+            state = f'<span style="color:{display.FAILURE}">{state}</span>'
+        numbers = (f"{told.position:,}", f"{told.lag:,}", state, f"{told.dead_letters:,}")
+        return display.table(header, [(display.escape(told.name), told.checkpoint, *numbers)])
 
 
 def subscriptions(store: Store) -> pd.DataFrame:
@@ -369,15 +376,15 @@ def subscriptions(store: Store) -> pd.DataFrame:
     """
     live, head = _latest.get(store, {}), store.position
     found = [
-        live[name].overview() if name in live else _overview(_progress(store, name), head)
-        for name in _progress(store, "").names()
+        live[name]._told() if name in live else overview(progress_of(store, name), head)
+        for name in progress_of(store, "").names()
     ]
     return frame(found, Overview)
 
 
 def forget(store: Store, name: str) -> None:
     """Remove a subscription with all that is kept of it, its rows too. Raises InvalidArgument if unknown."""
-    progress = _progress(store, name)
+    progress = progress_of(store, name)
     if progress.known() is None:
         told = display.did_you_mean(name, progress.names())
         raise InvalidArgument(f"there is no subscription {name!r}{told}")
@@ -385,31 +392,6 @@ def forget(store: Store, name: str) -> None:
     if former is not None:
         former.stop()
     progress.remove()
-
-
-def _progress(store: Store, name: str, row: type[Row] | None = None) -> Progress:
-    """Return what keeps a subscription's progress. Raises InvalidArgument where a store cannot."""
-    must_be_store(store)
-    if isinstance(store, EventStore):
-        return TableProgress(store._db, name, row)
-    if isinstance(store, MemoryStore):
-        return MemoryProgress(store, name, row)
-    raise InvalidArgument(f"{store!r} keeps no checkpoints: subscribe to an EventStore or a MemoryStore")
-
-
-def _overview(progress: Progress, head: int) -> Overview:
-    handler, mode, _ = progress.known() or Registered("", "", None)
-    mark, parked = progress.load(), len(progress.letters())
-    return Overview(
-        *(progress.name, handler, mode, mark.position, head - mark.position),
-        *(_state_of(mark), mark.attempts, parked),
-    )
-
-
-def _state_of(mark: Mark) -> str:
-    if mark.paused:
-        return "paused"
-    return f"stopped: {mark.told}" if mark.told else "idle"
 
 
 def _query(handler: HandlerOf, tag: str | Iterable[str] | None) -> Query:

@@ -501,6 +501,7 @@ def test_redrive_and_evict_name_what_there_is(store):
         mails.dead_letters.evict(99)
     assert "1 dead letter" in repr(mails.dead_letters)
     assert "no answer for 2" in mails.dead_letters._repr_html_()
+    assert '<td style="text-align:left">mails</td>' in mails._repr_html_()
 
 
 def test_a_redriven_letter_counts_once_in_the_rows(store):
@@ -1008,6 +1009,7 @@ def test_a_closed_store_is_told():
     with EventStore() as opened:
         mails = Subscription(opened, Watch(), "mails")
     assert repr(mails) == "<Subscription 'mails' of a closed store>"
+    assert "of a closed store" in mails._repr_html_()
     with pytest.raises(StoreClosed):
         mails.catch_up()
 

@@ -3,7 +3,7 @@
 from esim import Event, EventStore, Key, ManualClock, RetryPolicy, Row, Rows, Subscription
 
 __all__ = ["Event", "EventStore", "Key", "ManualClock", "Paid", "RetryPolicy", "Row", "Rows"]
-__all__ += ["Spend", "Subscription", "spend"]
+__all__ += ["Seen", "Spend", "Subscription", "spend"]
 
 
 class Paid(Event):
@@ -19,6 +19,13 @@ class Spend(Row):
     customer: Key[str]
     total: int = 0
     events: int = 0
+
+
+class Seen(Row):
+    """How often a payment was handled."""
+
+    amount: Key[int]
+    times: int = 0
 
 
 def spend(event: Paid, rows: Rows[Spend]) -> None:

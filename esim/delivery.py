@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 from zlib import crc32
 
+from esim.bar import Bar
 from esim.contract import Store
 from esim.effects import Effects
 from esim.envelope import RecordedEvent, Row
@@ -33,7 +34,6 @@ from esim.handler import HandlerOf
 from esim.outbox import Relay
 from esim.progress import Letter, Progress
 from esim.query import Filter
-from esim.readmodel import windows
 from esim.retry import CircuitBreaker, RetryPolicy
 from esim.rows import Rows
 from esim.waiter import Waiter
@@ -121,7 +121,8 @@ class Delivery:
             )
         self.effects.gate = self.mark.gate
         try:
-            yield from self._all(until)
+            with Bar(self.mark.position, until, self.progress.name) as self._bar:
+                yield from self._all(until)
         except _CircuitOpen:
             self._commit()
         except (GeneratorExit, KeyboardInterrupt):
@@ -165,13 +166,15 @@ class Delivery:
                     yield from self._again(recorded, error, careful=careful)
             if following != recorded.position:  # all parts of a stored event are done with
                 self._position = max(self._position, recorded.position)
+                self._bar.at(recorded.position)
             yield Point("handled", recorded.position)
 
     def _batches(self, until: int, uncertain: int) -> Iterator[_Batch]:
         """Give what is to be done: event by event up to the position `uncertain`, then in batches."""
         wanted = replace(self.settings.wanted, after=self._position, until=until)
         share, among = self.settings.partition
-        for low, high in windows(self._position, until, _WINDOW, self.progress.name):
+        for low in range(self._position, max(until, self._position + 1), _WINDOW):
+            high = min(low + _WINDOW, until)
             rows = [
                 pair
                 for stored in self.store._scan(replace(wanted.leading(), after=low, until=high))

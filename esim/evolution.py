@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
 from esim import display
+from esim.bar import Bar
 from esim.contract import Payload, Store
 from esim.envelope import Row
 from esim.errors import EsimError, InvalidArgument, InvalidEvent, SpecFailed, UnknownEventType
@@ -90,12 +91,10 @@ def dry_run(store: Store, *states: type[State[Any]]) -> DryRun:
 
 
 def _progress(store: Store) -> Iterator[Row]:
-    from tqdm import tqdm
-
-    with tqdm(total=store.position, desc="reading", unit=" events", delay=2, leave=False) as bar:
+    with Bar(0, store.position, "reading") as bar:
         for rows in store._scan(Filter()):
             yield from rows
-            bar.update(len(rows))
+            bar.at(rows[-1][0])
 
 
 def _outcome(row: Row) -> tuple[str, str, str]:

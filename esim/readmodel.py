@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 
 from esim import display
 from esim.arguments import whole
+from esim.bar import Bar
 from esim.contract import Moment, Store, must_be_store
 from esim.errors import InvalidArgument, NotCaughtUp, ProjectionFailed, StoreClosed
 from esim.event import definitions, known_events
@@ -280,10 +281,8 @@ class ReadModel(ABC):
 
 def windows(after: int, until: int, size: int, label: str) -> Iterator[tuple[int, int]]:
     """Give position bounds of `size` one after the other; work of over two seconds shows a progress bar."""
-    from tqdm import tqdm
-
-    with tqdm(total=until - after, desc=label, unit=" events", delay=2, leave=False) as bar:
+    with Bar(after, until, label) as bar:
         for low in range(after, max(until, after + 1), size):  # an empty log has one empty window
             high = min(low + size, until)
             yield low, high
-            bar.update(high - low)
+            bar.at(high)

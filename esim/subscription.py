@@ -274,8 +274,8 @@ class Subscription:
         """Go on delivering where it was paused."""
         return self._marked(paused=False)
 
-    def replay(self, after: Moment = 0, *, effects: Literal["gated", "again"] = "gated") -> Self:
-        """Go back to a position or time, and handle every event after it once more.
+    def reset(self, after: Moment = 0, *, effects: Literal["gated", "again"] = "gated") -> Self:
+        """Go back to a position or time, without delivering: what comes after it will be handled once more.
 
         Effects of events that were handled before are gated: none is done a second time, and the ledger
         shows it; with `again` they are. Dead letters and the inbox are forgotten from there on.
@@ -293,7 +293,11 @@ class Subscription:
             gate = max(delivery.mark.position, delivery.mark.gate) if effects == "gated" else 0
             self._progress.go_back(position, gate, again=gate == 0)
             self._delivery = None
-        return self.catch_up()
+        return self
+
+    def replay(self, after: Moment = 0, *, effects: Literal["gated", "again"] = "gated") -> Self:
+        """Go back, and deliver every event after that position or time once more; see `reset`."""
+        return self.reset(after, effects=effects).catch_up()
 
     def _marked(self, **changes: Any) -> Self:
         self._halting.set()  # a long catch-up in another thread ends after the event at hand

@@ -902,6 +902,14 @@ def test_a_replay_makes_rows_anew_and_never_from_the_middle(store):
         mine.replay(effects="maybe")  # type: ignore[arg-type]
 
 
+def test_a_reset_delivers_nothing_until_somebody_catches_up(store):
+    watch = Watch()
+    mails = Subscription(store, watch, "mails").catch_up().reset(after=9)
+    assert (mails.position, mails.lag, len(watch.seen)) == (9, 3, 12)
+    assert mails.catch_up().position == 12
+    assert watch.seen[12:] == [10, 11, 12]
+
+
 def test_a_replay_begins_at_a_time_too(store):
     at = store.clock.now()
     store.clock.advance(hours=1)

@@ -1,0 +1,43 @@
+"""A progress bar for work that turns out to be long."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_PATIENCE = 2.0  # seconds without a bar
+_OFTEN = 0.1  # seconds between two looks of it
+
+
+class Bar:
+    """Shows how far work is between two positions, once it has taken two seconds."""
+
+    def __init__(self, low: int, high: int, label: str) -> None:
+        """Begin at `low`, on the way to `high`."""
+        self._position, self._high, self._label = low, high, label
+        self._due = monotonic() + _PATIENCE
+        self._shown: Any = None
+
+    def at(self, position: int) -> None:
+        """Say how far the work is."""
+        if monotonic() < self._due:
+            return
+        if self._shown is None:
+            from tqdm import tqdm
+
+            total = self._high - self._position
+            self._shown = tqdm(total=total, desc=self._label, unit=" events", leave=False)
+        self._shown.update(position - self._position)
+        self._position, self._due = position, monotonic() + _OFTEN
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if self._shown is not None:
+            self._shown.close()

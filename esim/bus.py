@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from esim import display
 from esim.contract import Store, must_be_store
 from esim.envelope import RecordedEvent, reacting
-from esim.errors import InvalidArgument
+from esim.errors import InvalidArgument, said
 from esim.event import Event, current
 from esim.handler import HandlerOf, handler_of
 from esim.reading import Recorded
@@ -122,8 +122,8 @@ class Bus:
         except Exception as error:  # noqa: BLE001 - a handler may raise anything, and harms no other
             self.failures.append(Failure(subscriber.handler.name, recorded, error))
             _log.error(
-                "%s failed at position %s (%s): %s: %s",
-                *(subscriber.handler.name, recorded.position, recorded.type, type(error).__name__, error),
+                "%s failed at position %s (%s): %s",
+                *(subscriber.handler.name, recorded.position, recorded.type, said(error)),
             )
 
     def df(self) -> pd.DataFrame:
@@ -133,7 +133,7 @@ class Bus:
         rows = [
             (
                 *(one.handler, one.recorded.position, one.recorded.stream, one.recorded.type),
-                f"{type(one.error).__name__}: {one.error}",
+                said(one.error),
             )
             for one in self.failures
         ]

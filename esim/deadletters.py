@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from esim import display
 from esim.arguments import whole
 from esim.delivery import Delivery
-from esim.errors import InvalidArgument
+from esim.errors import InvalidArgument, said
 from esim.progress import Letter, Progress, frame
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class DeadLetters:
                     continue
                 for letter in group:
                     error = delivery.redrive(letter)
-                    cause = f"{type(error).__name__}: {error}" if error else None
+                    cause = said(error) if error else None
                     tried.append((letter.dead_letter_id, name, letter.position, error is None, cause))
                     if error is not None:
                         break

@@ -15,6 +15,7 @@ import json
 import traceback
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any, Literal, NamedTuple
 from zlib import crc32
 
@@ -29,6 +30,8 @@ from esim.errors import (
     InvalidEvent,
     UnknownEventType,
     UpcasterFailed,
+    said,
+    text_of,
 )
 from esim.handler import HandlerOf
 from esim.outbox import Relay
@@ -292,7 +295,7 @@ class Delivery:
                 raise _CircuitOpen
         yield Point("give up", recorded.position)
         if self.settings.on_exhausted == "stop":
-            told = f"{type(error).__name__}: {error}" if error else _DIED.format(attempts)
+            told = said(error) if error else _DIED.format(attempts)
             self._commit(told=told)
             raise HandlerFailed(
                 f"{self.progress.name} stopped at position {recorded.position} ({recorded.stream}, version "
@@ -309,7 +312,7 @@ class Delivery:
         self._parked[recorded.stream] = index + 1
         cause = told = None
         if error is not None:
-            cause, told = type(error).__name__, str(error)
+            cause, told = type(error).__name__, text_of(error)
         elif attempts:
             cause, told = "ProcessDied", _DIED.format(attempts)
         letter = Letter(
@@ -345,7 +348,7 @@ class Delivery:
             self.dismiss([letter.dead_letter_id])
             return None
         failed = tried._replace(
-            cause_type=type(error).__name__, cause_message=str(error), diagnostics=diagnostics(error)
+            cause_type=type(error).__name__, cause_message=text_of(error), diagnostics=diagnostics(error)
         )
         self.progress.commit(self.mark, letters=[failed])
         return error
@@ -417,5 +420,5 @@ def diagnostics(error: Exception | None) -> str | None:
     if error is None:
         return None
     frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
-    told = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in frames]
+    told = [f"{PurePath(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
     return json.dumps({"traceback": told})

@@ -9,7 +9,24 @@ import linecache
 import traceback
 from pathlib import Path
 
+_LONGEST = 10_000  # characters of an error's text are kept
 _LIBRARIES = (str(Path(__file__).parent), "site-packages", "dist-packages", "<frozen ")
+
+
+def text_of(error: BaseException) -> str:
+    """Return the text of anybody's error as it can be kept: not too long, and without half characters."""
+    try:
+        text = str(error)
+    except Exception as another:  # noqa: BLE001 - it is a user's, and may do anything
+        return f"its text cannot be told: __str__ raised {type(another).__name__}"
+    if len(text) > _LONGEST:
+        text = f"{text[:_LONGEST]}… ({len(text):,} characters)"
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def said(error: BaseException) -> str:
+    """Return the class and the text of anybody's error."""
+    return f"{type(error).__name__}: {text_of(error)}"
 
 
 class EsimError(Exception):

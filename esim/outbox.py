@@ -12,7 +12,7 @@ from pydantic import ValidationError, validate_call
 
 from esim import display
 from esim.effects import takes_key
-from esim.errors import InvalidArgument
+from esim.errors import InvalidArgument, said
 from esim.progress import Progress
 from esim.retry import RetryPolicy
 
@@ -65,7 +65,7 @@ class Relay:
             except Exception as error:  # noqa: BLE001 - a user's function may raise anything
                 attempts += 1
                 if isinstance(error, ValidationError | TypeError) or not self._retry.retries(error, attempts):
-                    return f"{type(error).__name__}: {error}"
+                    return said(error)
                 self._sleep(self._retry.wait(attempts, key))
             else:
                 return None

@@ -22,7 +22,7 @@ from esim import display
 from esim.delivery import Point
 from esim.effects import Effects
 from esim.envelope import RecordedEvent, keyed, metadata
-from esim.errors import InvalidArgument, InvalidEvent, Refused
+from esim.errors import InvalidArgument, InvalidEvent, Refused, text_of
 from esim.event import Event
 from esim.handler import Call, HandlerOf, latest
 from esim.messages import Command, Dispatcher, command_class
@@ -256,7 +256,7 @@ class ProcessManager(Subscription, Generic[P]):
             with metadata(correlation_id=correlation):
                 self.dispatcher.send(message, key=f"{self.name} {key}")
         except (Refused, InvalidArgument, InvalidEvent) as error:
-            refused = CommandRefused(command=command, target=message.id, reason=str(error))
+            refused = CommandRefused(command=command, target=message.id, reason=text_of(error))
             with metadata(correlation_id=correlation), keyed(f"{self.name} {key} refused"):
                 self.store.append(stream, refused)
 

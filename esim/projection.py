@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast, get_args, get_or
 
 from esim import display
 from esim.envelope import RecordedEvent, reacting
-from esim.errors import InvalidArgument, ProjectionFailed, SqlRefused
+from esim.errors import InvalidArgument, ProjectionFailed, SqlRefused, said
 from esim.event import Event, batch_decoder, current, known_events
 from esim.eventtable import where
 from esim.query import Filter, Query
@@ -220,7 +220,7 @@ def _failure(cls: type[Projection[Any]], recorded: RecordedEvent[Any], error: Ex
     handler = cls._handlers[recorded.type].name
     return ProjectionFailed(
         f"{cls.__name__}.{handler} failed at position {recorded.position} ({recorded.stream}, version "
-        f"{recorded.version}, {recorded.type}): {type(error).__name__}: {error}; nothing of its window was "
+        f"{recorded.version}, {recorded.type}): {said(error)}; nothing of its window was "
         "kept, so correct the handler and catch up again"
     )
 

@@ -47,7 +47,10 @@ class RetryPolicy:
     def wait(self, attempts: int, key: str) -> float:
         """Return the seconds to wait after so many failed attempts; the same `key` draws the same jitter."""
         exponent = min(attempts - 1, 64)  # a larger power of a coefficient is beyond any maximum
-        most = min(self.initial_interval * self.backoff_coefficient**exponent, self.maximum_interval)
+        try:
+            most = min(self.initial_interval * self.backoff_coefficient**exponent, self.maximum_interval)
+        except OverflowError:
+            most = self.maximum_interval
         if self.jitter == "none":
             return most
         return most * random.Random(f"{key} {attempts}").random()  # noqa: S311 - it spreads load, hides nothing

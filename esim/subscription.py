@@ -88,6 +88,8 @@ class Subscription:
         _check_policies(retry, breaker, on_exhausted, partition)
         _check_mode(self.handler, mode)
         size = _BATCH[mode] if batch is None else whole(batch, "batch", "give 1 or more events")
+        if not size or not self.name:
+            raise InvalidArgument("batch=0: give 1 or more events" if self.name else "name='': give one")
         outboxed = (mode == "transactional" and self.handler.effects) if outbox is None else bool(outbox)
         if mode == "transactional" and self.handler.effects and not outboxed:
             raise InvalidArgument(
@@ -99,7 +101,7 @@ class Subscription:
             wanted=Filter(category=category, query=_query(self.handler, tag)),
             retry=retry,
             on_exhausted=on_exhausted,
-            batch=1 if retry.max_attempts == 1 else max(size, 1),
+            batch=1 if retry.max_attempts == 1 else size,
             inbox=bool(inbox),
             outbox=outboxed,
             sends=by_name(sends),

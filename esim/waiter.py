@@ -3,63 +3,93 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
+import atexit
+import threading
 import weakref
 from collections.abc import Awaitable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import Any
 
 _STEP = 0.05  # seconds after which a waiting thread looks whether it was interrupted
+_LAST = 5.0  # seconds that a coroutine has to end once it is cancelled
 
 
 class Waiter:
-    """Runs coroutines one after the other in an event loop of its own, in a thread of its own."""
+    """Runs coroutines one after the other in an event loop of its own, in a thread of its own.
+
+    A coroutine that is cancelled from within has failed: `concurrent.futures.CancelledError`, an Exception.
+    """
 
     def __init__(self) -> None:
         """Begin without a thread: most handlers are not async."""
-        self._made: tuple[ThreadPoolExecutor, asyncio.Runner] | None = None
+        _alive.add(self)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._end: weakref.finalize[..., Waiter] | None = None
 
-    def _begun(self) -> tuple[ThreadPoolExecutor, asyncio.Runner]:
-        if self._made is None:
-            thread = ThreadPoolExecutor(1, "esim-async")
-            self._made = thread, thread.submit(asyncio.Runner).result()
-            self._end = weakref.finalize(self, _close, *self._made)
-        return self._made
+    def _begun(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=_run, args=[self._loop], name="esim-async", daemon=True)
+            self._thread.start()
+            self._end = weakref.finalize(self, _stop, self._loop)
+        return self._loop
 
     def result(self, awaitable: Awaitable[Any]) -> Any:
         """Return what an awaitable gives, or raise what it raises; an interrupt cancels it."""
-        thread, runner = self._begun()
-        running = thread.submit(_run, runner, awaitable, contextvars.copy_context())
+        running = asyncio.run_coroutine_threadsafe(_outcome(awaitable), self._begun())
         try:
-            while True:
-                try:
-                    return running.result(_STEP)
-                except TimeoutError:
-                    if running.done():
-                        raise
+            while not running.done():
+                with suppress(TimeoutError):  # of this wait; one of the awaitable itself comes below
+                    running.exception(_STEP)
         except BaseException:
-            if not running.done():
-                loop = runner.get_loop()
-                loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(loop)])
+            running.cancel()
             raise
+        value, ends = running.result()
+        if ends is not None:
+            raise ends
+        return value
 
     def close(self) -> None:
         """End the loop and its thread, once what runs in it has ended."""
-        if self._end is not None:
+        if self._end is not None and self._thread is not None:
             self._end()
-        self._made = self._end = None
+            self._thread.join(_LAST)
+        self._loop = self._thread = self._end = None
 
 
-def _run(runner: asyncio.Runner, awaitable: Awaitable[Any], context: contextvars.Context) -> Any:
-    async def awaited() -> Any:
-        return await awaitable
-
-    return runner.run(awaited(), context=context)
+_alive: weakref.WeakSet[Waiter] = weakref.WeakSet()
 
 
-def _close(thread: ThreadPoolExecutor, runner: asyncio.Runner) -> None:
-    with suppress(RuntimeError):  # the process ends, and has ended the thread
-        thread.submit(runner.close)
-    thread.shutdown(wait=True)
+@atexit.register
+def _close_all() -> None:
+    for waiter in list(_alive):
+        waiter.close()
+
+
+async def _outcome(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:
+    """Return what an awaitable gives, or what the loop would take as a word to itself."""
+    try:
+        return await awaitable, None
+    except (KeyboardInterrupt, SystemExit) as ends:
+        return None, ends
+    except asyncio.CancelledError:
+        return None, CancelledError("the coroutine was cancelled from within")
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    loop.run_forever()
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+
+
+def _stop(loop: asyncio.AbstractEventLoop) -> None:
+    """Have the loop's thread end it; takes no lock, as garbage may be collected where one is held."""
+    with suppress(RuntimeError):  # it is closed
+        loop.call_soon_threadsafe(loop.stop)

@@ -13,6 +13,8 @@ from esim.retry import CircuitBreaker, RetryPolicy
 def test_waits_grow_by_the_coefficient_up_to_the_maximum():
     policy = RetryPolicy(initial_interval=1, backoff_coefficient=3, maximum_interval=20, jitter="none")
     assert [policy.wait(attempt, "") for attempt in (1, 2, 3, 4, 5)] == [1, 3, 9, 20, 20]
+    steep = RetryPolicy(backoff_coefficient=1e300, maximum_interval=20, jitter="none")
+    assert steep.wait(99, "") == 20
 
 
 @given(st.integers(1, 10_000), st.text())

@@ -199,6 +199,17 @@ def test_an_async_handler_is_awaited_event_by_event_also_while_a_loop_runs(store
     assert seen == [f"{what} {number}" for number in range(1, 13) for what in ("begin", "end")]
 
 
+def test_an_async_handler_that_cancels_itself_has_failed(store):
+    async def cancelled(event: Paid) -> None:
+        if event.amount == 4:
+            raise asyncio.CancelledError
+
+    cancelled.__annotations__["event"] = Paid
+    mails = Subscription(store, cancelled, retry=RetryPolicy(max_attempts=2)).catch_up()
+    assert mails.dead_letters.df().cause_type.tolist()[0] == "CancelledError"
+    assert mails.position == 12
+
+
 def test_an_async_handler_that_fails_is_tried_again(store):
     failures = [1, 1]
 
@@ -314,7 +325,9 @@ def test_what_is_a_handlers_own_is_bound_with_partial(store):
         ({"on_exhausted": "cry"}, "on_exhausted='cry'"),
         ({"retry": 3}, "RetryPolicy"),
         ({"breaker": 3}, "CircuitBreaker"),
-        ({"batch": -1}, "batch"),
+        ({"batch": -1}, "batch=-1"),
+        ({"batch": 0}, "batch=0"),
+        ({"name": ""}, "name=''"),
         ({"partition": (3, 3)}, "partition"),
         ({"partition": 3}, "partition"),
         ({"name": 5}, "name"),
@@ -559,6 +572,32 @@ def test_a_payload_that_cannot_be_read_is_a_dead_letter_at_once(store):
     assert seen == []
     assert letters.cause_type.dropna().unique().tolist() == ["InvalidEvent"]
     assert letters.attempts.max() == 1
+
+
+class Untold(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (Untold(), "its text cannot be told: __str__ raised RuntimeError"),
+        (ValueError("half \udcff of one"), "half \\udcff of one"),
+        (ValueError("x" * 1_000_000), "x" * 10_000 + "… (1,000,000 characters)"),
+        (ExceptionGroup("many", [ValueError("a"), KeyError("b")]), "many (2 sub-exceptions)"),
+        (StopIteration("x"), "x"),
+    ],
+)
+def test_whatever_a_handler_raises_its_letter_is_kept(store, error, told):
+    def failing(event: Paid) -> None:
+        if event.amount == 4:
+            raise error
+
+    failing.__annotations__["event"] = Paid
+    mails = Subscription(store, failing, retry=RetryPolicy(max_attempts=2)).catch_up()
+    assert mails.dead_letters.df().cause_message.tolist()[0] == told
+    assert mails.dead_letters.redrive().cause[0] == f"{type(error).__name__}: {told}"
 
 
 def test_at_most_once_tries_once(store):

@@ -136,6 +136,10 @@ class Progress(ABC):
         """
 
     @abstractmethod
+    def inherit(self, names: Iterable[str]) -> None:
+        """Take over the ledger and the inbox of other subscriptions."""
+
+    @abstractmethod
     def remove(self) -> None:
         """Forget the subscription, and its rows."""
 

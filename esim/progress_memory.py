@@ -113,6 +113,13 @@ class MemoryProgress(Progress):
         }
         kept(self.store)[self.name] = earlier
 
+    def inherit(self, names: Iterable[str]) -> None:
+        mine = self._kept()
+        for name in names:
+            other = MemoryProgress(self.store, name)._kept()
+            mine.effects |= other.effects
+            mine.inbox |= other.inbox
+
     def remove(self) -> None:
         kept(self.store).pop(self.name, None)
 

@@ -101,6 +101,13 @@ class TableProgress(Progress):
                 con.execute(f"DELETE FROM {self._table.path}")
             con.execute(f"UPDATE esim.subscriptions SET {_SET} WHERE name = $1", [self.name, *_values(mark)])
 
+    def inherit(self, names: Iterable[str]) -> None:
+        with self.db.transaction() as con:
+            for name in names:
+                for table in ("effects", "inbox"):
+                    query = f"UPDATE esim.{table} SET subscription = $1 WHERE subscription = $2"
+                    con.execute(query, [self.name, name])
+
     def remove(self) -> None:
         with self.db.transaction() as con:
             con.execute(f"DROP TABLE IF EXISTS read.{quoted(self.name)}")

@@ -8,7 +8,8 @@ from collections import defaultdict
 import pytest
 
 from esim.clock import ManualClock
-from esim.errors import HandlerFailed, InvalidArgument
+from esim.effects import Effects
+from esim.errors import HandlerFailed, InvalidArgument, Superseded
 from esim.event import Event
 from esim.group import ConsumerGroup
 from esim.memory import MemoryStore
@@ -16,6 +17,7 @@ from esim.projection import Projection, on
 from esim.retry import RetryPolicy
 from esim.rows import Key, Row
 from esim.store import EventStore
+from esim.subscription import subscriptions
 
 
 class Paid(Event):
@@ -78,6 +80,54 @@ def test_a_member_that_stops_is_told(store):
 
     with pytest.raises(HandlerFailed, match="-of-2 stopped"):
         ConsumerGroup(store, handler, 2, on_exhausted="stop", retry=RetryPolicy(max_attempts=1)).catch_up()
+
+
+def test_a_group_of_another_number_of_members_goes_on_where_the_former_stand(store):
+    seen: list[int] = []
+
+    def note(amount: int) -> None:
+        seen.append(amount)
+
+    @on(Paid)
+    def handler(event, effects: Effects):
+        effects.call(note, event.amount)
+
+    three = ConsumerGroup(store, handler, 3, inbox=True).start()
+    for member in three.members:
+        member.wait_for(60)
+    group = ConsumerGroup(store, handler, 2, inbox=True)
+    last = store.append("Order/1", Paid(amount=60))[-1].position
+    group = ConsumerGroup(store, handler, 2, inbox=True).catch_up()
+    assert sorted(seen) == list(range(61))
+    assert group.position == last
+    with pytest.raises(Superseded):
+        three.catch_up()
+    assert subscriptions(store).name.tolist() == ["handler-1-of-2", "handler-2-of-2"]
+    assert sum(len(member.effects()) for member in group.members) == 61
+    ConsumerGroup(store, handler, 2, inbox=True).members[0].replay(effects="again")
+    assert len(seen) > 61
+
+
+def test_members_that_stand_apart_are_not_changed_in_number(store):
+    failing = [True]
+
+    @on(Paid)
+    def handler(event):
+        if event.amount == 7 and failing:
+            raise ValueError("no")
+
+    group = ConsumerGroup(store, handler, 3, retry=RetryPolicy(max_attempts=1))
+    group.members[0].catch_up()
+    with pytest.raises(InvalidArgument, match="3 members, which stand at position 0 and 60"):
+        ConsumerGroup(store, handler, 2)
+    group.catch_up()
+    with pytest.raises(
+        InvalidArgument, match="stand at position 60 with 5 dead letters: catch up with members=3"
+    ):
+        ConsumerGroup(store, handler, 2)
+    failing.clear()
+    group.redrive()
+    assert ConsumerGroup(store, handler, 5).position == 60
 
 
 def test_a_group_has_members_and_writes_no_rows(store):

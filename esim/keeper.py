@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+
 from esim.contract import Store, must_be_store
 from esim.errors import InvalidArgument
+from esim.event import Event
 from esim.memory import MemoryStore
 from esim.progress import Mark, Overview, Progress, Registered
 from esim.progress_memory import MemoryProgress
 from esim.progress_table import TableProgress
+from esim.query import Filter
 from esim.rows import Row
 from esim.store import EventStore
 
@@ -24,10 +29,10 @@ def progress_of(store: Store, name: str, row: type[Row] | None = None) -> Progre
 
 def overview(progress: Progress, head: int) -> Overview:
     """Return a subscription as it is kept, of a log that ends at `head`."""
-    handler, mode, _ = progress.known() or Registered("", "", None)
+    registered = progress.known() or Registered("", "", None, "")
     mark, parked = progress.load(), len(progress.letters())
     return Overview(
-        *(progress.name, handler, mode, mark.position, head - mark.position),
+        *(progress.name, registered.handler, registered.checkpoint, mark.position, head - mark.position),
         *(state_of(mark), mark.attempts, parked),
     )
 
@@ -37,3 +42,23 @@ def state_of(mark: Mark) -> str:
     if mark.paused:
         return "paused"
     return f"stopped: {mark.told}" if mark.told else "idle"
+
+
+def wanted_of(wanted: Filter, partition: tuple[int, int], types: Iterable[type[Event]]) -> str:
+    """Return which events a subscription is for, as JSON; event types with their former names."""
+    tags = sorted({tag for item in wanted.query.items for tag in item.tags})
+    named = {each.event_type: list(each._was) for each in types}
+    told = {"types": named, "category": wanted.category, "tags": tags, "partition": partition}
+    return json.dumps(told, sort_keys=True)
+
+
+def wider(wanted: str, before: str) -> bool:
+    """Say whether there are events that a subscription is for now, and was not before; both as JSON."""
+    new, old = json.loads(wanted), json.loads(before)
+    named = all({name, *former} & set(old["types"]) for name, former in new["types"].items())
+    return not (
+        (not old["types"] or (new["types"] and named))
+        and old["category"] in (None, new["category"])
+        and set(old["tags"]) <= set(new["tags"])
+        and old["partition"] in ([0, 1], new["partition"])
+    )

@@ -39,11 +39,15 @@ class Mark:
 
 
 class Registered(NamedTuple):
-    """What a subscription was when it was registered: its handler, its mode, the columns of its rows."""
+    """What a subscription was when it was registered.
+
+    Its handler, its mode, the columns of its rows, and which events it is for.
+    """
 
     handler: str
     checkpoint: str
     columns: str | None
+    wanted: str
 
 
 class Letter(NamedTuple):

@@ -38,7 +38,7 @@ class TableProgress(Progress):
         return [row[0] for row in self.db.fetch("SELECT name FROM esim.subscriptions ORDER BY name")]
 
     def known(self) -> Registered | None:
-        query = "SELECT handler, checkpoint, columns FROM esim.subscriptions WHERE name = ?"
+        query = f"SELECT {', '.join(Registered._fields)} FROM esim.subscriptions WHERE name = ?"
         found = self.db.fetch(query, [self.name])
         return Registered(*found[0]) if found else None
 

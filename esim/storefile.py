@@ -48,6 +48,7 @@ CREATE TABLE esim.checkpoints(name VARCHAR PRIMARY KEY, position BIGINT NOT NULL
 CREATE TABLE esim.snapshots(stream VARCHAR PRIMARY KEY, version INTEGER NOT NULL, stamp VARCHAR, state JSON);
 CREATE TABLE esim.subscriptions(
     name VARCHAR PRIMARY KEY, handler VARCHAR NOT NULL, checkpoint VARCHAR NOT NULL, columns VARCHAR,
+    wanted VARCHAR NOT NULL,
     position BIGINT NOT NULL, begun BIGINT NOT NULL, trying BIGINT NOT NULL, part INTEGER NOT NULL,
     attempts INTEGER NOT NULL, gate BIGINT NOT NULL, paused BOOLEAN NOT NULL, told VARCHAR);
 CREATE TABLE esim.dead_letters(

@@ -29,7 +29,7 @@ from esim.effects import by_name
 from esim.envelope import reacting
 from esim.errors import InvalidArgument, NotCaughtUp, StoreClosed, Superseded
 from esim.handler import HandlerOf, handler_of
-from esim.keeper import overview, progress_of, state_of
+from esim.keeper import overview, progress_of, state_of, wanted_of, wider
 from esim.progress import Entry, Mark, Overview, Registered, frame
 from esim.query import Filter, Query
 from esim.retry import CircuitBreaker, RetryPolicy
@@ -118,7 +118,8 @@ class Subscription:
 
     def _register(self, *, adopt: bool) -> None:
         columns = json.dumps(columns_of(self.handler.row)) if self.handler.row else None
-        registered = Registered(self.handler.source, self._settings.checkpoint, columns)
+        wanted = wanted_of(self._settings.wanted, self._settings.partition, self.handler.types)
+        registered = Registered(self.handler.source, self._settings.checkpoint, columns, wanted)
         known = self._progress.known()
         if known is not None and known.handler != self.handler.source and not adopt:
             raise InvalidArgument(
@@ -129,7 +130,14 @@ class Subscription:
         former = others.get(self.name)
         if former is not None:
             former.stop()
-        if known is not None and columns != known.columns and self._progress.load().position > 0:
+        begun = known is not None and self._progress.load().position > 0
+        if known is not None and begun and not adopt and wider(wanted, known.wanted):
+            raise InvalidArgument(
+                f"the subscription {self.name!r} has passed position {self.position:,}, and is for more "
+                "events now than it was, whose earlier ones would be missed: pass adopt=True to go on from "
+                "there, and replay() if they shall be handled too"
+            )
+        if known is not None and begun and columns != known.columns:
             raise InvalidArgument(
                 f"the rows of {self.name!r} have other columns than its table: forget(store, {self.name!r}) "
                 "drops the table, and the subscription begins again"
@@ -282,7 +290,8 @@ class Subscription:
         Effects of events that were handled before are gated: none is done a second time, and the ledger
         shows it; with `again` they are. Dead letters and the inbox are forgotten from there on.
         Raises InvalidArgument if the handler writes rows, which can only be made anew from the beginning,
-        and `after` is not the beginning.
+        and `after` is not the beginning; and where effects of dead letters would be gated that were never
+        done.
         """
         if effects not in ("gated", "again"):
             raise InvalidArgument(f"effects={effects!r}: give 'gated' or 'again'")
@@ -290,6 +299,12 @@ class Subscription:
         if position and self.handler.row:
             raise InvalidArgument(
                 f"the rows of {self.name} cannot go back to position {position}: replay() from the beginning"
+            )
+        owed = sum(one.position > position for one in self._progress.letters())
+        if owed and effects == "gated" and self.handler.effects:
+            raise InvalidArgument(
+                f"{self.name} has {owed} dead letters whose effects were never done, and a replay would gate "
+                "them: redrive or evict them first, or choose effects='again'"
             )
         with self._turn() as delivery:
             gate = max(delivery.mark.position, delivery.mark.gate) if effects == "gated" else 0

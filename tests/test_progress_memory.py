@@ -49,7 +49,7 @@ def interrupted_at(line: int) -> Any:
 def test_an_interrupt_leaves_all_of_a_commit_or_nothing(line):
     store = MemoryStore(clock=ManualClock())
     progress = MemoryProgress(store, "count", Count)
-    progress.register(Registered("count", "transactional", None), Mark())
+    progress.register(Registered("count", "transactional", None, "{}"), Mark())
     rows = progress.rows(0, 1)
     rows.put(Count(customer="ann", number=1))
     effect = Effect("key", 1, "mail", "{}", "done")

@@ -370,6 +370,52 @@ def test_a_cell_that_is_run_again_goes_on_where_it_stood_and_the_former_object_s
     assert second.catch_up().df().total.sum() == 178
 
 
+def test_what_a_wider_filter_would_miss_is_told(store):
+    def handler(*types: type[Event]) -> Any:
+        @on(*types)
+        def mails(event): ...
+
+        return mails
+
+    Subscription(store, handler(Paid), category="Order").catch_up()
+    wider: list[tuple[Any, dict[str, Any]]] = [
+        (handler(Paid, Noted), {"category": "Order"}),
+        (handler(Event), {"category": "Order"}),
+        (handler(Paid), {}),
+        (handler(Paid), {"category": "Else"}),
+    ]
+    for wanted, options in wider:
+        with pytest.raises(InvalidArgument, match=r"position 12, and is for more.*adopt=True.*replay\(\)"):
+            Subscription(store, wanted, **options)
+    Subscription(store, handler(Paid), category="Order", tag="customer:c-1", partition=(0, 2))
+    with pytest.raises(InvalidArgument, match="more events"):
+        Subscription(store, handler(Paid), category="Order", tag="customer:c-1", partition=(1, 2))
+    with pytest.raises(InvalidArgument, match="more events"):
+        Subscription(store, handler(Paid), category="Order", partition=(0, 2))
+    assert Subscription(store, handler(Paid, Noted), adopt=True).replay().position == 12
+
+
+def test_a_renamed_type_is_the_same_event(store):
+    @on(Noted)
+    def mails(event): ...
+
+    store.append("Note/n-1", Noted(text="a"))
+    Subscription(store, mails).catch_up()
+
+    class Written(Event, was="Noted"):
+        text: str
+
+    seen: list[str] = []
+
+    @on(Written)
+    def mails(event):
+        seen.append(event.text)
+
+    store.append("Note/n-1", Written(text="b"))
+    Subscription(store, mails).catch_up()
+    assert seen == ["b"]
+
+
 def test_rows_of_other_columns_need_a_new_beginning(store):
     Subscription(store, spend).catch_up()
 
@@ -582,22 +628,22 @@ class Untold(Exception):
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (Untold(), "its text cannot be told: __str__ raised RuntimeError"),
-        (ValueError("half \udcff of one"), "half \\udcff of one"),
-        (ValueError("x" * 1_000_000), "x" * 10_000 + "… (1,000,000 characters)"),
-        (ExceptionGroup("many", [ValueError("a"), KeyError("b")]), "many (2 sub-exceptions)"),
-        (StopIteration("x"), "x"),
+        (Untold, "its text cannot be told: __str__ raised RuntimeError"),
+        (lambda: ValueError("half \udcff of one"), "half \\udcff of one"),
+        (lambda: ValueError("x" * 1_000_000), "x" * 10_000 + "… (1,000,000 characters)"),
+        (lambda: ExceptionGroup("many", [ValueError("a"), KeyError("b")]), "many (2 sub-exceptions)"),
+        (lambda: StopIteration("x"), "x"),
     ],
 )
 def test_whatever_a_handler_raises_its_letter_is_kept(store, error, told):
     def failing(event: Paid) -> None:
         if event.amount == 4:
-            raise error
+            raise error()
 
     failing.__annotations__["event"] = Paid
     mails = Subscription(store, failing, retry=RetryPolicy(max_attempts=2)).catch_up()
     assert mails.dead_letters.df().cause_message.tolist()[0] == told
-    assert mails.dead_letters.redrive().cause[0] == f"{type(error).__name__}: {told}"
+    assert mails.dead_letters.redrive().cause[0] == f"{type(error()).__name__}: {told}"
 
 
 def test_at_most_once_tries_once(store):
@@ -929,6 +975,30 @@ def test_an_inbox_handles_no_event_twice(store):
 
 
 # --- going back, holding, living ---------------------------------------------------------------------------
+
+
+def test_a_replay_gates_no_effect_that_was_never_done(store):
+    """Those of dead letters: they are redriven first, or given up."""
+    sent: list[int] = []
+    failing = [True]
+
+    def send(amount: int) -> None:
+        sent.append(amount)
+
+    @on(Paid)
+    def mails(event, effects: Effects):
+        if event.amount == 5 and failing:
+            raise ValueError("no")
+        effects.call(send, event.amount)
+
+    subscription = Subscription(store, mails, retry=RetryPolicy(max_attempts=1)).catch_up()
+    with pytest.raises(InvalidArgument, match="2 dead letters whose effects were never done"):
+        subscription.replay()
+    assert subscription.reset(after=9).position == 9
+    failing.clear()
+    subscription.dead_letters.redrive()
+    subscription.replay()
+    assert sorted(sent) == list(range(1, 13))
 
 
 def test_a_replay_makes_rows_anew_and_never_from_the_middle(store):

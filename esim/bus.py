@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,7 @@ class Bus:
         self.failures: list[Failure] = []
         self._subscribers: list[_Subscriber] = []
         self._position = store.position
+        self._owed: deque[tuple[_Subscriber, RecordedEvent[Any]]] = deque()
         self._turn, self._more = threading.Lock(), False
         self._waiter = Waiter()
         store._listeners.append(self._deliver)
@@ -104,13 +106,23 @@ class Bus:
         while self._more and self._turn.acquire(blocking=False):
             try:
                 self._more = False
+                self._hand_all()  # what an interrupt has left
                 for recorded in self.store.read(after=self._position):
-                    self._position = recorded.position
-                    for subscriber in tuple(self._subscribers):
-                        if not subscriber.types or recorded.type in subscriber.types:
-                            self._hand(subscriber, recorded)
+                    wanting = [
+                        (one, recorded)
+                        for one in self._subscribers
+                        if not one.types or recorded.type in one.types
+                    ]
+                    self._position, self._owed = recorded.position, deque(wanting)
+                    self._hand_all()
             finally:
                 self._turn.release()
+
+    def _hand_all(self) -> None:
+        while self._owed:
+            subscriber, recorded = self._owed.popleft()
+            if subscriber in self._subscribers:
+                self._hand(subscriber, recorded)
 
     def _hand(self, subscriber: _Subscriber, recorded: RecordedEvent[Any]) -> None:
         calls = subscriber.handler.calls

@@ -61,6 +61,11 @@ class Command(Value):
     def __init__(self, id: str, *args: Any, **values: Any) -> None:
         """Ask aggregate `id`; the rest are the decision's arguments, in its order or by name."""
         names = [name for name in type(self).__pydantic_fields__ if name != "id"]
+        if len(args) > len(names):
+            raise InvalidArgument(
+                f"{type(self).__name__} takes {len(names)} arguments after the id ({', '.join(names)}), and "
+                f"here are {len(args)}"
+            )
         given = {"id": id, **dict(zip(names, args, strict=False)), **values}
         super().__init__(**given)
 
@@ -202,10 +207,15 @@ class Dispatcher:
 
     def _provided(self, decision: Callable[..., Any], name: str, wanted: Any) -> object:
         kind = get_origin(wanted) or wanted
-        for one in self._provides:
-            if isinstance(one, kind):
-                return one
+        found = [one for one in self._provides if isinstance(one, kind)]
+        if len(found) == 1:
+            return found[0]
         told, kind_name = getattr(decision, "__qualname__", repr(decision)), getattr(kind, "__name__", kind)
+        if found:
+            raise InvalidArgument(
+                f"{told} needs {name}, a {kind_name}, and the dispatcher provides {len(found)}: which one is "
+                f"meant? {display.short(found[0])}, {display.short(found[1])}"
+            )
         raise InvalidArgument(
             f"{told} needs {name}, a {kind_name}, and the dispatcher provides none: "
             f"Dispatcher(store, provides=[{name}])"

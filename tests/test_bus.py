@@ -110,6 +110,28 @@ def test_a_handler_that_fails_harms_no_other_and_not_the_append(store, caplog):
     assert caplog.messages == ["bad failed at position 1 (Paid): ValueError: cannot"]
 
 
+def test_an_interrupt_in_one_handler_leaves_nothing_undelivered(store):
+    bus, seen, interrupted = Bus(store), [], []
+
+    @on(Paid)
+    def stopped(event):
+        if not interrupted:
+            interrupted.append(event)
+            raise KeyboardInterrupt
+
+    @on(Paid)
+    def handler(event):
+        seen.append(event.amount)
+
+    bus.subscribe(stopped)
+    bus.subscribe(handler)
+    with pytest.raises(KeyboardInterrupt):
+        bus.publish("Order/1", [Paid(amount=1), Paid(amount=2)])
+    assert store.position == 2
+    bus.publish("Order/1", Paid(amount=3))
+    assert seen == [1, 2, 3]
+
+
 def test_what_handlers_append_is_delivered_after_what_caused_it(store):
     bus, seen = Bus(store), []
 

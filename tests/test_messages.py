@@ -162,6 +162,17 @@ def test_what_nobody_provides_is_named(store):
         Purchase().order("mug")
 
 
+def test_two_that_could_be_meant_are_named(store):
+    desk = Dispatcher(store, provides=[Prices(mug="7.50"), Prices(tea="3.20")])
+    with pytest.raises(InvalidArgument, match="provides 2: which one is meant"):
+        desk.send(Order("p-1", sku="mug"))
+
+
+def test_a_command_takes_no_more_arguments_than_its_decision():
+    with pytest.raises(InvalidArgument, match=r"takes 2 arguments after the id .*, and here are 3"):
+        Order("p-1", "mug", 1, "tea")
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [

@@ -74,6 +74,8 @@ class Deadline:
             self.name, self.after = str(name), (after or timedelta(0)) + timedelta(**parts)
         except TypeError as error:
             raise InvalidArgument(f"Deadline({name!r}, …): {error}; write hours=24, minutes=5") from None
+        if self.after <= timedelta(0):
+            raise InvalidArgument(f"Deadline({name!r}, …) is {self.after} from now: give a time to come")
 
     def _written_(self, source: Source) -> str:
         """Return the deadline as it would be written."""
@@ -232,6 +234,11 @@ class ProcessManager(Subscription, Generic[P]):
             process = _without(process, event.deadline)
         others: list[Command | Deadline | Met] = []
         for each in _several(self._reactions[recorded.type](self, event, process)):
+            if isinstance(each, Process) and each.id != process.id:
+                raise InvalidArgument(
+                    f"a reaction to {recorded.type} of {process.id!r} returned the process {each.id!r}: "
+                    "return the one it was given, changed by .but(…)"
+                )
             if isinstance(each, Process):
                 process = each.but(deadlines=process.deadlines)
             elif isinstance(each, Command | Deadline | Met):
@@ -315,6 +322,10 @@ def _reactions_of(cls: type) -> tuple[dict[str, FunctionType], tuple[type[Event]
 
 
 def _must_take_two(cls: type, method: Callable[..., Any]) -> None:
+    if inspect.iscoroutinefunction(method):
+        raise InvalidArgument(
+            f"{cls.__name__}.{method.__name__} is async, and a reaction does nothing that could be waited for"
+        )
     try:
         inspect.signature(method).bind(None, None, None)
     except TypeError:

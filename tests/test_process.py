@@ -302,7 +302,8 @@ def test_reactions_are_plain_values():
     assert late.name == "ReleaseStock"
     assert Met("a") != Met("b")
     assert repr(Deadline("a", timedelta(hours=1))) == "Deadline('a', hours=1)"
-    assert {Deadline("a"), Deadline("a"), Met("a"), Met("a")} == {Deadline("a"), Met("a")}
+    hour = timedelta(hours=1)
+    assert {Deadline("a", hour), Deadline("a", hours=1), Met("a")} == {Deadline("a", hours=1), Met("a")}
     assert repr(Met("a")) == "Met('a')"
 
 
@@ -360,8 +361,28 @@ def test_a_class_that_is_no_process_manager_is_told_when_it_is_defined():
             @on(Started)
             def started(self, event, job): ...
 
+    with pytest.raises(InvalidArgument, match=r"Later\.started is async"):
+
+        class Later(ProcessManager[Job]):
+            @on(Started)
+            async def started(self, event, job): ...
+
     with pytest.raises(InvalidArgument, match="write hours=24"):
         Deadline("x", hour=24)
+    with pytest.raises(InvalidArgument, match="give a time to come"):
+        Deadline("x", hours=-1)
+
+
+def test_a_reaction_changes_no_other_process(store):
+    class Odd(ProcessManager[Job]):
+        @on(Started)
+        def started(self, event, job):
+            return Job(id="another")
+
+    store.append("Job/j-1", Started(name="a"))
+    odd = Odd(store).catch_up()
+    assert "of 'j-1' returned the process 'another'" in odd.dead_letters.df().cause_message[0]
+    assert odd.df().empty
 
 
 def test_a_refused_command_is_told_in_the_stream_of_its_process(store):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from typing import Any
 from uuid import UUID
 
@@ -111,6 +113,48 @@ def test_keys_are_kept_in_a_file_for_its_owner_alone_and_thrown_away_there(tmp_p
     assert [each.name for each in tmp_path.iterdir()] == ["people.keys"]
 
 
+def test_several_vaults_share_a_file(tmp_path):
+    """None takes a key of another's away, and none brings back what another has thrown away."""
+    path = tmp_path / "people.keys"
+    one, other = Vault(path), Vault(path)
+    ann, bob = one.seal("ann", "Ann"), other.seal("bob", "Bob")
+    assert (one.open(bob), other.open(ann)) == ("Bob", "Ann")
+    assert one.seal("ann", "Ann") == other.seal("ann", "Ann") == ann
+    one.forget("ann")
+    other.seal("eve", "Eve")
+    assert (one.open(ann), other.open(ann), Vault(path).open(ann)) == (ERASED, ERASED, ERASED)
+    assert one.subjects == ["bob", "eve"]
+
+
+def test_many_processes_seal_at_once(tmp_path):
+    path = tmp_path / "people.keys"
+    script = """
+import sys
+from esim.erasure import Vault
+for number in range(20):
+    print(Vault(sys.argv[1]).seal(f"p-{number}", "text"))
+"""
+    command = [sys.executable, "-c", script, str(path)]
+    children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    told = [child.communicate()[0] for child in children]
+    assert [child.returncode for child in children] == [0] * 4
+    assert len(set(told)) == 1
+    assert len(Vault(path).subjects) == 20
+    assert {Vault(path).open(line) for line in told[0].split()} == {"text"}
+
+
+def test_a_key_that_is_thrown_away_is_not_left_in_the_file(tmp_path):
+    path = tmp_path / "people.keys"
+    vault = Vault(path)
+    vault.seal("ann", "Ann")
+    vault.seal("bob", "Bob")
+    key = vault._key("ann")
+    assert key is not None
+    assert key in path.read_bytes()
+    vault.forget("ann")
+    assert key not in path.read_bytes()
+
+
 def test_another_vault_cannot_read_it():
     sealed, other = Vault().seal("ann", "Ann"), Vault()
     assert other.open(sealed) == ERASED
@@ -142,7 +186,7 @@ def test_what_is_no_text_is_told():
         vault.forget("anne")
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"esim.keys": 5}', "\0"])
+@pytest.mark.parametrize("content", ["", "[]", "{}", "SQLite format 3\0", "\0"])
 def test_a_file_of_another_kind_is_told_and_left_alone(tmp_path, content):
     path = tmp_path / "people.keys"
     path.write_text(content)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any, Literal, NamedTuple
@@ -104,6 +104,7 @@ class Delivery:
         self._parked = self._waiting()
         self._new: list[Letter] = []
         self._inbox: list[tuple[str, int]] = []
+        self._spoilt: dict[int, UpcasterFailed] = {}
         self._rows: Rows[Any] | None = None
         self._known = {name: progress.farthest(name) for name in ("inbox", "effects")}
         self.effects = Effects(outbox=settings.outbox, done=self._is_done)
@@ -181,7 +182,7 @@ class Delivery:
             rows = [
                 pair
                 for stored in self.store._scan(replace(wanted.leading(), after=low, until=high))
-                for pair in wanted.today(stored)
+                for pair in self._today(wanted, stored)
                 if among == 1 or _share(pair[0][1], among) == share
             ]
             start = 0
@@ -193,6 +194,16 @@ class Delivery:
                 start = end
             if not rows:
                 yield _Batch((), high)
+
+    def _today(self, wanted: Filter, stored: Sequence[Row]) -> Iterable[tuple[Row, int]]:
+        """Give events as they are read today; one whose upcaster fails is noted, and given as stored."""
+        try:
+            return list(wanted.today(stored))
+        except UpcasterFailed as error:
+            if len(stored) > 1:
+                return [pair for row in stored for pair in self._today(wanted, [row])]
+            self._spoilt[stored[0][0]] = error
+            return [(stored[0], 0)]
 
     def send(self) -> Iterator[Point]:
         """Do what waits in the outbox."""
@@ -248,6 +259,8 @@ class Delivery:
 
     def _tried(self, recorded: RecordedEvent[Any]) -> Exception | None:
         """Hand an event to its handler; return what it raised, with its rows taken back, or None."""
+        if recorded.position in self._spoilt:
+            return self._spoilt[recorded.position]
         calls, rows, effects = self.handler.calls, self._ready(), self.effects
         if rows is not None:
             rows.begin()
@@ -336,18 +349,25 @@ class Delivery:
 
     def redrive(self, letter: Letter) -> Exception | None:
         """Hand a dead letter's event to the handler; return why it failed again, or None."""
-        found = self.store.read(after=letter.position - 1, until=letter.position)
-        recorded = next((one for one in found if one.part == letter.part), None)
+        tried = letter._replace(attempts=letter.attempts + 1, last_touched=self.now())
+        self._spoilt.pop(letter.position, None)
+        try:
+            found = self.store.read(after=letter.position - 1, until=letter.position)
+            recorded = next((one for one in found if one.part == letter.part), None)
+        except UpcasterFailed as spoilt:
+            return self._failed_again(tried, spoilt)
         if recorded is None or not self.settings.wanted.query.matches(recorded.type, recorded.tags):
             self.dismiss([letter.dead_letter_id])  # it is read as another event today, or as none
             return None
-        tried = letter._replace(attempts=letter.attempts + 1, last_touched=self.now())
         self.progress.commit(self.mark, letters=[tried])  # before it is tried: it may kill the process
         error = self._tried(recorded)
         if error is None:
             self.dismiss([letter.dead_letter_id])
             return None
-        failed = tried._replace(
+        return self._failed_again(tried, error)
+
+    def _failed_again(self, letter: Letter, error: Exception) -> Exception:
+        failed = letter._replace(
             cause_type=type(error).__name__, cause_message=text_of(error), diagnostics=diagnostics(error)
         )
         self.progress.commit(self.mark, letters=[failed])

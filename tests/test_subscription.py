@@ -620,6 +620,40 @@ def test_a_payload_that_cannot_be_read_is_a_dead_letter_at_once(store):
     assert letters.attempts.max() == 1
 
 
+def test_an_event_whose_upcaster_fails_is_a_dead_letter_and_the_others_go_on(store):
+    def no_text(data: dict[str, Any]) -> dict[str, Any]:
+        return {"text": data["text"].upper()}
+
+    def told(data: dict[str, Any]) -> dict[str, Any]:
+        return {"text": str(data["text"]).upper()}
+
+    class Told(Event):
+        text: Any
+
+    for number, text in enumerate(("a", 5, "c")):
+        store.append(f"Told/{number}", Told(text=text))
+
+    class Told(Event, schema_version=2, upcasters=[no_text]):
+        text: str
+
+    seen: list[str] = []
+
+    @on(Told)
+    def handler(event):
+        seen.append(event.text)
+
+    mine = Subscription(store, handler).catch_up()
+    assert seen == ["A", "C"]
+    assert mine.dead_letters.df().cause_type.tolist() == ["UpcasterFailed"]
+    assert mine.dead_letters.redrive().handled.tolist() == [False]
+
+    class Told(Event, schema_version=2, upcasters=[told]):
+        text: str
+
+    assert mine.dead_letters.redrive().handled.tolist() == [True]
+    assert seen == ["A", "C", "5"]
+
+
 class Untold(Exception):
     def __str__(self) -> str:
         raise RuntimeError

@@ -21,7 +21,7 @@ from zlib import crc32
 
 from esim.bar import Bar
 from esim.contract import Store
-from esim.effects import Effects
+from esim.effects import Effects, key_of
 from esim.envelope import RecordedEvent, Row
 from esim.errors import (
     CheckpointAhead,
@@ -101,6 +101,10 @@ class Delivery:
         self._sleep = sleep
         self._in_a_row = 0
         self._position = self.mark.position
+        self._parts = (self.mark.trying, self.mark.part)
+        """How many parts are done of a stored event that is not done with as a whole: (position, parts)."""
+        self._at: RecordedEvent[Any] | None = None
+        """What the rows were handed out for last."""
         self._parked = self._waiting()
         self._new: list[Letter] = []
         self._inbox: list[tuple[str, int]] = []
@@ -130,6 +134,7 @@ class Delivery:
         except _CircuitOpen:
             self._commit()
         except (GeneratorExit, KeyboardInterrupt):
+            self._take_back()
             self._commit()
             raise
 
@@ -162,6 +167,8 @@ class Delivery:
     def _batch(self, batch: _Batch, *, careful: bool) -> Iterator[Point]:
         after = [row[0] for row, _ in batch.rows[1:]] + [0]
         for (row, part), following in zip(batch.rows, after, strict=True):
+            if self._is_finished(row[0], part):
+                continue
             recorded: RecordedEvent[Any] = RecordedEvent(row, part=part)  # not kept, nor what it decodes to
             if not self._passes(recorded) and (not careful or (yield from self._dares(recorded))):
                 yield Point("handle", recorded.position)
@@ -171,6 +178,8 @@ class Delivery:
             if following != recorded.position:  # all parts of a stored event are done with
                 self._position = max(self._position, recorded.position)
                 self._bar.at(recorded.position)
+            else:
+                self._parts = (recorded.position, part + 1)
             yield Point("handled", recorded.position)
 
     def _batches(self, until: int, uncertain: int) -> Iterator[_Batch]:
@@ -265,6 +274,7 @@ class Delivery:
         if rows is not None:
             rows.begin()
         effects.begin(recorded)
+        self._at = recorded
         try:
             result = (calls.get(recorded.type) or calls[""])(recorded, rows, effects)
             if result is not None and isinstance(result, Awaitable):
@@ -280,8 +290,25 @@ class Delivery:
             effects.cause = None
         self._in_a_row, self.open_until = 0, None
         if self.settings.inbox:
-            self._inbox.append((_key(recorded), recorded.position))
+            self._inbox.append((key_of(recorded), recorded.position))
         return None
+
+    def _is_finished(self, position: int, part: int) -> bool:
+        """Say whether a part was handled already of an event whose later parts were not."""
+        return position == self._parts[0] and part < self._parts[1]
+
+    def _take_back(self) -> None:
+        """Leave of what an interrupt found between its begin and its end only the effects that are done."""
+        at = self._at
+        if at is not None and self._is_open(at):
+            if self._rows is not None:
+                self._rows.undo()
+            self.effects.take_back()
+            self._inbox = [entry for entry in self._inbox if entry[0] != key_of(at)]
+        self._new = [letter for letter in self._new if not self._is_open(letter)]
+
+    def _is_open(self, one: RecordedEvent[Any] | Letter) -> bool:
+        return one.position > self._position and not self._is_finished(one.position, one.part)
 
     def _ready(self) -> Rows[Any] | None:
         if self.handler.row is not None and self._rows is None:
@@ -289,7 +316,7 @@ class Delivery:
         return self._rows
 
     def _is_handled(self, recorded: RecordedEvent[Any]) -> bool:
-        return recorded.position <= self._known["inbox"] and self.progress.handled(_key(recorded))
+        return recorded.position <= self._known["inbox"] and self.progress.handled(key_of(recorded))
 
     def _is_done(self, key: str, position: int) -> bool:
         return position <= self._known["effects"] and self.progress.effect(key) is not None
@@ -399,12 +426,14 @@ class Delivery:
         gone: Sequence[int] = (),
     ) -> None:
         position = max(self._position, self.mark.position)
+        parts = self._parts if self._parts[0] > position else (0, 0)
+        at, part = (trying.position, trying.part) if trying else parts
         mark = replace(
             self.mark,
             position=position,
             begun=max(begun, position),
-            trying=trying.position if trying else 0,
-            part=trying.part if trying else 0,
+            trying=at,
+            part=part,
             attempts=attempts,
             told=told,
         )
@@ -434,10 +463,6 @@ _LASTING = (InvalidEvent, UnknownEventType, UpcasterFailed, InvalidArgument, Typ
 def _share(stream: str, among: int) -> int:
     """Return which share a stream belongs to; names that differ in one digit are spread as well."""
     return (crc32(stream.encode()) * 0x9E3779B1 >> 16) % among
-
-
-def _key(recorded: RecordedEvent[Any]) -> str:
-    return f"{recorded.event_id}:{recorded.part}" if recorded.part else str(recorded.event_id)
 
 
 def diagnostics(error: Exception | None) -> str | None:

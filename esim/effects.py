@@ -74,11 +74,7 @@ class Effects:
             raise InvalidArgument("effects are called while the handler runs, not kept for later")
         name = name_of(function)
         self._count += 1
-        key = (
-            f"{cause.event_id}:{cause.part}:{self._count}"
-            if cause.part
-            else f"{cause.event_id}:{self._count}"
-        )
+        key = f"{key_of(cause)}:{self._count}"
         bound, told = _bound(function, args, kwargs, key)
         self.functions[name] = function
         effect = Effect(key, cause.position, name, _json(name, told, exact=self._outbox), "done")
@@ -107,10 +103,10 @@ class Effects:
 
     def take_back(self) -> None:
         """Drop what the present event has put into the outbox; what is done is done."""
-        here = self.cause
+        here = key_of(self._last) if self._last else None
         for key, effect in list(self.fresh.items()):
-            if here is not None and effect.status == "pending" and effect.position == here.position:
-                del self.fresh[key]
+            if effect.status == "pending" and key.rpartition(":")[0] == here:
+                self.fresh.pop(key, None)
 
     def settle(self) -> None:
         """Forget what is on the ledger now."""
@@ -118,6 +114,11 @@ class Effects:
 
     def __repr__(self) -> str:
         return f"<Effects: {len(self.fresh)} not yet on the ledger>"
+
+
+def key_of(recorded: RecordedEvent[Any]) -> str:
+    """Return what tells a handled event, or the part of one, from every other."""
+    return f"{recorded.event_id}:{recorded.part}" if recorded.part else str(recorded.event_id)
 
 
 class Called:

@@ -147,14 +147,14 @@ class Rows(Generic[R]):
         self._before = {}
 
     def undo(self) -> None:
-        """Take back every change since `begin`."""
+        """Take back every change since `begin`; an interrupt may have cut a change or an undo short."""
         for key, (held, row, changed) in (self._before or {}).items():
             if held:
                 self._held[key] = row
             else:
-                del self._held[key]
+                self._held.pop(key, None)
             if not changed:
-                del self.changed[key]
+                self.changed.pop(key, None)
         self._before = {}
 
     def __contains__(self, key: object) -> bool:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 from weakref import WeakKeyDictionary
@@ -162,18 +162,17 @@ class Subscription:
         return self
 
     def _drive(self, delivery: Delivery, until: int) -> None:
-        steps = delivery.steps(until)
-        for _ in steps:
-            if self._halted:
-                steps.close()
+        with closing(delivery.steps(until)) as steps:  # at once, not when a traceback lets go of it
+            for _ in steps:
+                if self._halted:
+                    steps.close()
 
     def steps(self) -> Iterator[Point]:
         """Catch up step by step: give each point at which the process could die, before it is passed.
 
         Whoever stops asking for more leaves the subscription as a crash there would. For lessons and tests.
         """
-        with self._turn() as delivery:
-            steps = delivery.steps(self.store.position)
+        with self._turn() as delivery, closing(delivery.steps(self.store.position)) as steps:
             for point in steps:
                 try:
                     yield point

@@ -1,0 +1,214 @@
+"""What a delivery leaves behind wherever it is interrupted, or dies: nothing half, nothing twice."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from esim import delivery, effects, rows
+from esim.clock import ManualClock, SeededIds
+from esim.contract import Store
+from esim.delivery import Point
+from esim.effects import Effects
+from esim.event import Event
+from esim.memory import MemoryStore
+from esim.projection import Key, Row, Rows
+from esim.retry import RetryPolicy
+from esim.store import EventStore
+from esim.subscription import Subscription
+from esim.upcast import retired
+
+MODULES = {module.__file__ for module in (delivery, effects, rows)}
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+class Paid(Event):
+    customer: str
+    amount: int
+
+
+class Moved(Event):
+    giver: str
+    taker: str
+    amount: int
+
+
+class Account(Row):
+    customer: Key[str]
+    total: int = 0
+    events: int = 0
+
+
+@pytest.fixture(autouse=True)
+def split() -> Iterator[None]:
+    """A move is read as two payments."""
+
+    def by(old: dict[str, Any]) -> list[Event]:
+        return [
+            Paid(customer=old["giver"], amount=-old["amount"]),
+            Paid(customer=old["taker"], amount=old["amount"]),
+        ]
+
+    class Moved(Event):
+        giver: str
+        taker: str
+        amount: int
+
+    retired(Moved, by=by, into=Paid)
+    yield
+
+    class Moved(Event):  # type: ignore[no-redef]
+        giver: str
+        taker: str
+        amount: int
+
+
+def filled(store: Store) -> Any:
+    """Return a store of payments and moves in two streams; the move of 5 cannot be handled."""
+    for number in range(1, 5):
+        store.append(f"Account/{number % 2}", Paid(customer=f"c{number % 3}", amount=number))
+        store.append(f"Account/{number % 2}", Moved(giver="c0", taker="c1", amount=number))
+    return store
+
+
+class Ledger:
+    """A handler that adds up payments, and asks for a letter about each; it fails for one taker."""
+
+    __name__ = __qualname__ = "ledger"
+
+    def __init__(self, *, failing: int = 0, times: int = 10**9) -> None:
+        self.failing, self.times = failing, times
+
+    def __call__(self, event: Paid, rows: Rows[Account], effects: Effects) -> None:
+        row = rows.get(event.customer) or Account(customer=event.customer)
+        rows.put(row.but(total=row.total + event.amount, events=row.events + 1))
+        effects.call(write, event.customer, event.amount)
+        if event.amount == self.failing and event.customer == "c1" and self.times > 0:
+            self.times -= 1
+            raise ConnectionError("no answer")
+
+
+letters: list[tuple[str, int]] = []
+
+
+def write(customer: str, amount: int) -> None:
+    """Write to a customer."""
+    letters.append((customer, amount))
+
+
+def subscribed(store: Store, **options: Any) -> Subscription:
+    ledger = Ledger(**options.pop("fails", {}))
+    retry = RetryPolicy(max_attempts=2)
+    return Subscription(store, ledger, "ledger", sends=[write], retry=retry, inbox=True, **options)
+
+
+def found(subscription: Subscription) -> Any:
+    """Return all that a delivery leaves: rows, ledger, dead letters, position."""
+    accounts = subscription.df().to_dict("records")
+    ledger = subscription.effects()[["position", "arguments", "key"]].to_dict("records")
+    parked = subscription.dead_letters.df()[["position", "sequence_index", "event_id"]].to_dict("records")
+    return accounts, ledger, parked, subscription.position
+
+
+def must_be_whole(subscription: Subscription) -> None:
+    """Check that rows and ledger hold what was handled up to the checkpoint, and nothing else."""
+    accounts, ledger, parked, _ = found(subscription)
+    assert sum(row["events"] for row in accounts) == len(ledger)
+    assert len({(one["position"], one["event_id"], one["sequence_index"]) for one in parked}) == len(parked)
+    assert all(one["position"] <= subscription.position + 1 for one in ledger)
+
+
+def interrupted_before(line: int, error: type[BaseException]) -> Any:
+    """Return a trace function that raises before the `line`-th line that a delivery runs through."""
+    left = [line]
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code.co_filename not in MODULES:
+            return None
+        if event == "line":
+            left[0] -= 1
+            if left[0] == 0:
+                raise error
+        return trace
+
+    return trace
+
+
+def stopped_before(line: int, error: type[BaseException], subscription: Subscription) -> bool:
+    """Catch up until just before a line; say whether it was reached."""
+    former = sys.gettrace()
+    sys.settrace(interrupted_before(line, error))
+    try:
+        subscription.catch_up()
+    except error:
+        return True
+    finally:
+        sys.settrace(former)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("batch", "fails", "stride"),
+    [(1, {}, 67), (4, {"failing": 3}, 41), (100, {"failing": 3, "times": 1}, 23), (100, {"failing": 3}, 71)],
+    ids=str,
+)
+def test_an_interrupt_anywhere_leaves_whole_events_and_loses_and_doubles_none(batch, fails, stride):
+    """Before lines all over a delivery: parts of split events, failing ones, parked ones included."""
+    again = {} if "times" in fails else fails
+    whole = found(subscribed(filled(memory()), batch=batch, fails=fails).catch_up())
+    line, came = 1, True
+    while came:
+        store = filled(memory())
+        came = stopped_before(line, KeyboardInterrupt, subscribed(store, batch=batch, fails=fails))
+        must_be_whole(subscribed(store, batch=batch))
+        rest = subscribed(store, batch=batch, fails=again)
+        assert found(rest.catch_up()) == whole, f"interrupted before line {line}"
+        line += stride
+    assert line > 500
+
+
+def memory() -> MemoryStore:
+    return MemoryStore(clock=ManualClock(), ids=SeededIds(3))
+
+
+@pytest.mark.parametrize("kind", [EventStore, MemoryStore])
+def test_parts_that_were_committed_with_a_failed_attempt_are_not_handled_again_after_a_crash(kind):
+    """The second part of a split event fails, and the process dies before the next attempt."""
+    with kind(clock=ManualClock(), ids=SeededIds(3)) as store:
+        filled(store)
+        steps = subscribed(store, batch=100, fails={"failing": 3}).steps()
+        assert any(point == Point("retry", 6) for point in steps)
+        steps.close()  # type: ignore[attr-defined]
+        rest = subscribed(store, batch=100).catch_up()
+        assert rest.df().events.sum() == 12
+        assert len(rest.effects()) == 12
+
+
+@pytest.mark.parametrize("kind", [EventStore, MemoryStore])
+def test_a_failing_part_takes_nothing_from_the_outbox_that_an_earlier_part_has_put_there(kind):
+    with kind(clock=ManualClock(), ids=SeededIds(3)) as store:
+        filled(store)
+        letters.clear()
+        rest = subscribed(store, batch=100, fails={"failing": 3, "times": 1}).catch_up()
+        assert len(rest.dead_letters) == 0
+        assert letters.count(("c0", -3)) == letters.count(("c1", 3)) == 1
+
+
+@pytest.mark.parametrize("kind", [EventStore, MemoryStore])
+def test_a_catch_up_that_is_stopped_between_two_parts_goes_on_with_the_second(kind):
+    with kind(clock=ManualClock(), ids=SeededIds(3)) as store:
+        filled(store)
+        mine = subscribed(store, batch=100)
+        with mine._turn() as one:
+            steps = one.steps(store.position)
+            assert any(point == Point("handled", 2) for point in steps)
+            steps.close()
+        assert mine.position == 1
+        assert subscribed(store, batch=100).catch_up().df().events.sum() == 12

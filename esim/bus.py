@@ -100,6 +100,12 @@ class Bus:
         """Append events to several streams, all or nothing; see `publish`."""
         return self.store.append_all(writes)
 
+    def begin_anew(self) -> None:
+        """Know nothing but what is appended from now on, as after the death of the process."""
+        self._position = self.store.position
+        self._owed.clear()
+        self.failures.clear()
+
     def _deliver(self) -> None:
         """Deliver up to the head; what comes in meanwhile is delivered by whoever delivers already."""
         self._more = True

@@ -47,6 +47,8 @@ class Store(ABC):
 
     clock: Clock
     ids: Ids
+    era = 0
+    """How often the log was put back to an earlier one: what is cached of it counts in one era only."""
 
     def __init__(self, clock: Clock | None = None, ids: Ids | None = None) -> None:
         """Take time from `clock` (the system's) and event ids from `ids` (random, version 7)."""

@@ -180,5 +180,17 @@ class Superseded(EsimError):
     """A subscription of the same name has been made since, and only the latest one delivers."""
 
 
+class Unsteady(EsimError):
+    """A run that is done twice differs: something in it comes from elsewhere than the log and the world."""
+
+
+class TokenMismatch(EsimError, ValueError):
+    """A token is no token, or of another scenario or version than what it is replayed with."""
+
+
+class SimulationFailed(EsimError, AssertionError):
+    """A run breaks an invariant."""
+
+
 class SpecFailed(EsimError, AssertionError):
     """A given/when/then specification does not hold."""

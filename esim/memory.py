@@ -98,6 +98,15 @@ class MemoryStore(Store):
         self._rows.extend(rows)
         self._last_recorded = rows[-1][10]
 
+    def rewind(self, rows: Sequence[Row]) -> None:
+        """Hold just these rows, whatever was there: for simulations, which go back to an earlier moment."""
+        with self._lock:
+            self._rows, self._streams, self._by_id, self._snapshots = [], {}, {}, {}
+            self._last_recorded = 0
+            self.era += 1
+            if rows:
+                self._keep(list(rows))
+
     def _heads(self, streams: set[str]) -> dict[str, int]:
         return {stream: self.version(stream) for stream in streams}
 

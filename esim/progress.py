@@ -152,6 +152,10 @@ class Progress(ABC):
         """Return the handler's rows as they stand at position `after`, to handle the events up to `until`."""
 
     @abstractmethod
+    def all_rows(self) -> list[Any]:
+        """Return every row that is committed."""
+
+    @abstractmethod
     def holding(self, field: str) -> list[Any]:
         """Return the rows whose `field`, a list, is not empty."""
 

@@ -43,6 +43,13 @@ class Kept:
     rows: dict[Any, Row | None] = field(default_factory=dict)
     noted: _Commit | None = None
 
+    def copy(self) -> Kept:
+        """Return what later changes leave alone; a commit under way is carried out first."""
+        if self.noted is not None:
+            _carry_out(self, self.noted)
+        kept = (dict(self.letters), dict(self.effects), dict(self.inbox), dict(self.rows))
+        return Kept(self.registered, self.mark, *kept)
+
 
 _kept: WeakKeyDictionary[MemoryStore, dict[str, Kept]] = WeakKeyDictionary()
 
@@ -134,6 +141,9 @@ class MemoryProgress(Progress):
     def all(self) -> list[Any]:
         """Return every row."""
         return [row for row in self._kept().rows.values() if row is not None]
+
+    def all_rows(self) -> list[Any]:
+        return self.all()
 
     def holding(self, field: str) -> list[Any]:
         return [row for row in self.all() if getattr(row, field)]

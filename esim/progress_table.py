@@ -120,6 +120,10 @@ class TableProgress(Progress):
         self._table.rows = None  # whatever was at hand, only what is committed counts
         return self._table.ready(after, max(until, after), _AT_HAND)
 
+    def all_rows(self) -> list[Any]:
+        assert self._table is not None  # noqa: S101 - asked only of a handler with rows
+        return list(self._table.all(""))
+
     def holding(self, field: str) -> list[Any]:
         assert self._table is not None  # noqa: S101 - asked only of a handler with rows
         return list(self._table.all(f"WHERE len({quoted(field)}) > 0"))

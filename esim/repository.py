@@ -83,6 +83,7 @@ class _Meaning(Generic[S]):
     events: tuple[type[Event], ...]
     stamp: Stamp
     decode: Callable[[Sequence[str], Sequence[str]], Iterator[Event]]
+    era: int
     cache: OrderedDict[str, _Known] = field(default_factory=OrderedDict)
 
     @property
@@ -148,11 +149,13 @@ class Repository(Generic[S]):
     def _learned(self) -> _Meaning[S]:
         seen, state = definitions(), self.state
         events = state.event_types()
-        return _Meaning(seen, state, events, state_stamp(state), batch_decoder(events))
+        return _Meaning(seen, state, events, state_stamp(state), batch_decoder(events), self.store.era)
 
     def _now(self) -> _Meaning[S]:
         """Return the meaning in force; the cache goes on if nothing that matters here has changed."""
         old = self._meaning
+        if old.era != self.store.era:
+            self._meaning = old = replace(old, era=self.store.era, cache=OrderedDict())
         if not old.in_force:
             new = self._learned()
             same = (new.state, new.events, new.stamp.text) == (old.state, old.events, old.stamp.text)

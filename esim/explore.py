@@ -1,0 +1,261 @@
+"""The search for a schedule that breaks an invariant: all within the bounds, those of fewest faults first.
+
+A run goes on by default, with nothing wrong. At each place where something else could have been chosen, that
+choice is put aside with the moment it can be made from, and taken up later. A state that was met before,
+with the same faults left, is not gone through again: what could follow is known. So a proof is about every
+schedule within the bounds, although few are run to their end.
+
+References: state hashing as in G. Holzmann's "SPIN"; fewest deviations first as in M. Musuvathi and S.
+Qadeer's iterative context bounding; shrinking as in D. MacIver's "Hypothesis".
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Literal, NamedTuple
+
+from esim.errors import InvalidArgument
+from esim.faults import Faults
+from esim.invariant import Invariant
+from esim.recording import ENDLESS
+from esim.stage import MOST_STEPS, Moment, Stage
+
+Strategy = Literal["exhaustive", "random", "few_preemptions"]
+Choices = dict[int, int]
+"""Which option was taken at which choice, for those that are not 0."""
+
+
+class Broken(NamedTuple):
+    """An invariant that does not hold after certain choices, and why."""
+
+    invariant: str
+    message: str
+    choices: Choices
+
+
+class _Found(Exception):
+    pass
+
+
+class _Node(NamedTuple):
+    moment: Moment
+    tail: Choices
+    until: int
+    choices: Choices
+
+
+@dataclass
+class Count:
+    """What a search has gone through."""
+
+    schedules: int = 0
+    runs: int = 0
+    merged: int = 0
+    states: int = 0
+    steps: int = 0
+
+
+class Search:
+    """A search through the schedules of a stage; it drives each run itself."""
+
+    records = False
+
+    def __init__(self, stage: Stage, invariants: Mapping[str, Invariant], *, prune: bool = True) -> None:
+        """Look for schedules of `stage` that break one of `invariants`; without `prune` each is run."""
+        self.stage, self.prune = stage, prune
+        self._always = [(name, one) for name, one in invariants.items() if one.when == "always"]
+        self._finally = [(name, one) for name, one in invariants.items() if one.when == "eventually"]
+        self.unseen = {name: one for name, one in invariants.items() if one.when == "sometimes"}
+        self.count = Count()
+        self.ends: set[Hashable] = set()
+        self._seen: set[Hashable] = set()
+        self._checked: set[Hashable] = set()
+        self._frontier: list[tuple[int, int, _Node]] = []
+        self._pushed = 0
+        self._node: _Node
+        self._base: Moment
+        self._path: set[Hashable] = set()
+        self._alone = True
+        self._weigh = _faults_first
+        self._taken: Choices = {}
+
+    # --- the search ----------------------------------------------------------------------------------------
+
+    def nodes(self, faults: Faults, strategy: Strategy) -> Iterator[Broken | None]:
+        """Run schedule after schedule; give what each has broken, if anything."""
+        first = self.stage.begin(faults.budgets())
+        self._weigh = _preemptions_first if strategy == "few_preemptions" else _faults_first
+        self._push(0, _Node(first, {}, first.choices, {}))
+        while self._frontier:
+            _, _, node = heapq.heappop(self._frontier)
+            yield self.run(node)
+
+    def run(self, node: _Node) -> Broken | None:
+        """Run one schedule, and put aside what else could be chosen on its way."""
+        self.count.schedules += 1
+        self.count.runs += 1
+        self._node, self._path, self._taken = node, set(), dict(node.choices)
+        self._base = node.moment
+        try:
+            if self.stage.play(self, node.moment):
+                self._check_end()
+            elif self.stage.steps > MOST_STEPS:
+                return Broken(ENDLESS, f"no end after {MOST_STEPS:,} steps", dict(self._taken))
+        except _Found as found:
+            invariant, message = found.args
+            return Broken(invariant, message, dict(self._taken))
+        finally:
+            self.count.steps += self.stage.steps
+        return None
+
+    def _push(self, cost: int, node: _Node) -> None:
+        self._pushed += 1
+        heapq.heappush(self._frontier, (cost, self._pushed, node))
+
+    # --- what the stage asks -------------------------------------------------------------------------------
+
+    def pick(self, stage: Stage, options: Sequence[str], lane: str, told: str) -> int:  # noqa: ARG002
+        """Take what the schedule says; beyond it nothing goes wrong, and what could is put aside."""
+        at = stage.choices
+        node = self._node
+        if at < node.until:
+            return node.tail.get(at, 0)
+        for index in range(1, len(options)):
+            self._aside(stage, at, index, options[index], preempt=not lane or lane == "who goes on")
+        return 0
+
+    def _aside(self, stage: Stage, at: int, index: int, kind: str, *, preempt: bool) -> None:
+        choices = {**self._node.choices, at: index}
+        weight = self._weigh(self._node, preempt=preempt, count=len(choices))
+        player = stage.at
+        others = player is None or any(one.working for one in stage.players if one is not player)
+        follower = player is not None and player.subscription is not None
+        if preempt or others or not (kind == "crash" or (kind == "duplicate" and follower)):
+            since = {number: choice for number, choice in choices.items() if number >= self._base.choices}
+            self._push(weight, _Node(self._base, since, at + 1, choices))
+            return
+        assert player is not None  # noqa: S101 - somebody is at work
+        left = {**stage.left, kind: stage.left[kind] - 1}
+        kept = tuple(one.kept(relative=True) for one in stage.players)
+        died = stage.players.index(player), kind
+        key = stage.key(), tuple(left.values()), kept, died
+        if self.prune and key in self._seen:
+            self.count.schedules += 1
+            self.count.merged += 1
+            return
+        self._seen.add(key)
+        moment = stage.moment()._replace(left=tuple(left.values()), choices=at + 1, died=died)
+        self._push(weight, _Node(moment, {}, at + 1, choices))
+
+    def rest(self, stage: Stage) -> bool:
+        """Go on unless what could follow is known already."""
+        self._check(stage)
+        key = stage.rest_key()
+        if key in self._path:
+            raise _Found(ENDLESS, "the same state comes again and again")
+        if self.prune and stage.choices >= self._node.until:
+            if key in self._seen:
+                self.count.merged += 1
+                return False
+            self._seen.add(key)
+        self._path.add(key)
+        self._base = stage.moment()
+        return True
+
+    def step(self, stage: Stage) -> None:
+        """Check what must always hold."""
+        if self._always or self.unseen:
+            self._check(stage)
+
+    def note(self, stage: Stage, lane: str, told: str, fault: str) -> None:
+        """Pass over it: a search keeps no timeline."""
+
+    # --- invariants ----------------------------------------------------------------------------------------
+
+    def _check(self, stage: Stage) -> None:
+        key = stage.key()
+        if key in self._checked:
+            return
+        self._checked.add(key)
+        self.count.states += 1
+        for name, invariant in self._always:
+            why = invariant.broken(stage.look)
+            if why is not None:
+                raise _Found(name, why)
+        for name, invariant in list(self.unseen.items()):
+            if invariant.broken(stage.look) is None:
+                del self.unseen[name]
+
+    def _check_end(self) -> None:
+        key = self.stage.key()
+        if key in self.ends:
+            return
+        self.ends.add(key)
+        for name, invariant in self._finally:
+            why = invariant.broken(self.stage.look)
+            if why is not None:
+                raise _Found(name, why)
+
+
+def _faults_first(node: _Node, *, preempt: bool, count: int) -> int:  # noqa: ARG001 - one of two weights
+    return count
+
+
+def _preemptions_first(node: _Node, *, preempt: bool, count: int) -> int:
+    return count + (1000 if preempt else 0) + 1000 * (len(node.choices) // 1000)
+
+
+class Chance:
+    """A driver of one run whose choices are by chance, from a seed."""
+
+    records = False
+
+    def __init__(self, seed: str, probability: Mapping[str, float] | float) -> None:
+        """Let each kind of fault happen with its probability, wherever it can."""
+        self._random = random.Random(seed)  # noqa: S311 - reproducibility is the point, not secrecy
+        self._probability = probability
+        self.choices: Choices = {}
+
+    def pick(self, stage: Stage, options: Sequence[str], lane: str, told: str) -> int:  # noqa: ARG002
+        """Take the first option, or by chance another."""
+        chosen = 0
+        for index in range(1, len(options)):
+            if self._random.random() < self._of(options[index]):
+                chosen = index
+                break
+        if chosen:
+            self.choices[stage.choices] = chosen
+        return chosen
+
+    def _of(self, kind: str) -> float:
+        if not isinstance(self._probability, Mapping):
+            return self._probability
+        return self._probability.get(kind, self._probability.get("preempt", 0.0))
+
+    def rest(self, stage: Stage) -> bool:  # noqa: ARG002 - it goes on in any case
+        """Go on."""
+        return True
+
+    def step(self, stage: Stage) -> None:
+        """Check nothing."""
+
+    def note(self, stage: Stage, lane: str, told: str, fault: str) -> None:
+        """Pass over it."""
+
+
+def check_strategy(strategy: str) -> None:
+    """Raise InvalidArgument unless there is such a strategy."""
+    if strategy not in ("exhaustive", "random", "few_preemptions"):
+        raise InvalidArgument(f"strategy={strategy!r}: give 'exhaustive', 'random' or 'few_preemptions'")
+
+
+def deadline(seconds: float | None) -> Any:
+    """Return a function that says whether so many seconds are over."""
+    if seconds is None:
+        return lambda: False
+    end = monotonic() + seconds
+    return lambda: monotonic() > end

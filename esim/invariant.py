@@ -1,0 +1,278 @@
+"""What must hold in every simulated run: at each moment, in the end, or at least sometimes.
+
+A check is a function of a `Look`, the world as it is at a moment. It holds if it returns something true, or
+nothing at all without raising; it is broken if it returns something false, or an `assert` of it fails.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from esim import display
+from esim.contract import Store
+from esim.errors import InvalidArgument, text_of
+from esim.event import Event
+from esim.progress import Letter
+from esim.state import State, fold
+from esim.world import Call, Part, Queue, Service, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from esim.envelope import RecordedEvent
+    from esim.rows import Row
+    from esim.subscription import Subscription
+
+When = Literal["always", "eventually", "sometimes"]
+
+
+class Look:
+    """The world at one moment: the log, the subscriptions, and what is outside. Only for looking."""
+
+    def __init__(
+        self, store: Store, parts: Mapping[str, Part], subscriptions: Mapping[str, Subscription]
+    ) -> None:
+        """Look at a store, at parts of a world, and at subscriptions by name."""
+        self.store = store
+        self._parts, self._subscriptions = parts, subscriptions
+
+    @property
+    def log(self) -> list[RecordedEvent[Any]]:
+        """The recorded events in order of position."""
+        return list(self.store.read())
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """The tables of the world by name."""
+        return {name: part for name, part in self._parts.items() if isinstance(part, Table)}
+
+    def table(self, name: str) -> Table:
+        """Return a table of the world by name."""
+        found: Table = self._part(name, Table)
+        return found
+
+    def calls(self, name: str | None = None) -> list[Call]:
+        """Return the calls that one service, or every one, has carried out, in order."""
+        if name is not None:
+            found: list[Call] = self._part(name, Service).calls
+            return found
+        return [call for part in self._parts.values() if isinstance(part, Service) for call in part.calls]
+
+    def queue(self, name: str) -> list[Any]:
+        """Return the messages that wait in a queue, or are taken and not yet acknowledged."""
+        return [body for _, body, _ in self._part(name, Queue).snapshot()[0]]
+
+    def rows(self, name: str | None = None) -> list[Row]:
+        """Return the rows that a subscription (the only one that writes some) has committed."""
+        return list(self._subscription(name, writing=True)._progress.all_rows())
+
+    def position(self, name: str | None = None) -> int:
+        """Return the checkpoint of a subscription, or of the only one."""
+        return self._subscription(name).position
+
+    def dead_letters(self, name: str | None = None) -> list[Letter]:
+        """Return the dead letters of one subscription, or of all."""
+        names = list(self._subscriptions) if name is None else [name]
+        return [letter for one in names for letter in self._subscription(one)._progress.letters()]
+
+    def df(self, name: str) -> pd.DataFrame:
+        """Return the rows of a subscription, or a table of the world (columns key, value), as a dataframe."""
+        import pandas as pd
+
+        if name in self._subscriptions:
+            return self._subscription(name).df()
+        table = self._part(name, Table)
+        return pd.DataFrame({"key": list(table), "value": [table[key] for key in table]})
+
+    def _part(self, name: str, kind: Any) -> Any:
+        part = self._parts.get(name)
+        if not isinstance(part, kind):
+            known = [each for each, part in self._parts.items() if isinstance(part, kind)]
+            raise InvalidArgument(
+                f"there is no {kind.__name__.lower()} {name!r}{display.did_you_mean(name, known)}"
+            )
+        return part
+
+    def _subscription(self, name: str | None, *, writing: bool = False) -> Subscription:
+        known = [
+            key for key, one in self._subscriptions.items() if not writing or one.handler.row is not None
+        ]
+        if name is None and len(known) == 1:
+            name = known[0]
+        if name not in known:
+            raise InvalidArgument(
+                f"there is no subscription {name!r}{display.did_you_mean(str(name), known)}"
+                if name is not None
+                else f"say which subscription: there is {', '.join(known) or 'none'}"
+            )
+        return self._subscriptions[name]
+
+    def __repr__(self) -> str:
+        return f"<Look at {self.store!r}, {', '.join([*self._subscriptions, *self._parts])}>"
+
+
+@dataclass(frozen=True)
+class Invariant:
+    """A check, and when it must hold."""
+
+    when: When
+    check: Callable[[Look], object]
+
+    def broken(self, look: Look) -> str | None:
+        """Return why the check does not hold, or None if it does."""
+        try:
+            held = self.check(look)
+        except AssertionError as failed:
+            return text_of(failed).partition("\n")[0] or "an assertion failed"
+        return None if held is None or _true(held) else f"it is {display.short(held)}"
+
+
+def _true(held: object) -> bool:
+    try:
+        return bool(held)
+    except ValueError:  # a series or a frame: all of it
+        return bool(held.all().all()) if getattr(held, "ndim", 1) > 1 else bool(held.all())  # type: ignore[attr-defined]
+
+
+def always(check: Callable[[Look], object]) -> Invariant:
+    """Return an invariant that must hold at every moment."""
+    return Invariant("always", check)
+
+
+def eventually(check: Callable[[Look], object]) -> Invariant:
+    """Return an invariant that must hold in the end: faults are over, everything is up and delivered."""
+    return Invariant("eventually", check)
+
+
+def sometimes(check: Callable[[Look], object]) -> Invariant:
+    """Return a check that must hold at some moment of some run: a proof about what never happens is empty."""
+    return Invariant("sometimes", check)
+
+
+def named(invariants: object) -> dict[str, Invariant]:
+    """Return invariants by name; a bare function must hold in the end, and has its own name.
+
+    Raises InvalidArgument for anything else.
+    """
+    if isinstance(invariants, Mapping):
+        return {str(name): _invariant(one, str(name)) for name, one in invariants.items()}
+    several = invariants if isinstance(invariants, Iterable) else [invariants]
+    found: dict[str, Invariant] = {}
+    for one in several:
+        check = one.check if isinstance(one, Invariant) else one
+        name = str(getattr(check, "__name__", "invariant")).replace("_", " ").replace("<lambda>", "it")
+        while name in found:
+            name += "'"
+        found[name] = _invariant(one, name)
+    return found
+
+
+def _invariant(given: object, name: str) -> Invariant:
+    if isinstance(given, Invariant):
+        return given
+    if callable(given):
+        return Invariant("eventually", given)
+    raise InvalidArgument(f"{name}: {display.short(given)} is no invariant: write eventually(lambda look: …)")
+
+
+# --- ready-made --------------------------------------------------------------------------------------------
+
+
+def no_effect_twice(service: str | None = None, *, by: Sequence[str] = ()) -> Invariant:
+    """Return the invariant that no call (of one service) is carried out twice with the same arguments.
+
+    `by` names the arguments that count, by default all but `key`.
+    """
+
+    def no_effect_twice(look: Look) -> None:
+        seen = Counter(
+            (call.service, repr([(n, v) for n, v in call.arguments.items() if _counts(n, by)]))
+            for call in look.calls(service)
+        )
+        for (name, told), count in seen.items():
+            assert count == 1, f"{name} was called {count} times with {told}"  # noqa: S101 - that is the check
+
+    return always(no_effect_twice)
+
+
+def _counts(name: str, by: Sequence[str]) -> bool:
+    return name in by if by else name != "key"
+
+
+def nothing_lost(service: str, event: type[Event], *, by: str) -> Invariant:
+    """Return the invariant that in the end a service was called for each event of a class.
+
+    `by` names the field, and the argument, that tells which event a call is for; dead letters count as known.
+    """
+
+    def nothing_lost(look: Look) -> None:
+        parked = {letter.position for letter in look.dead_letters()}
+        called = {call.arguments.get(by) for call in look.calls(service)}
+        for one in look.store.read(type=event):
+            value = getattr(one.event, by)
+            assert value in called or one.position in parked, f"{service} was never called for {value}"  # noqa: S101
+
+    return eventually(nothing_lost)
+
+
+def contiguous_versions() -> Invariant:
+    """Return the invariant that the versions of each stream run from 1 without a gap."""
+
+    def contiguous_versions(look: Look) -> None:
+        heads: Counter[str] = Counter()
+        for one in look.log:
+            heads[one.stream] += 1
+            assert one.version == heads[one.stream], f"{one.stream} goes on with version {one.version}"  # noqa: S101
+
+    return always(contiguous_versions)
+
+
+def never_negative(table: str) -> Invariant:
+    """Return the invariant that no value of a table of the world is below zero."""
+
+    def never_negative(look: Look) -> None:
+        for key, value in look.table(table).items():
+            assert value >= 0, f"{key} is {value}"  # noqa: S101 - that is the check
+
+    return always(never_negative)
+
+
+def equals_fold(table: str, expected: Callable[[list[Any]], Mapping[Any, Any]]) -> Invariant:
+    """Return the invariant that in the end a table of the world is what `expected` makes of all events."""
+
+    def equals_fold(look: Look) -> None:
+        found, wanted = dict(look.table(table)), dict(expected([one.event for one in look.log]))
+        assert found == wanted, f"{table} is {display.short(found)}, and the log says {display.short(wanted)}"  # noqa: S101
+
+    return eventually(equals_fold)
+
+
+def state_of(look: Look, state: type[State[Any]], id: str) -> Any:
+    """Return the state of an aggregate, folded from the log as it is."""
+    return fold(state, [one.event for one in look.store.read(f"{state.category}/{id}")])
+
+
+def completed_xor_compensated(
+    completed: type[Event], compensated: type[Event], *, started: type[Event]
+) -> Invariant:
+    """Return the invariant that in the end each started process is completed or compensated, and not both.
+
+    The events of one process are those of one correlation.
+    """
+
+    def completed_xor_compensated(look: Look) -> None:
+        found: dict[str, list[str]] = {}
+        for one in look.log:
+            kinds = found.setdefault(one.correlation_id or str(one.event_id), [])
+            kinds.append(one.type)
+        for kinds in found.values():
+            if started.event_type in kinds:
+                done, undone = completed.event_type in kinds, compensated.event_type in kinds
+                assert done != undone, (  # noqa: S101 - that is the check
+                    "both completed and compensated" if done else "neither completed nor compensated"
+                )
+
+    return eventually(completed_xor_compensated)

@@ -1,0 +1,74 @@
+"""What becomes of a crash: a row for each event, a column for each place where the process can die."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from esim import display
+from esim.recording import Choice, Run
+from esim.scenario import Scenario
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Matrix:
+    """A crash at each place of a run without other faults, and whether everything held after it."""
+
+    def __init__(self, scenario: Scenario, base: Run, cells: list[tuple[Choice, Run]]) -> None:
+        """Keep the run without a fault, and one for each place to die at."""
+        self.scenario, self.base = scenario, base
+        self.cells = cells
+
+    @property
+    def holds(self) -> bool:
+        """Whether everything held wherever the process died."""
+        return all(run.broken is None for _, run in self.cells)
+
+    def df(self) -> pd.DataFrame:
+        """Return a row for each crash: process, position, place, what it was about to do, holds, token."""
+        import pandas as pd
+
+        rows = [
+            (*(one.process, one.position, one.place, one.told), run.broken is None, run.token)
+            for one, run in self.cells
+        ]
+        return pd.DataFrame(rows, columns=["process", "position", "place", "told", "holds", "token"])
+
+    def _table(self) -> tuple[list[str], list[list[str]]]:
+        places = list(dict.fromkeys((one.process, one.place) for one, _ in self.cells))
+        several = len({process for process, _ in places}) > 1
+        header = [f"{process}: {place}" if several else place for process, place in places]
+        rows: dict[int, dict[tuple[str, str], list[bool]]] = {}
+        for one, run in self.cells:
+            cell = rows.setdefault(one.position, {}).setdefault((one.process, one.place), [])
+            cell.append(run.broken is None)
+        body = []
+        for position, cells in rows.items():
+            marks = [_mark(cells.get(place)) for place in places]
+            body.append([self._named(position), *marks])
+        return ["event", *header], body
+
+    def _named(self, position: int) -> str:
+        found = self.base.stage.store.read(after=position - 1, until=position).first() if position else None
+        return f"{position} {found.type}" if found else "–"
+
+    def __repr__(self) -> str:
+        header, body = self._table()
+        good = sum(run.broken is None for _, run in self.cells)
+        lines = [" | ".join(header), *(" | ".join(row) for row in body)]
+        return "\n".join([f"<{good} of {len(self.cells)} crashes do no harm>", *lines])
+
+    def _repr_html_(self) -> str:
+        header, body = self._table()
+        good = sum(run.broken is None for _, run in self.cells)
+        rows = [[display.escape(row[0]), *map(_colored, row[1:])] for row in body]
+        return display.table(header, rows, f"{good} of {len(self.cells)} crashes do no harm")
+
+
+def _mark(held: list[bool] | None) -> str:
+    return "" if held is None else "✓" if all(held) else "✗"
+
+
+def _colored(mark: str) -> str:
+    return f'<b style="color:{display.FAILURE}">✗</b>' if mark == "✗" else mark

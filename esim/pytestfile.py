@@ -1,0 +1,34 @@
+"""A counterexample as a test file: it imports its scenario, or carries the source of it."""
+
+from __future__ import annotations
+
+import inspect
+
+from esim.errors import InvalidArgument
+from esim.scenario import Scenario
+
+
+def as_test(scenario: Scenario, token: str, invariant: str, module: str | None, name: str) -> str:
+    """Return the source of a test. Raises InvalidArgument where the scenario cannot be imported."""
+    found = module or _module_of(scenario, name)
+    slug = "_".join("".join(c if c.isalnum() and c.isascii() else " " for c in invariant).split()).lower()
+    return (
+        f'"""A schedule that once broke {invariant!r}, found by esim."""\n\n'
+        f"from {found} import {name}\n\n"
+        "from esim.simulation import replay\n\n\n"
+        f"def test_{slug or 'schedule'}_in_the_schedule_that_once_broke_it():\n"
+        f'    """Fails as long as the bug is there."""\n'
+        f'    replay("{token}", {name}).must_hold()\n'
+    )
+
+
+def _module_of(scenario: Scenario, name: str) -> str:
+    import sys
+
+    for module, loaded in list(sys.modules.items()):
+        if getattr(loaded, name, None) is scenario and module != "__main__" and inspect.ismodule(loaded):
+            return str(module)
+    raise InvalidArgument(
+        f"a test needs to import the scenario: put it into a module, as `{name} = Scenario(…)`, and give "
+        "to_pytest(path, module='shop_scenarios')"
+    )

@@ -1,0 +1,246 @@
+"""What a simulation is about: a log, who acts on it, and the world outside.
+
+The actors are your own code: handlers, projections and process managers that follow the log, consumers of a
+queue, and tasks (whoever appends, publishes, or goes through the log by hand). A scenario names them and
+says how each is run; a `Stage` sets them up on a store, as often as a simulation needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+from esim import display
+from esim.contract import Store
+from esim.errors import InvalidArgument
+from esim.event import Event
+from esim.faults import Faults
+from esim.handler import is_handler
+from esim.invariant import Invariant, named
+from esim.process import ProcessManager
+from esim.projection import Projection
+from esim.subscription import Subscription
+from esim.world import Queue, World, frozen
+from esim.writing import Write
+
+Ack = Literal["after", "before"]
+
+
+@dataclass(frozen=True)
+class Follow:
+    """A handler that follows the log by a `Subscription` with these options."""
+
+    handler: Any
+    name: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def told(self) -> str:
+        """Return what tells this actor from another: its name and its options."""
+        options = display.arguments(dict(sorted(self.options.items())))
+        return f"{self.name or _name(self.handler)}({options})"
+
+
+@dataclass(frozen=True)
+class Consume:
+    """A handler that consumes the messages of a queue."""
+
+    queue: Queue
+    handler: Callable[..., Any]
+    name: str
+    ack: Ack = "after"
+    attempts: int = 3
+
+    def told(self) -> str:
+        """Return what tells this actor from another."""
+        return f"{self.name}({self.queue.name}, ack={self.ack}, attempts={self.attempts})"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A function that runs by itself; where it yields or awaits, another process may go first."""
+
+    function: Callable[..., Any]
+    name: str
+    restart: bool = False
+
+    def told(self) -> str:
+        """Return what tells this actor from another."""
+        return f"{self.name}(restart={self.restart})"
+
+
+Actor = Follow | Consume | Task
+
+
+def follow(handler: Any, name: str | None = None, **options: Any) -> Follow:
+    """Return a handler (a function, a Projection or ProcessManager class) that follows the log.
+
+    The options are those of `Subscription`: `checkpoint`, `retry`, `inbox`, `outbox`, `on_exhausted`, …
+    """
+    return Follow(handler, name, options)
+
+
+def consume(
+    queue: Queue,
+    handler: Callable[..., Any],
+    name: str | None = None,
+    *,
+    ack: Ack = "after",
+    attempts: int = 3,
+) -> Consume:
+    """Return a consumer of a queue: `handler` takes one message at a time.
+
+    `ack="after"`: a message is done with once it is handled, and comes again if the consumer dies before;
+    "before": it is done with when it is taken. One that fails is tried `attempts` times, and then dropped
+    among the failures. Raises InvalidArgument for another `ack`.
+    """
+    if ack not in ("after", "before"):
+        raise InvalidArgument(f"ack={ack!r}: give 'after' or 'before'")
+    return Consume(queue, handler, name or _name(handler), ack, attempts)
+
+
+def task(
+    function: Callable[..., Any], *args: Any, name: str | None = None, restart: bool = False, **kwargs: Any
+) -> Task:
+    """Return a function, called with these arguments, as a process of its own.
+
+    A plain function is one step. One that yields, or is async, may be overtaken by another process wherever
+    it yields or awaits. With `restart` it begins anew after it died.
+    """
+    bound = partial(function, *args, **kwargs) if args or kwargs else function
+    return Task(bound, name or _name(function), restart)
+
+
+def _name(given: Any) -> str:
+    while isinstance(given, partial):
+        given = given.func
+    return str(getattr(given, "__name__", type(given).__name__))
+
+
+def actor_of(given: Any) -> Actor:
+    """Return what is handed in as an actor: a spec as it is, a handler as one that follows the log.
+
+    Raises InvalidArgument for what is neither, and says what to write.
+    """
+    if isinstance(given, Follow | Consume | Task):
+        return given
+    if isinstance(given, Subscription):
+        raise InvalidArgument(
+            f"{given!r} stands on a store of its own: hand in its handler, as follow(handler, …)"
+        )
+    if isinstance(given, type) and issubclass(given, Projection | ProcessManager):
+        return Follow(given)
+    if callable(given) and not isinstance(given, type):
+        return Follow(given) if is_handler(given) else task(given)
+    raise InvalidArgument(
+        f"{display.short(given)} cannot act: hand in a handler, follow(…), consume(…) or task(…)"
+    )
+
+
+Actors = Sequence[Any] | Callable[[Store], Sequence[Any]]
+"""Who acts; where they need the store (a repository, a bus, a dispatcher): a function of it."""
+
+
+class Scenario:
+    """A log, actors, what must hold, the world, and which faults may happen."""
+
+    def __init__(
+        self,
+        history: Any,
+        actors: Any,
+        invariants: object = (),
+        *,
+        faults: Faults | None = None,
+        world: World | None = None,
+    ) -> None:
+        """Take a history (writes, `("Order/o-1", event)` pairs, or a store), actors, and invariants.
+
+        Raises InvalidArgument for what is none of these.
+        """
+        self.history = writes_of(history)
+        self.actors: Actors = actors if _makes_actors(actors) else _several(actors)
+        self.invariants: dict[str, Invariant] = named(invariants)
+        self.faults = Faults() if faults is None else faults
+        self.world = World() if world is None else world
+        if not isinstance(self.faults, Faults):
+            raise InvalidArgument(f"faults={faults!r}: write Faults(crash=1)")
+        if not isinstance(self.world, World):
+            raise InvalidArgument(f"world={world!r}: give a World()")
+
+    def with_faults(self, faults: Faults) -> Scenario:
+        """Return the same scenario with other faults."""
+        other = Scenario((), self.actors, self.invariants, faults=faults, world=self.world)
+        other.history = self.history
+        return other
+
+    def built(self, store: Store) -> list[Actor]:
+        """Return the actors on a store, each under a name of its own."""
+        given = self.actors(store) if callable(self.actors) else self.actors
+        return [actor_of(one) for one in _several(given)]
+
+    def fingerprint(self, actors: Iterable[str]) -> str:
+        """Return what tells this scenario from another: two hex digits for each of its four sides."""
+        history = [[one.stream, [_event(event) for event in _listed(one.events)]] for one in self.history]
+        world = {name: repr(frozen(part.declared)) for name, part in self.world.parts.items()}
+        faults = {name: value for name, value in vars(self.faults).items() if value}
+        return "".join(_digest(side) for side in (history, list(actors), world, faults))
+
+
+SIDES = ("history", "actors (their names and options)", "world", "faults")
+"""What the pairs of digits of a fingerprint are of."""
+
+
+def writes_of(history: Any) -> tuple[Write, ...]:
+    """Return a history as writes: from a store, from writes, or from pairs of a stream and its events.
+
+    Raises InvalidArgument for anything else.
+    """
+    if isinstance(history, Store):
+        return tuple(Write(one.stream, [one.event]) for one in history.read())
+    if isinstance(history, Write | Event | str) or not isinstance(history, Iterable):
+        raise InvalidArgument(
+            f"{display.short(history)} is no history: give a store, or a list of ('Order/o-1', event)"
+        )
+    return tuple(map(_write, history))
+
+
+def _write(given: Any) -> Write:
+    match given:
+        case Write():
+            return given
+        case (str(stream), Event() as event):
+            return Write(stream, [event])
+        case (str(stream), [*events]) if all(isinstance(one, Event) for one in events):
+            return Write(stream, events)
+    raise InvalidArgument(
+        f"{display.short(given)} is no write: give ('Order/o-1', event), or Write('Order/o-1', [event, …])"
+    )
+
+
+def _makes_actors(actors: Any) -> bool:
+    """Say whether this is a function of a store that returns actors, and not an actor itself."""
+    return callable(actors) and not isinstance(actors, type) and not is_handler(actors)
+
+
+def _several(given: Any) -> list[Any]:
+    if isinstance(given, list | tuple):
+        return list(given)
+    if given is None:
+        return []
+    return [given]
+
+
+def _listed(events: Any) -> list[Any]:
+    return [events] if isinstance(events, Event) else list(events)
+
+
+def _event(event: Any) -> list[str]:
+    inner = getattr(event, "event", event)
+    return [inner.event_type, inner.model_dump_json()]
+
+
+def _digest(side: object) -> str:
+    return hashlib.sha256(json.dumps(side, sort_keys=True).encode()).hexdigest()[:2]

@@ -1,0 +1,265 @@
+"""Find the schedule that breaks a handler, show it, and prove the fix.
+
+    explore(history, [deduct], {"stock is right": eventually(…)}, faults=Faults(crash=1), world=world)
+
+`explore` goes through every schedule within the faults' budgets, those of fewest faults first; `simulate`
+runs one by chance, from a seed; `replay` runs the one that a token stands for, exactly. Handlers, projections
+and process managers run unchanged, by esim's own delivery code, on a store in memory and under a virtual
+clock; a counterexample is then run again on a real DuckDB store, or with a process that is really killed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from esim.confirm import on_duckdb, with_kills
+from esim.errors import InvalidArgument, TokenMismatch
+from esim.explore import Broken, Chance, Choices, Search, Strategy, check_strategy, deadline
+from esim.faults import Faults
+from esim.recording import Recording, Run, token_of, token_read
+from esim.scenario import SIDES, Scenario, consume, follow, task
+from esim.stage import Stage
+from esim.verdict import Counterexample, Verdict
+from esim.wobble import unsteady
+from esim.world import World
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "Faults",
+    "Scenario",
+    "World",
+    "consume",
+    "crash_matrix",
+    "explore",
+    "follow",
+    "replay",
+    "simulate",
+    "task",
+    "what_next",
+]
+
+Confirm = Literal["duckdb", "kill"] | None
+
+
+def explore(
+    history: Any,
+    actors: Any = None,
+    invariants: object = (),
+    *,
+    faults: Faults | None = None,
+    world: World | None = None,
+    strategy: Strategy = "exhaustive",
+    seconds: float | None = 60.0,
+    schedules: int | None = None,
+    seed: int = 0,
+    confirm: Confirm = "duckdb",
+    prune: bool = True,
+) -> Verdict:
+    """Look for a schedule within the budgets of `faults` that breaks an invariant; fewest faults first.
+
+    `history`: a store, or writes such as `("Order/o-1", event)`, or a `Scenario` in place of the first three.
+    `actors`: handlers, `follow(…)`, `consume(…)`, `task(…)`, or a function of the store that returns them.
+    `invariants`: by name, or a list; a bare function must hold in the end. It ends after `seconds`, or so
+    many `schedules`, and says then that it is not exhausted; so it does after Ctrl-C. `random` draws
+    schedules from `seed`; `few_preemptions` tries those first in which processes seldom overtake each other.
+    `confirm`: run a counterexample again on a DuckDB store, or with real kills.
+
+    Raises InvalidArgument for what makes no sense, and Unsteady if the first schedule, run twice, differs.
+    """
+    scenario = _scenario(history, actors, invariants, faults, world)
+    check_strategy(strategy)
+    if confirm not in ("duckdb", "kill", None):
+        raise InvalidArgument(f"confirm={confirm!r}: give 'duckdb', 'kill' or None")
+    scenario.faults.budgets()  # told before anything runs
+    unsteady(scenario)
+    stage = Stage(scenario)
+    search = Search(stage, scenario.invariants, prune=prune)
+    over, found, why = deadline(seconds), None, ""
+    from esim.bar import Counter
+
+    try:
+        with Counter("schedules") as counter:
+            runs = (
+                _by_chance(search, seed) if strategy == "random" else search.nodes(scenario.faults, strategy)
+            )
+            for broken in runs:
+                counter.at(search.count.schedules, f"{search.count.states:,} states")
+                if broken is not None:
+                    found = broken
+                    break
+                if over():
+                    why = f"{seconds:g} s are over"
+                    break
+                if schedules is not None and search.count.schedules >= schedules:
+                    why = f"{schedules:,} schedules were run"
+                    break
+    except KeyboardInterrupt:
+        why = "it was interrupted"
+    if found is None:
+        exhausted = not why and strategy != "random"
+        why = why or ("" if exhausted else "schedules were drawn by chance")
+        return Verdict(scenario, search.count, exhausted, why, sorted(search.unseen), None)
+    counterexample = _counterexample(scenario, stage, _shrunk(scenario, found), confirm)
+    return Verdict(
+        scenario, search.count, exhausted=False, stopped="", unseen=[], counterexample=counterexample
+    )
+
+
+def _scenario(
+    history: Any, actors: Any, invariants: object, faults: Faults | None, world: World | None
+) -> Scenario:
+    if not isinstance(history, Scenario):
+        return Scenario(history, actors, invariants, faults=faults, world=world)
+    if actors is not None or invariants != () or world is not None:
+        raise InvalidArgument("a Scenario says actors, invariants and world itself: give nothing but faults")
+    if faults is None:
+        return history
+    return history.with_faults(faults)
+
+
+def _by_chance(search: Search, seed: int) -> Any:
+    """Run schedule after schedule by chance, without end."""
+    budgets = search.stage.scenario.faults.budgets()
+    first = search.stage.begin(budgets)
+    number = 0
+    while True:
+        number += 1
+        chance = Chance(f"{seed} {number}", 0.15)
+        recording = Recording(search.stage, search.stage.scenario.invariants, chance.pick)
+        search.count.schedules += 1
+        run = recording.run(first, checks=True)
+        search.count.states += 0
+        for name in [name for name in search.unseen if name in recording.seen]:
+            del search.unseen[name]
+        yield None if run.broken is None else Broken(*run.broken, dict(chance.choices))
+
+
+def _shrunk(scenario: Scenario, found: Broken) -> Broken:
+    """Leave out each choice without which the same invariant is broken as well."""
+    choices = dict(found.choices)
+    for at in sorted(choices, reverse=True):
+        fewer = {number: choice for number, choice in choices.items() if number != at}
+        run = _run(scenario, fewer, strict=False)
+        if run.broken is not None and run.broken[0] == found.invariant:
+            choices = run.choices
+    return Broken(found.invariant, found.message, choices)
+
+
+def _run(scenario: Scenario, choices: Choices, *, strict: bool = True) -> Run:
+    stage = Stage(scenario)
+    budgets = scenario.faults.budgets()
+    return Recording.of(stage, scenario.invariants, choices, strict=strict).run(
+        stage.begin(budgets), checks=True
+    )
+
+
+def _counterexample(scenario: Scenario, stage: Stage, found: Broken, confirm: Confirm) -> Counterexample:
+    run = _run(scenario, found.choices)
+    confirmed = ""
+    if confirm == "duckdb":
+        confirmed = on_duckdb(scenario, run)
+    elif confirm == "kill":
+        confirmed = with_kills(scenario, run)
+    token = token_of(stage.fingerprint, run.choices)
+    message = run.broken[1] if run.broken else found.message
+    return Counterexample(scenario, token, found.invariant, message, run, confirmed)
+
+
+def replay(
+    token: str,
+    history: Any,
+    actors: Any = None,
+    invariants: object = (),
+    *,
+    faults: Faults | None = None,
+    world: World | None = None,
+) -> Run:
+    """Run the schedule that a token stands for, exactly; the scenario is given as to `explore`.
+
+    Raises TokenMismatch if the token belongs to another scenario or version, and names the difference.
+    """
+    scenario = _scenario(history, actors, invariants, faults, world)
+    fingerprint, choices = token_read(token)
+    mine = Stage(scenario).fingerprint
+    differ = [
+        side for at, side in enumerate(SIDES) if mine[2 * at : 2 * at + 2] != fingerprint[2 * at : 2 * at + 2]
+    ]
+    if differ:
+        raise TokenMismatch(
+            f"the token {token} belongs to another scenario: {' and '.join(differ)} differ; replay it with "
+            "what it was found with"
+        )
+    return _run(scenario, choices)
+
+
+def simulate(
+    history: Any,
+    actors: Any = None,
+    invariants: object = (),
+    *,
+    faults: Faults | None = None,
+    world: World | None = None,
+    seed: int = 0,
+) -> Run:
+    """Run once, with faults by chance from `seed`; `faults` holds probabilities, or budgets to spend.
+
+    Returns the run: a timeline, dataframes of steps, tables, dead letters and effects, and `at(step)`.
+    """
+    scenario = _scenario(history, actors, invariants, faults, world)
+    stage = Stage(scenario)
+    given = {name: value for name, value in vars(scenario.faults).items() if value}
+    budgets = dict.fromkeys(vars(scenario.faults), 0)
+    budgets |= {name: 1_000 if isinstance(value, float) else value for name, value in given.items()}
+    chances = {name: value if isinstance(value, float) else 0.15 for name, value in given.items()}
+    chance = Chance(f"simulate {seed}", chances)
+    run = Recording(stage, scenario.invariants, chance.pick).run(stage.begin(budgets), checks=False)
+    run.seed = seed
+    return run
+
+
+def what_next(
+    token: str,
+    history: Any,
+    actors: Any = None,
+    invariants: object = (),
+    *,
+    faults: Faults | None = None,
+    world: World | None = None,
+) -> pd.DataFrame:
+    """Return the choices on the way of a token's schedule.
+
+    Columns: choice (its number), step, lane, place, options (what could be chosen), taken.
+    """
+    import pandas as pd
+
+    run = replay(token, history, actors, invariants, faults=faults, world=world)
+    rows = [
+        (
+            *(one.number, one.step, one.lane, one.told),
+            ", ".join(each or "–" for each in one.options),
+            one.taken,
+        )
+        for one in run.asked
+    ]
+    return pd.DataFrame(rows, columns=["choice", "step", "lane", "place", "options", "taken"])
+
+
+def crash_matrix(
+    history: Any,
+    actors: Any = None,
+    invariants: object = (),
+    *,
+    world: World | None = None,
+) -> Any:
+    """Return a table of what becomes of a crash: a row for each event, a column for each place to die at."""
+    from esim.matrix import Matrix
+
+    scenario = _scenario(history, actors, invariants, Faults(crash=1), world)
+    base = _run(scenario, {})
+    cells = []
+    for one in base.asked:
+        run = _run(scenario, {one.number: 1})
+        cells.append((one, run))
+    return Matrix(scenario, base, cells)

@@ -1,0 +1,362 @@
+"""A scenario set up on a store, to be run as often as a simulation asks, each time from any earlier moment.
+
+One schedule is a sequence of choices, made by a `Driver` at the places where something may go wrong, or where
+another process may go first. Your handlers and esim's own delivery code run as they are; only the places
+where they write, call, append and commit ask the stage whether they may. A process that dies loses what it
+had in memory: its generator is thrown away, and begun anew from what is kept.
+
+References: choice sequences as in D. MacIver's "Hypothesis"; systematic schedules as in P. Godefroid's
+"VeriSoft", and M. Musuvathi and S. Qadeer's "CHESS".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from datetime import datetime, timedelta
+from functools import wraps
+from typing import Any, NamedTuple, Protocol
+
+from esim.actors import Player, player_of
+from esim.bus import Bus
+from esim.contract import Store
+from esim.effects import name_of
+from esim.envelope import RecordedEvent, reacting
+from esim.faults import Crash, OutcomeUnknown
+from esim.invariant import Look
+from esim.memory import MemoryStore
+from esim.parts import CountedIds, Kept, Log, StageClock
+from esim.reading import Recorded
+from esim.scenario import Scenario
+from esim.subscription import Subscription
+from esim.world import Memory, Part, Service
+from esim.writing import Batch
+
+MOST_STEPS = 10_000
+"""Steps after which a run is said to have no end."""
+
+
+class Driver(Protocol):
+    """Who makes the choices of a run."""
+
+    records: bool
+    """Whether it reads what it is told of the run."""
+
+    def pick(self, stage: Stage, options: Sequence[str], lane: str, told: str) -> int:
+        """Return the number of the option that is taken; 0 is that all goes well, or in order."""
+        ...
+
+    def rest(self, stage: Stage) -> bool:
+        """Say whether the run goes on from here, where no process is at work."""
+        ...
+
+    def step(self, stage: Stage) -> None:
+        """Be told that a step is done."""
+        ...
+
+    def note(self, stage: Stage, lane: str, told: str, fault: str) -> None:
+        """Be told what has happened."""
+        ...
+
+
+class Moment(NamedTuple):
+    """A moment between two steps at which no process is at work."""
+
+    parts: tuple[Any, ...]
+    known: tuple[int, ...]
+    left: tuple[int, ...]
+    players: tuple[Hashable, ...]
+    now: datetime
+    choices: int
+    died: tuple[int, str] | None = None
+
+
+class Stage:
+    """A scenario on a store; see the module's text."""
+
+    def __init__(self, scenario: Scenario, store: Store | None = None, *, begun: bool = False) -> None:
+        """Set a scenario up, on a fresh store in memory or on a given one, empty unless it is `begun`."""
+        self.scenario, self.world = scenario, scenario.world
+        self.clock, self.ids = StageClock(), CountedIds()
+        self.store = MemoryStore() if store is None else store
+        self.store.clock, self.store.ids = self.clock, self.ids
+        scenario.world.reset()
+        if scenario.history and not begun:
+            self.store.append_all(scenario.history)
+        self.world.owner = self
+        self.driver: Driver
+        self.recording = False
+        self.left: dict[str, int] = {}
+        self.at: Player | None = None
+        self.crashing = False
+        """Whether a process is on its way out: nothing that it does has any effect."""
+        self.steps = 0
+        self.choices = 0
+        self._commit = self.store._commit
+        self.players: list[Player] = _named([player_of(self, one) for one in scenario.built(self.store)])
+        self.subscriptions: dict[str, Subscription] = {
+            one.name: one.subscription for one in self.players if one.subscription is not None
+        }
+        self.parts: list[Part] = list(self.world.parts.values())
+        self._by_name: dict[str, Part] = dict(self.world.parts)
+        self.kept: list[Part] = []
+        self.memories = [part for part in self.parts if isinstance(part, Memory)]
+        if isinstance(self.store, MemoryStore):
+            log = Log(self.store, self.ids)
+            self.kept = [log, *(Kept(self.store, one) for one in self.subscriptions.values())]
+            self.parts += self.kept
+            self._log: Log | None = log
+        else:
+            self._log = None
+        self.services: dict[str, Any] = {}
+        self.look = Look(self.store, self._by_name, self.subscriptions)
+        self.fingerprint = scenario.fingerprint(one.told for one in self.players)
+        self._interned: dict[Hashable, int] = {}
+        self._known: list[int] = [0] * len(self.parts)
+        for part in self.parts:
+            part.stale = True
+        self._pictures: list[Any] = [part.snapshot() for part in self.parts]
+        self._fresh = [True] * len(self.parts)
+        self._first = list(self._pictures)
+
+    def service_for(self, function: Callable[..., Any]) -> Any:
+        """Return a service of the world in place of a function that is not: its calls are noted, not done."""
+        name = name_of(function)
+        if name not in self.services:
+            part = self._by_name.get(name)
+            if not isinstance(part, Service):
+                part = self._by_name[name] = Service(self.world, _undone(function), None, 3)
+                self.parts.append(part)
+                self._first.append(part.snapshot())
+                self._pictures.append(self._first[-1])
+                self._fresh.append(True)
+                self._known.append(0)
+            self.services[name] = part.function()
+        return self.services[name]
+
+    # --- one run -------------------------------------------------------------------------------------------
+
+    def play(self, driver: Driver, moment: Moment | None = None) -> bool:
+        """Run from a moment until nothing is left to do; say whether it came to that."""
+        self.driver, self.recording = driver, driver.records
+        if moment is not None:
+            self.back_to(moment)
+        self.world.gate = self
+        self.store._commit = self._appended  # type: ignore[method-assign]  # a place where things go wrong
+        self.steps = 0
+        try:
+            with reacting(self._cause):
+                return self._play()
+        finally:
+            self.store._commit = self._commit  # type: ignore[method-assign]
+            self.world.gate = None
+            for player in self.players:
+                player.let_go()
+
+    def _play(self) -> bool:
+        current: Player | None = None
+        players, driver = self.players, self.driver
+        while True:
+            if (current is None or not current.working) and not any(one.working for one in players):
+                current = None
+                if not driver.rest(self):
+                    return False
+            ready = [one for one in players if one.ready()]
+            if not ready:
+                if self._later():
+                    continue
+                return True
+            if current not in ready:
+                current = ready[0]
+            if len(ready) > 1 and self.left["preempt"]:
+                current = self._chosen(current, ready)
+            self._step(current)
+            driver.step(self)
+            self.steps += 1
+            if self.steps > MOST_STEPS:
+                return False
+
+    def _chosen(self, current: Player, ready: list[Player]) -> Player:
+        order = [current, *(one for one in ready if one is not current)]
+        index = self.driver.pick(self, [one.name for one in order], "who goes on", "")
+        self.choices += 1
+        if index:
+            self.left["preempt"] -= 1
+            self.driver.note(self, order[index].name, "goes first", "preempt")
+        return order[index]
+
+    def _step(self, player: Player) -> None:
+        self.at = player
+        self.clock.skew = player.skew
+        try:
+            point = player.step()
+            if point is not None:
+                kinds, told = player.kinds(point), ""
+                if self.recording:
+                    told = player.told_of(point)
+                    self.driver.note(self, player.name, told, "")
+                fault = self.ask(kinds, player.name, told)
+                if fault:
+                    player.suffer(fault)
+        except Crash:
+            self.dead(player)
+        finally:
+            self.clock.skew = timedelta(0)
+            self.at = None
+
+    def dead(self, player: Player) -> None:
+        """Have a process die, and what was in its memory be lost."""
+        self.crashing = False
+        player.die()
+        for memory in self.memories:
+            if memory.of in (None, player.name):
+                memory.lose()
+        self._bus_anew()
+
+    def _bus_anew(self) -> None:
+        """Have each bus of the store know nothing but what comes from now on."""
+        for listener in self.store._listeners:
+            bus = getattr(listener, "__self__", None)
+            if isinstance(bus, Bus):
+                bus.begin_anew()
+
+    def _later(self) -> bool:
+        """Move the clock on to when the next process wants to go on; say whether there is one."""
+        times = [
+            at for at in (one.wakes() for one in self.players) if at is not None and at > self.clock.now()
+        ]
+        if times:
+            self.clock.jump(min(times))
+            for part in self.kept:
+                part.stale = True  # deadlines are nearer
+        return bool(times)
+
+    # --- the places where things go wrong ------------------------------------------------------------------
+
+    def ask(self, kinds: tuple[str, ...], lane: str, told: str) -> str:
+        """Return the kind of fault that happens here, or an empty text. Raises Crash for a crash."""
+        if self.crashing:
+            raise Crash
+        left = self.left
+        options = [kind for kind in kinds if left[kind]]
+        if not options or self.at is None:
+            return ""
+        index = self.driver.pick(self, ["", *options], lane, told)
+        self.choices += 1
+        if not index:
+            return ""
+        fault = options[index - 1]
+        left[fault] -= 1
+        self.driver.note(self, lane if fault != "crash" else self.at.name, told, fault)
+        if fault == "crash":
+            self.crashing = True
+            raise Crash
+        return fault
+
+    def note(self, lane: str, told: str) -> None:
+        """Remember what has happened, for a timeline."""
+        self.driver.note(self, lane, told, "")
+
+    def choose(self, options: Sequence[str], kind: str, lane: str) -> int:
+        """Return which of several may go; to take another than the first costs one of a `kind` of fault."""
+        if len(options) < 2 or not self.left[kind]:  # noqa: PLR2004 - one is no choice
+            return 0
+        index = self.driver.pick(self, options, lane, "")
+        self.choices += 1
+        if index:
+            self.left[kind] -= 1
+            self.driver.note(self, lane, options[index], kind)
+        return index
+
+    def _appended(self, batch: Batch) -> Recorded:
+        told = ", ".join(f"{draft.type} → {draft.stream}" for draft in batch.drafts) if self.recording else ""
+        fault = self.ask(("crash", "unknown"), "log", told)
+        recorded = self._commit(batch)
+        if self._log is not None:
+            self._log.stale = True
+        self.note("log", told)
+        if fault == "unknown":
+            raise OutcomeUnknown(f"{told}: whether it was appended is not known")
+        return recorded
+
+    def _cause(self) -> RecordedEvent[Any] | None:
+        return None if self.at is None else self.at.cause
+
+    # --- moments -------------------------------------------------------------------------------------------
+
+    def key(self) -> tuple[int, ...]:
+        """Return what tells the state that is kept from another: equal for equal states."""
+        interned = self._interned
+        for index, part in enumerate(self.parts):
+            if part.stale:
+                part.stale = False
+                self._fresh[index] = False
+                found = index, part.frozen()
+                self._known[index] = interned.setdefault(found, len(interned))
+        return tuple(self._known)
+
+    def rest_key(self) -> Hashable:
+        """Return what tells a moment at which no process is at work from another."""
+        players = tuple([one.kept(relative=True) for one in self.players])
+        return self.key(), tuple(self.left.values()), players
+
+    def moment(self, died: tuple[int, str] | None = None) -> Moment:
+        """Return the present moment, to come back to."""
+        self.key()
+        for index, fresh in enumerate(self._fresh):
+            if not fresh:
+                self._pictures[index] = self.parts[index].snapshot()
+                self._fresh[index] = True
+        players = tuple([one.kept(relative=False) for one in self.players])
+        return Moment(
+            *(tuple(self._pictures), tuple(self._known), tuple(self.left.values()), players),
+            *(self.clock._now, self.choices, died),
+        )
+
+    def back_to(self, moment: Moment) -> None:
+        """Stand at an earlier moment; a process that died then has died."""
+        pictures = [*moment.parts, *self._first[len(moment.parts) :]]
+        if self.world.owner is not self:  # another stage has used it since
+            self.world.owner, self._fresh = self, [False] * len(self.parts)
+        for index, picture in enumerate(pictures):
+            part = self.parts[index]
+            if part.stale or not self._fresh[index] or self._pictures[index] is not picture:
+                part.restore(picture)
+                part.stale = False
+                self._pictures[index] = picture
+                self._fresh[index] = True
+        self._known = [*moment.known, *[0] * (len(self.parts) - len(moment.known))]
+        self.left = dict(zip(self.left, moment.left, strict=True))
+        for player, kept in zip(self.players, moment.players, strict=True):
+            player.put_back(kept)
+        self.clock.jump(moment.now)
+        self._bus_anew()
+        self.choices = moment.choices
+        if moment.died is not None:
+            player = self.players[moment.died[0]]
+            if moment.died[1] == "crash":
+                self.dead(player)
+            else:
+                player.suffer(moment.died[1])
+
+    def begin(self, left: dict[str, int]) -> Moment:
+        """Return the first moment, with what may go wrong from there on."""
+        self.left = dict(left)
+        self.first = self.moment()
+        return self.first
+
+
+def _undone(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def undone(*_: Any, **__: Any) -> None:
+        """Do nothing in the place of it."""
+
+    return undone
+
+
+def _named(players: list[Player]) -> list[Player]:
+    taken: dict[str, int] = {}
+    for player in players:
+        taken[player.name] = taken.get(player.name, 0) + 1
+        if taken[player.name] > 1:
+            player.name = f"{player.name} {taken[player.name]}"
+    return players

@@ -1,0 +1,106 @@
+"""What an exploration has found: a counterexample, or a proof within bounds that are said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from esim import display
+from esim.explore import Count
+from esim.pytestfile import as_test
+from esim.recording import Run
+from esim.scenario import Scenario
+
+GRANULARITY = (
+    "a process can die before and after each event, each commit and each write, call, append and message of "
+    "a handler; another can go first between these places, at yields and at awaits, not inside plain code"
+)
+"""Where schedules may differ."""
+
+
+class Counterexample:
+    """A schedule that breaks an invariant: a picture, and a token that replays it."""
+
+    def __init__(  # noqa: PLR0917 - made in one place
+        self, scenario: Scenario, token: str, invariant: str, message: str, run: Run, confirmed: str
+    ) -> None:
+        """Keep the run, what it has broken and how that was confirmed."""
+        self.scenario, self.token, self.invariant, self.message = scenario, token, invariant, message
+        self.run, self.confirmed = run, confirmed
+
+    def to_pytest(self, path: str | Path, *, module: str | None = None, name: str = "scenario") -> Path:
+        """Write a test that replays this schedule: it fails now, and passes once the handler is mended.
+
+        `module` and `name`: where the test imports the `Scenario` from; without a module, the source of
+        what the scenario leans on is written into the file. Raises InvalidArgument where there is none.
+        """
+        target = Path(path)
+        target.write_text(as_test(self.scenario, self.token, self.invariant, module, name), encoding="utf-8")
+        return target
+
+    def __repr__(self) -> str:
+        confirmed = f"; {self.confirmed}" if self.confirmed else ""
+        return f"<Counterexample {self.token}: {self.invariant!r} is broken: {self.message}{confirmed}>"
+
+    def _repr_html_(self) -> str:
+        return f"<div>{display.escape(repr(self).strip('<>'))}</div>{self.run._repr_html_()}"
+
+
+class Verdict:
+    """What is known after an exploration."""
+
+    def __init__(  # noqa: PLR0917 - made in one place
+        self,
+        scenario: Scenario,
+        count: Count,
+        exhausted: bool,  # noqa: FBT001 - by name where it is made
+        stopped: str,
+        unseen: list[str],
+        counterexample: Counterexample | None,
+    ) -> None:
+        """Keep what a search has counted and found."""
+        self.scenario, self.exhausted, self.stopped = scenario, exhausted, stopped
+        self.schedules, self.merged, self.states = count.schedules, count.merged, count.states
+        self.runs = count.runs
+        """How many of the schedules were run; the others lead to states that were met before."""
+        self.unseen, self.counterexample = unseen, counterexample
+        self.granularity = GRANULARITY
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is proven, within the bounds: nothing is broken, all was gone through, none is empty."""
+        return self.counterexample is None and self.exhausted and not self.unseen
+
+    @property
+    def bounds(self) -> str:
+        """The faults that were allowed, in words."""
+        return self.scenario.faults.told()
+
+    def _told(self) -> str:
+        number = f"{self.schedules:,} schedule{'' if self.schedules == 1 else 's'}"
+        if self.counterexample is not None:
+            found = self.counterexample
+            return f"broken: {found.invariant!r}, {found.message}; found in run {self.runs:,}: {found.token}"
+        if self.unseen:
+            names = ", ".join(map(repr, self.unseen))
+            return f"an empty proof: {names} never came true in {number} with {self.bounds}"
+        names = ", ".join(
+            repr(name) for name, one in self.scenario.invariants.items() if one.when != "sometimes"
+        )
+        held = f"{names or 'nothing'} holds" if names.count("', '") == 0 else f"{names} hold"
+        if self.exhausted:
+            return f"proven: {held} in every schedule with {self.bounds} ({number}, {self.states:,} states)"
+        told = f"{held} in {number} with {self.bounds} ({self.states:,} states)"
+        return f"not exhausted, as {self.stopped}: {told}"
+
+    def __repr__(self) -> str:
+        return f"<{self._told()}>"
+
+    def _repr_html_(self) -> str:
+        mark = "✗" if self.counterexample else "✓" if self.holds else "?"
+        color = f"color:{display.FAILURE};" if self.counterexample else ""
+        head = f'<div style="{color}font-weight:600">{mark} {display.escape(self._told())}</div>'
+        where = f'<div style="color:{display.MUTED};font-size:90%">{display.escape(self.granularity)}</div>'
+        if self.counterexample is None:
+            return head + where
+        confirmed = f"<div>{display.escape(self.counterexample.confirmed)}</div>"
+        return head + confirmed + self.counterexample.run._repr_html_()

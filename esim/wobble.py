@@ -1,0 +1,177 @@
+"""Whether a scenario's code is steady: nothing in it comes from elsewhere than the log and the world.
+
+The schedule without faults is run twice, and watched: calls of clocks and random numbers, and what the
+handlers keep in variables of their module, are named. A proof about code that rolls dice would be none.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path, PurePath
+from types import CodeType, FrameType, FunctionType
+from typing import Any
+
+from esim.confirm import ending_of
+from esim.errors import Unsteady
+from esim.recording import Recording
+from esim.scenario import Scenario
+from esim.stage import Stage
+from esim.world import Opaque, frozen
+
+_HERE = str(Path(__file__).parent)
+_LIBRARY = str(PurePath(inspect.__file__).parent)
+_CLOCKS = {
+    "time",
+    "time_ns",
+    "monotonic",
+    "monotonic_ns",
+    "perf_counter",
+    "perf_counter_ns",
+    "gmtime",
+    "localtime",
+}
+_CLASS_CLOCKS = {"now", "utcnow", "today"}
+_DICE = {"random", "uuid", "secrets"}
+
+
+def unsteady(scenario: Scenario) -> None:
+    """Run the schedule without faults twice. Raises Unsteady, and names what makes it unsteady."""
+    calls: dict[str, None] = {}
+    functions = list(_functions(scenario))
+    before = {name: value for function in functions for name, value in _kept_by(function)}
+    one = _once(scenario, calls)
+    after = {name: value for function in functions for name, value in _kept_by(function)}
+    changed = [name for name in before if before[name] != after.get(name)]
+    if calls:
+        raise Unsteady(
+            f"{'; '.join(calls)}: what comes of it cannot be replayed; take times, ids and chance from what "
+            "the event says"
+        )
+    if changed:
+        raise Unsteady(
+            f"{', '.join(changed)} changed while the handlers ran: it is in the memory of the process, and "
+            "its death would lose it; keep it in world.memory(…), or in a table"
+        )
+    orders = [told for function in functions for told in _set_orders(function)]
+    if orders:
+        raise Unsteady(
+            f"{'; '.join(orders)}: the order of a set of texts differs from process to process; sort it"
+        )
+    two = _once(scenario, {})
+    if one != two:
+        place = next(
+            (f"{a[1]} {a[2]!r}, then {b[2]!r}" for a, b in zip(one[0], two[0], strict=False) if a != b), ""
+        )
+        raise Unsteady(
+            f"run twice without faults, it differs{f' at {place}' if place else ' in how it ends'}"
+        )
+
+
+def _once(scenario: Scenario, calls: dict[str, None]) -> tuple[Any, Any]:
+    stage = Stage(scenario)
+    recording = Recording.of(stage, {}, {}, strict=False)
+    first = stage.begin(dict.fromkeys(scenario.faults.all_names(), 0))
+    with _watched(calls):
+        run = recording.run(first, checks=False)
+    return run.steps, ending_of(stage, None)
+
+
+@contextmanager
+def _watched(calls: dict[str, None]) -> Iterator[None]:
+    """Note each call of a clock or of chance that a user's code makes."""
+
+    def profile(frame: FrameType, event: str, arg: Any) -> None:
+        if event == "c_call" and _is_users(frame.f_code):
+            called = _of_c(arg)
+            if called:
+                calls[f"{frame.f_code.co_name} calls {called}() (line {frame.f_lineno})"] = None
+        elif event == "call" and PurePath(frame.f_code.co_filename).stem in _DICE:
+            caller = frame.f_back
+            if caller is not None and _is_users(caller.f_code):
+                called = f"{PurePath(frame.f_code.co_filename).stem}.{frame.f_code.co_name}"
+                calls[f"{caller.f_code.co_name} calls {called}() (line {caller.f_lineno})"] = None
+
+    former = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        yield
+    finally:
+        sys.setprofile(former)
+
+
+def _of_c(called: Any) -> str:
+    """Return the name of a C function if it is one of a clock or of chance."""
+    name, owner = str(getattr(called, "__name__", "")), getattr(called, "__self__", None)
+    module = str(getattr(called, "__module__", None) or type(owner).__module__)
+    if inspect.isclass(owner) and owner.__module__ == "datetime" and name in _CLASS_CLOCKS:
+        return f"{owner.__name__}.{name}"
+    chance = module in ("random", "_random") or name == "urandom"
+    return f"{module.strip('_')}.{name}" if chance or (module == "time" and name in _CLOCKS) else ""
+
+
+def _is_users(code: CodeType) -> bool:
+    name = code.co_filename
+    return not name.startswith((_HERE, _LIBRARY, "<frozen")) and "site-packages" not in name
+
+
+def _functions(scenario: Scenario) -> Iterator[FunctionType]:
+    """Give the functions that the actors are made of."""
+    given = [] if callable(scenario.actors) else scenario.actors
+    for one in given:
+        handler = getattr(one, "handler", None) or getattr(one, "function", None) or one
+        while isinstance(handler, partial):
+            handler = handler.func
+        if isinstance(handler, FunctionType):
+            yield handler
+        elif inspect.isclass(handler):
+            yield from (member for member in vars(handler).values() if isinstance(member, FunctionType))
+
+
+def _kept_by(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    """Give the variables outside of a function that it names and that can change, with their values."""
+    closure = inspect.getclosurevars(function)
+    for name, value in {**closure.globals, **closure.nonlocals}.items():
+        if isinstance(value, list | dict | set | int | float | str) and not isinstance(value, bool):
+            yield f"{name!r} of {function.__name__}", frozen(value)
+        elif hasattr(value, "__dict__") and not callable(value) and not inspect.ismodule(value):
+            seen = {
+                key: frozen(item)
+                for key, item in vars(value).items()
+                if isinstance(item, list | dict | set | int | str)
+            }
+            if not any(isinstance(item, Opaque) for item in seen.values()) and not hasattr(value, "snapshot"):
+                yield f"{name!r} of {function.__name__}", frozenset(seen.items())
+
+
+def _set_orders(function: FunctionType) -> Iterator[str]:
+    """Give the places where a function goes through a set in its own order."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, SyntaxError, TypeError):
+        return
+    sets = {
+        target.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and _is_set(node.value, set())
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for node in ast.walk(tree):
+        loop = node.iter if isinstance(node, ast.For | ast.comprehension) else None
+        if loop is not None and _is_set(loop, sets):
+            line = function.__code__.co_firstlineno + loop.lineno - 1
+            yield f"{function.__name__} goes through the set {ast.unparse(loop)} (line {line})"
+
+
+def _is_set(node: ast.AST, sets: set[str]) -> bool:
+    if isinstance(node, ast.Set | ast.SetComp):
+        return True
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        return node.func.id in ("set", "frozenset")
+    return isinstance(node, ast.Name) and node.id in sets

@@ -1,0 +1,472 @@
+"""What is outside of a process and survives its death (tables, services, queues), and what does not: memory.
+
+Handlers use these as they would use a database without transactions, a mail service, a broker. Each write,
+call and message is a place where a simulation may let the process die, or the call fail. Without one they
+are plain objects, so that a handler can be tried by hand.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import wraps
+from typing import Any, NamedTuple, Protocol, TypeVar, cast, overload
+
+from esim import display
+from esim.arguments import storable
+from esim.errors import InvalidArgument
+from esim.faults import OutcomeUnknown, Unavailable
+from esim.value import Value, fields_of
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Gate(Protocol):
+    """Who decides what goes wrong: the simulation at hand."""
+
+    recording: bool
+    """Whether anybody reads what is told."""
+
+    def ask(self, kinds: tuple[str, ...], lane: str, told: str) -> str:
+        """Return the kind of fault that happens here, or an empty text. May raise Crash."""
+        ...
+
+    def note(self, lane: str, told: str) -> None:
+        """Remember what has happened."""
+        ...
+
+
+class Call(NamedTuple):
+    """A call of a service: its name, and its arguments by name."""
+
+    service: str
+    arguments: dict[str, Any]
+
+
+class Part(ABC):
+    """Something with a state that a simulation can take a picture of, put back, and compare."""
+
+    name: str
+    stale = True
+    """Whether its state has changed since it was compared last."""
+    volatile = False
+    """Whether a crash loses it."""
+    declared: Any = None
+    """The picture of how it was made."""
+
+    @abstractmethod
+    def snapshot(self) -> Any:
+        """Return the state in a form that later changes leave alone."""
+
+    @abstractmethod
+    def restore(self, state: Any) -> None:
+        """Put back what `snapshot` returned."""
+
+    @abstractmethod
+    def frozen(self) -> Hashable:
+        """Return the state in a form that is equal for equal states."""
+
+
+class World:
+    """The outside world of some handlers; see the module's text."""
+
+    def __init__(self) -> None:
+        """Begin with nothing in it."""
+        self.parts: dict[str, Part] = {}
+        self.gate: Gate | None = None
+        self.owner: object = None
+        """The stage that has used it last."""
+
+    def reset(self) -> None:
+        """Put everything back to how it was made."""
+        for part in self.parts.values():
+            part.restore(part.declared)
+            part.stale = True
+
+    def table(self, name: str, rows: Mapping[Any, Any] | None = None) -> Table:
+        """Return a new table of a database without transactions: a dict whose writes are durable at once."""
+        return self._added(Table(self, name, dict(rows or {})))
+
+    @overload
+    def service(self, given: F, /) -> F: ...
+    @overload
+    def service(
+        self, given: str | None = None, /, *, once_by: str | None = None, outage: int = 3
+    ) -> Callable[..., Any]: ...
+    def service(
+        self, given: Any = None, /, *, once_by: str | None = None, outage: int = 3
+    ) -> Callable[..., Any]:
+        """Make a function one of the outside world: `@world.service`, or `mail = world.service("mail")`.
+
+        Each call is remembered, in `world.calls(name)`. With `once_by` (the name of an argument) a call with
+        the same value is taken once: a receiver that honours idempotency keys. `outage` is how many calls
+        fail when it is down.
+        """
+        if isinstance(given, str):
+            return self._service(_anything(given), once_by, outage)
+        if given is None:
+            return lambda function: self._service(function, once_by, outage)
+        return self._service(given, once_by, outage)
+
+    def _service(self, function: Callable[..., Any], once_by: str | None, outage: int) -> Callable[..., Any]:
+        return self._added(Service(self, function, once_by, outage)).function()
+
+    def queue(self, name: str) -> Queue:
+        """Return a new queue: messages that are delivered at least once, in order if nothing goes wrong."""
+        return self._added(Queue(self, name))
+
+    def memory(self, name: str, make: Callable[[], Any], *, of: str | None = None) -> Memory:
+        """Return what a process keeps in memory: `.value`, made anew by `make` whenever it dies.
+
+        `of` names the process; by default the death of any one loses it.
+        """
+        return self._added(Memory(name, make, of))
+
+    def calls(self, name: str) -> list[Call]:
+        """Return the calls that a service has carried out, in order."""
+        part = self.parts.get(name)
+        if not isinstance(part, Service):
+            known = [each for each, part in self.parts.items() if isinstance(part, Service)]
+            raise InvalidArgument(f"there is no service {name!r}{display.did_you_mean(name, known)}")
+        return part.calls
+
+    def _added(self, part: P) -> P:
+        storable(part.name, "name")
+        if part.name in self.parts and type(self.parts[part.name]) is not type(part):
+            raise InvalidArgument(f"{part.name!r} is the name of something else in this world")
+        part.declared = part.snapshot()
+        self.parts[part.name] = part  # a cell that is run again replaces it
+        return part
+
+    def __repr__(self) -> str:
+        return f"<World: {', '.join(map(repr, self.parts.values())) or 'empty'}>"
+
+
+P = TypeVar("P", bound=Part)
+
+
+class Table(Part, MutableMapping[Any, Any]):
+    """A table of a database without transactions: each write is durable at once."""
+
+    def __init__(self, world: World, name: str, rows: dict[Any, Any]) -> None:
+        """Begin with `rows`."""
+        self.name = name
+        self._world, self._rows = world, rows
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._rows[key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        gate = self._world.gate
+        if gate is not None:
+            told = self._told(key, value) if gate.recording else ""
+            gate.ask(("crash",), self.name, told)
+            gate.note(self.name, told)
+        self._rows[key] = value
+        self.stale = True
+
+    def __delitem__(self, key: Any) -> None:
+        gate = self._world.gate
+        if gate is not None:
+            told = self._told(key, None) if gate.recording else ""
+            gate.ask(("crash",), self.name, told)
+            gate.note(self.name, told)
+        del self._rows[key]
+        self.stale = True
+
+    def _told(self, key: Any, value: Any) -> str:
+        return f"{display.plain(key)}: {display.plain(self._rows.get(key))} → {display.plain(value)}"
+
+    def snapshot(self) -> dict[Any, Any]:
+        """Return a copy of the rows."""
+        return {key: _kept(value) for key, value in self._rows.items()}
+
+    def restore(self, state: dict[Any, Any]) -> None:
+        """Put back the rows of a copy."""
+        self._rows.clear()
+        self._rows.update({key: _kept(value) for key, value in state.items()})
+
+    def frozen(self) -> Hashable:
+        """Return the rows, whatever their order."""
+        return frozenset([(frozen(key), frozen(value)) for key, value in self._rows.items()])
+
+    def __repr__(self) -> str:
+        return f"<Table {self.name}: {display.short(self._rows)}>"
+
+
+class Service(Part):
+    """A function of the outside world, and the calls it has carried out."""
+
+    def __init__(self, world: World, function: Callable[..., Any], once_by: str | None, outage: int) -> None:
+        """Stand for `function`."""
+        self.name = function.__name__
+        self.calls: list[Call] = []
+        self._world, self._function, self._once_by = world, function, once_by
+        self._signature = inspect.signature(function)
+        self._outage, self._down = outage, 0
+
+    def function(self) -> Callable[..., Any]:
+        """Return the function that calls this service."""
+
+        @wraps(self._function)
+        def called(*args: Any, **kwargs: Any) -> Any:
+            return self.call(args, kwargs)
+
+        called.__dict__["_service_"] = self
+        return called
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Carry a call out, unless the simulation has it fail."""
+        bound = self._signature.bind(*args, **kwargs)
+        arguments = _by_name(bound)
+        gate, fault = self._world.gate, ""
+        told = (
+            f"{self.name}({', '.join([*map(display.short, args), *_pairs(kwargs)])})"
+            if gate and gate.recording
+            else ""
+        )
+        if self._down:
+            self._down, self.stale = self._down - 1, True
+            raise Unavailable(f"{self.name} is down")
+        if gate is not None:
+            fault = gate.ask(("crash", "error", "unknown", "outage"), self.name, told)
+        if fault == "outage":
+            self._down, self.stale = self._outage - 1, True
+        if fault in ("error", "outage"):
+            raise Unavailable(f"{self.name} does not answer")
+        answer = self._carried_out(bound, arguments, told)
+        if fault == "unknown":
+            raise OutcomeUnknown(f"{self.name} was called, and its answer is lost")
+        return answer
+
+    def _carried_out(self, bound: inspect.BoundArguments, arguments: dict[str, Any], told: str) -> Any:
+        if self._once_by is not None:
+            key = arguments.get(self._once_by)
+            if any(call.arguments.get(self._once_by) == key for call in self.calls):
+                if self._world.gate is not None:
+                    self._world.gate.note(self.name, f"{told} was carried out before")
+                return None
+        self.calls.append(Call(self.name, arguments))
+        self.stale = True
+        if self._world.gate is not None:
+            self._world.gate.note(self.name, told)
+        return self._function(*bound.args, **bound.kwargs)
+
+    def snapshot(self) -> tuple[list[Call], int]:
+        """Return the calls so far, and for how many more it is down."""
+        return list(self.calls), self._down
+
+    def restore(self, state: tuple[list[Call], int]) -> None:
+        """Put back what `snapshot` returned."""
+        self.calls[:], self._down = state
+
+    def frozen(self) -> Hashable:
+        """Return the calls in order."""
+        return tuple([frozen(call.arguments) for call in self.calls]), self._down
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {len(self.calls)} calls>"
+
+
+@dataclass
+class Message:
+    """A message of a queue: what it says, and who handles it at present."""
+
+    number: int
+    body: Any
+    taken: str | None = None
+
+
+class Queue(Part):
+    """Messages that wait to be delivered; one that is taken comes back unless it is acknowledged."""
+
+    def __init__(self, world: World, name: str) -> None:
+        """Begin empty."""
+        self.name = name
+        self._world = world
+        self._messages: list[Message] = []
+        self._count = 0
+
+    def publish(self, body: Any) -> None:
+        """Put a message into the queue."""
+        gate, fault = self._world.gate, ""
+        told = display.cut(_told(body), 60) if gate and gate.recording else ""
+        if gate is not None:
+            fault = gate.ask(("crash", "error", "unknown", "lost", "duplicate"), self.name, told)
+        if fault == "error":
+            raise Unavailable(f"{self.name} does not answer")
+        for _ in range(0 if fault == "lost" else 2 if fault == "duplicate" else 1):
+            self._count += 1
+            self._messages.append(Message(self._count, body))
+        self.stale = True
+        if gate is not None:
+            gate.note(self.name, told)
+        if fault == "unknown":
+            raise OutcomeUnknown(f"{self.name} has the message, and its answer is lost")
+
+    def waiting(self) -> list[Message]:
+        """Return the messages that nobody handles at present, in order."""
+        return [one for one in self._messages if one.taken is None]
+
+    def take(self, message: Message, by: str) -> None:
+        """Hand a message to a consumer."""
+        message.taken, self.stale = by, True
+
+    def acknowledge(self, message: Message) -> None:
+        """Take a message out of the queue for good."""
+        self._messages = [one for one in self._messages if one.number != message.number]
+        self.stale = True
+
+    def again(self, message: Message) -> None:
+        """Have a message delivered once more, after all that wait."""
+        self._count += 1
+        self._messages.append(Message(self._count, message.body))
+        self.stale = True
+
+    def give_back(self, by: str | None = None) -> None:
+        """Let messages that a consumer (or anybody) has taken be delivered once more."""
+        for one in self._messages:
+            if by in (None, one.taken):
+                one.taken, self.stale = None, True
+
+    def snapshot(self) -> tuple[list[tuple[int, Any, str | None]], int]:
+        """Return the messages, and how many there were in all."""
+        return [(one.number, one.body, one.taken) for one in self._messages], self._count
+
+    def restore(self, state: tuple[list[tuple[int, Any, str | None]], int]) -> None:
+        """Put back what `snapshot` returned."""
+        self._messages, self._count = [Message(*one) for one in state[0]], state[1]
+
+    def frozen(self) -> Hashable:
+        """Return the messages in order."""
+        return tuple([(frozen(one.body), one.taken) for one in self._messages])
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def __repr__(self) -> str:
+        return f"<Queue {self.name}: {len(self._messages)} messages>"
+
+
+class Memory(Part):
+    """What a process keeps in memory; its death loses it."""
+
+    volatile = True
+
+    def __init__(self, name: str, make: Callable[[], Any], of: str | None) -> None:
+        """Begin with what `make` makes."""
+        self.name, self.of = name, of
+        self._make, self._value = make, make()
+
+    @property
+    def value(self) -> Any:
+        """What is kept; it may be changed in place."""
+        self.stale = True
+        return self._value
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        self._value, self.stale = value, True
+
+    def lose(self) -> None:
+        """Begin anew, as after the death of the process."""
+        self.value = self._make()
+
+    def snapshot(self) -> Any:
+        """Return a copy of the value."""
+        return deepcopy(self._value)
+
+    def restore(self, state: Any) -> None:
+        """Put back a copy."""
+        self._value = deepcopy(state)
+
+    def frozen(self) -> Hashable:
+        """Return the value in a form that is equal for equal values."""
+        return frozen(self._value)
+
+    def __repr__(self) -> str:
+        return f"<Memory {self.name}: {display.short(self._value)}>"
+
+
+@dataclass
+class Opaque:
+    """A value that cannot be compared but with itself; it is kept, so that its id stays its own."""
+
+    value: Any = field(repr=False)
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Opaque) and self.value is other.value
+
+
+_PLAIN = (int, str, type(None))
+
+
+def frozen(value: Any) -> Hashable:  # noqa: PLR0911 - one line for each kind of value
+    """Return a value in a form that is equal for equal values of the same types, and only for these."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return cast("Hashable", value)
+    if kind is dict:
+        return dict, frozenset([(frozen(key), frozen(item)) for key, item in value.items()])
+    if kind in (list, tuple):
+        return kind, tuple([frozen(item) for item in value])
+    if kind in (set, frozenset):
+        return kind, frozenset([frozen(item) for item in value])
+    if kind is Decimal:
+        return Decimal, str(value)  # 1.0 and 1.00 are equal, and not the same
+    if isinstance(value, Value):
+        return kind.__qualname__, tuple([frozen(item) for item in fields_of(value).values()])
+    written = getattr(value, "frozen", None)
+    if callable(written):
+        return kind.__qualname__, written()
+    try:
+        hash(value)
+    except TypeError:
+        return Opaque(value)
+    return kind, value
+
+
+def _kept(value: Any) -> Any:
+    """Return a value that later changes in place leave alone."""
+    return value if type(value) in _PLAIN or isinstance(value, Value) else deepcopy(value)
+
+
+def _told(body: Any) -> str:
+    kind = getattr(body, "type", None)
+    return f"{kind} {body.stream}" if isinstance(kind, str) else display.plain(body)
+
+
+def _by_name(bound: inspect.BoundArguments) -> dict[str, Any]:
+    """Return arguments by name; those of `**kwargs` by theirs."""
+    arguments: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        if bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            arguments.update(value)
+        else:
+            arguments[name] = value
+    return arguments
+
+
+def _pairs(values: Mapping[str, Any]) -> list[str]:
+    return [display.arguments({name: value}) for name, value in values.items()]
+
+
+def _anything(name: str) -> Callable[..., Any]:
+    def service(*args: Any, **kwargs: Any) -> None:
+        """Take anything."""
+
+    service.__name__ = service.__qualname__ = storable(name, "name")
+    return service

@@ -11,18 +11,14 @@ each attempt before it is made.
 
 from __future__ import annotations
 
-import json
-import traceback
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePath
 from typing import Any, Literal, NamedTuple
-from zlib import crc32
 
 from esim.bar import Bar
 from esim.contract import Store
 from esim.effects import Effects, key_of
-from esim.envelope import RecordedEvent, Row
+from esim.envelope import RecordedEvent
 from esim.errors import (
     CheckpointAhead,
     HandlerFailed,
@@ -31,9 +27,10 @@ from esim.errors import (
     UnknownEventType,
     UpcasterFailed,
     said,
-    text_of,
 )
 from esim.handler import HandlerOf
+from esim.intake import Batch, Intake
+from esim.letters import died, failed_again, letter_of
 from esim.outbox import Relay
 from esim.progress import Letter, Progress
 from esim.query import Filter
@@ -43,9 +40,6 @@ from esim.waiter import Waiter
 
 Checkpoint = Literal["after_handler", "before_handler", "transactional"]
 Exhausted = Literal["dead_letter", "skip", "stop"]
-
-_WINDOW = 20_000  # positions at a time are read
-_FRAMES = 5  # of a traceback are kept with a dead letter
 
 
 @dataclass(frozen=True)
@@ -69,13 +63,6 @@ class Point(NamedTuple):
 
     name: str
     position: int
-
-
-class _Batch(NamedTuple):
-    """Stored events, with their parts, that are committed together, and the position reached after them."""
-
-    rows: Sequence[tuple[Row, int]]
-    through: int
 
 
 class _CircuitOpen(Exception):
@@ -108,7 +95,7 @@ class Delivery:
         self._parked = self._waiting()
         self._new: list[Letter] = []
         self._inbox: list[tuple[str, int]] = []
-        self._spoilt: dict[int, UpcasterFailed] = {}
+        self.intake = Intake(store, settings.wanted, settings.partition, settings.batch)
         self._rows: Rows[Any] | None = None
         self._known = {name: progress.farthest(name) for name in ("inbox", "effects")}
         self.effects = Effects(outbox=settings.outbox, done=self._is_done)
@@ -140,7 +127,7 @@ class Delivery:
 
     def _all(self, until: int) -> Iterator[Point]:
         uncertain = self.mark.begun
-        batches = self._batches(until, uncertain)
+        batches = self.intake.batches(self._position, until, uncertain)
         batch = next(batches, None)
         while batch is not None:
             if batch.rows:
@@ -156,7 +143,7 @@ class Delivery:
                 yield from self.send()
             batch = upcoming
 
-    def _begin(self, batch: _Batch) -> Iterator[Point]:
+    def _begin(self, batch: Batch) -> Iterator[Point]:
         if self.settings.checkpoint == "before_handler":
             self._position = batch.through
             self._commit()
@@ -164,7 +151,7 @@ class Delivery:
         elif self.mark.begun < batch.through:
             self._commit(begun=batch.through)
 
-    def _batch(self, batch: _Batch, *, careful: bool) -> Iterator[Point]:
+    def _batch(self, batch: Batch, *, careful: bool) -> Iterator[Point]:
         after = [row[0] for row, _ in batch.rows[1:]] + [0]
         for (row, part), following in zip(batch.rows, after, strict=True):
             if self._is_finished(row[0], part):
@@ -181,38 +168,6 @@ class Delivery:
             else:
                 self._parts = (recorded.position, part + 1)
             yield Point("handled", recorded.position)
-
-    def _batches(self, until: int, uncertain: int) -> Iterator[_Batch]:
-        """Give what is to be done: event by event up to the position `uncertain`, then in batches."""
-        wanted = replace(self.settings.wanted, after=self._position, until=until)
-        share, among = self.settings.partition
-        for low in range(self._position, max(until, self._position + 1), _WINDOW):
-            high = min(low + _WINDOW, until)
-            rows = [
-                pair
-                for stored in self.store._scan(replace(wanted.leading(), after=low, until=high))
-                for pair in self._today(wanted, stored)
-                if among == 1 or _share(pair[0][1], among) == share
-            ]
-            start = 0
-            while start < len(rows):
-                end = start + (1 if rows[start][0][0] <= uncertain else self.settings.batch)
-                while end < len(rows) and rows[end][0][0] == rows[end - 1][0][0]:
-                    end += 1  # the parts of one stored event stay together
-                yield _Batch(rows[start:end], rows[end - 1][0][0] if end < len(rows) else high)
-                start = end
-            if not rows:
-                yield _Batch((), high)
-
-    def _today(self, wanted: Filter, stored: Sequence[Row]) -> Iterable[tuple[Row, int]]:
-        """Give events as they are read today; one whose upcaster fails is noted, and given as stored."""
-        try:
-            return list(wanted.today(stored))
-        except UpcasterFailed as error:
-            if len(stored) > 1:
-                return [pair for row in stored for pair in self._today(wanted, [row])]
-            self._spoilt[stored[0][0]] = error
-            return [(stored[0], 0)]
 
     def send(self) -> Iterator[Point]:
         """Do what waits in the outbox."""
@@ -268,8 +223,8 @@ class Delivery:
 
     def _tried(self, recorded: RecordedEvent[Any]) -> Exception | None:
         """Hand an event to its handler; return what it raised, with its rows taken back, or None."""
-        if recorded.position in self._spoilt:
-            return self._spoilt[recorded.position]
+        if recorded.position in self.intake.spoilt:
+            return self.intake.spoilt[recorded.position]
         calls, rows, effects = self.handler.calls, self._ready(), self.effects
         if rows is not None:
             rows.begin()
@@ -335,7 +290,7 @@ class Delivery:
                 raise _CircuitOpen
         yield Point("give up", recorded.position)
         if self.settings.on_exhausted == "stop":
-            told = said(error) if error else _DIED.format(attempts)
+            told = said(error) if error else died(attempts)
             self._commit(told=told)
             raise HandlerFailed(
                 f"{self.progress.name} stopped at position {recorded.position} ({recorded.stream}, version "
@@ -347,43 +302,23 @@ class Delivery:
 
     def _park(self, recorded: RecordedEvent[Any], attempts: int, error: Exception | None) -> None:
         """Put an event among the dead letters, in the next commit; later ones of its stream will follow."""
-        now = self.now()
         index = self._parked.get(recorded.stream, 0)
         self._parked[recorded.stream] = index + 1
-        cause = told = None
-        if error is not None:
-            cause, told = type(error).__name__, text_of(error)
-        elif attempts:
-            cause, told = "ProcessDied", _DIED.format(attempts)
-        letter = Letter(
-            dead_letter_id=self.progress.next_letter() + len(self._new),
-            subscription=self.progress.name,
-            sequence_id=recorded.stream,
-            sequence_index=index,
-            event_id=str(recorded.event_id),
-            position=recorded.position,
-            part=recorded.part,
-            attempts=attempts,
-            cause_type=cause,
-            cause_message=told,
-            enqueued_at=now,
-            last_touched=now,
-            diagnostics=diagnostics(error),
-        )
-        self._new.append(letter)
+        number = self.progress.next_letter() + len(self._new)
+        told = {"number": number, "index": index, "attempts": attempts, "at": self.now()}
+        self._new.append(letter_of(recorded, error, subscription=self.progress.name, **told))
 
     # --- dead letters --------------------------------------------------------------------------------------
 
     def redrive(self, letter: Letter) -> Exception | None:
         """Hand a dead letter's event to the handler; return why it failed again, or None."""
         tried = letter._replace(attempts=letter.attempts + 1, last_touched=self.now())
-        self._spoilt.pop(letter.position, None)
         try:
-            found = self.store.read(after=letter.position - 1, until=letter.position)
-            recorded = next((one for one in found if one.part == letter.part), None)
+            found = self.intake.again(letter.position)
         except UpcasterFailed as spoilt:
             return self._failed_again(tried, spoilt)
-        if recorded is None or not self.settings.wanted.query.matches(recorded.type, recorded.tags):
+        recorded = next((one for one in found if one.part == letter.part), None)
+        if recorded is None:
             self.dismiss([letter.dead_letter_id])  # it is read as another event today, or as none
             return None
         self.progress.commit(self.mark, letters=[tried])  # before it is tried: it may kill the process
@@ -394,10 +329,7 @@ class Delivery:
         return self._failed_again(tried, error)
 
     def _failed_again(self, letter: Letter, error: Exception) -> Exception:
-        failed = letter._replace(
-            cause_type=type(error).__name__, cause_message=text_of(error), diagnostics=diagnostics(error)
-        )
-        self.progress.commit(self.mark, letters=[failed])
+        self.progress.commit(self.mark, letters=[failed_again(letter, error)])
         return error
 
     def dismiss(self, gone: Sequence[int]) -> None:
@@ -455,20 +387,5 @@ class Delivery:
             self.effects.settle()
 
 
-_DIED = "the process died while it was handled ({} times)"
 _LASTING = (InvalidEvent, UnknownEventType, UpcasterFailed, InvalidArgument, TypeError)
 """Errors that another attempt would only repeat."""
-
-
-def _share(stream: str, among: int) -> int:
-    """Return which share a stream belongs to; names that differ in one digit are spread as well."""
-    return (crc32(stream.encode()) * 0x9E3779B1 >> 16) % among
-
-
-def diagnostics(error: Exception | None) -> str | None:
-    """Return where an error came from, as JSON: the last lines of its traceback."""
-    if error is None:
-        return None
-    frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
-    told = [f"{PurePath(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
-    return json.dumps({"traceback": told})

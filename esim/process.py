@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, get_arg
 from esim import display
 from esim.delivery import Point
 from esim.effects import Effects
-from esim.envelope import RecordedEvent, keyed, metadata
+from esim.envelope import RecordedEvent, derived_id, keyed, metadata
 from esim.errors import InvalidArgument, InvalidEvent, Refused, text_of
 from esim.event import Event
 from esim.handler import Call, HandlerOf, latest
@@ -133,7 +133,7 @@ class ProcessManager(Subscription, Generic[P]):
 
     process: ClassVar[type[Process]]
     by: ClassVar[Mapping[type[Event], str]] = {}
-    _reactions: ClassVar[dict[str, FunctionType]] = {}
+    _reactions: ClassVar[dict[str, Callable[..., object]]] = {}
     _types: ClassVar[tuple[type[Event], ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -148,13 +148,14 @@ class ProcessManager(Subscription, Generic[P]):
     def __init__(self, store: Store, dispatcher: Dispatcher | None = None, **options: Any) -> None:
         """Manage the processes of `store`; `dispatcher` carries out commands, a plain one unless given.
 
-        Options are those of `Subscription`.
+        Options are those of `Subscription`, but for those that choose streams: it has to hear of its own.
+        Raises InvalidArgument for such a one, and for a name with a slash, as its streams are `name/id`.
         """
         self.dispatcher = Dispatcher(store) if dispatcher is None else dispatcher
         name = options.pop("name", None)
+        _must_hear_itself(snake_case(type(self).__name__) if name is None else name, options)
         self._classes = latest(self._types)
-        call = self._call()
-        calls: dict[str, Call] = dict.fromkeys(self._reactions, call)
+        calls: dict[str, Call] = dict.fromkeys((one.event_type for one in self._types), self._call())
         source = f"{type(self).__module__}.{type(self).__qualname__}"
         handler = HandlerOf(
             snake_case(type(self).__name__), source, self._types, calls, self.process, effects=True
@@ -169,14 +170,25 @@ class ProcessManager(Subscription, Generic[P]):
     def catch_up(self) -> Self:
         """React to every event up to the head, and to deadlines that are over by the store's clock."""
         super().catch_up()
-        while self.state in ("idle", "running") and not self._halted and (self._tell() or self.lag):
+        reached = -1
+        while self.state in ("idle", "running") and not self._halted:
+            for _ in self._tell():
+                pass
+            if not self.lag or self.position == reached:
+                break
+            reached = self.position
             super().catch_up()
         return self
 
     def steps(self) -> Iterator[Point]:
         """Catch up step by step, deadlines included; see `Subscription.steps`."""
         yield from super().steps()
-        while self._tell() or self.lag:
+        reached = -1
+        while True:
+            yield from self._tell()
+            if not self.lag or self.position == reached:
+                return
+            reached = self.position
             yield from super().steps()
 
     def _wants(self) -> bool:
@@ -187,16 +199,27 @@ class ProcessManager(Subscription, Generic[P]):
         """Return the deadlines that are not told yet, with the ids of their processes, earliest first."""
         waiting = self._progress.holding("deadlines")
         found = [(process.id, due) for process in waiting for due in process.deadlines]
-        return sorted(found, key=lambda pair: (pair[1].due, pair[0]))
-
-    def _tell(self) -> bool:
-        """Record the deadlines that are over, in the streams of their processes; say if there was one."""
         now = self.store.clock.now()
-        over = [(id, due) for id, due in self.due() if due.due <= now]
-        for id, due in over:
-            with keyed(f"{self.name} {id} {due.name} {due.due.isoformat()}"):
-                self.store.append(f"{self.name}/{id}", DeadlinePassed(deadline=due.name, due=due.due))
-        return bool(over)
+        keys = {pair: derived_id(self._key(*pair), 0) for pair in found if pair[1].due <= now}
+        told = self.store._find(list(keys.values())) if keys else {}
+        left = (pair for pair in found if keys.get(pair) not in told)
+        return sorted(left, key=lambda pair: (pair[1].due, pair[0]))
+
+    def _tell(self) -> Iterator[Point]:
+        """Record the deadlines that are over in the streams of their processes, unless events wait before.
+
+        One of those may be what a deadline was set for.
+        """
+        now = self.store.clock.now()
+        for id, due in () if self.lag else self.due():
+            if due.due <= now:
+                yield Point("tell", self.store.position)
+                with keyed(self._key(id, due)):
+                    self.store.append(f"{self.name}/{id}", DeadlinePassed(deadline=due.name, due=due.due))
+                yield Point("told", self.store.position)
+
+    def _key(self, id: str, due: Due) -> str:
+        return f"{self.name}/{id} {due.due.isoformat()} {due.name}"
 
     # --- one event -----------------------------------------------------------------------------------------
 
@@ -218,22 +241,26 @@ class ProcessManager(Subscription, Generic[P]):
         return call
 
     def takes(self, recorded: RecordedEvent[Any]) -> bool:
-        """Say whether there is a reaction to an event; those of other processes' own streams are not told."""
+        """Say whether an event is for these processes; those in the streams of other managers are not."""
         mine = recorded.type not in _OWN or recorded.category == self.name
-        return mine and recorded.type in self._reactions
+        return mine and recorded.type in self.handler.calls
 
     def react(
         self, recorded: RecordedEvent[Any], process: Process
     ) -> tuple[Process, tuple[Command | Deadline | Met, ...]]:
         """Return the process after an event, with its deadlines, and what else its method returned.
 
-        Nothing is sent. Raises InvalidArgument if a method returns what is no reaction.
+        Nothing is sent, and nothing comes of a deadline that was met, or set anew, before it was told. Raises
+        InvalidArgument if a method returns what is no reaction, or a deadline of which none would hear.
         """
         event = recorded.event_as(self._classes)
         if isinstance(event, DeadlinePassed):
+            if Due(name=event.deadline, due=event.due) not in process.deadlines:
+                return process, ()
             process = _without(process, event.deadline)
         others: list[Command | Deadline | Met] = []
-        for each in _several(self._reactions[recorded.type](self, event, process)):
+        reaction = self._reactions.get(recorded.type, _nothing)
+        for each in _several(reaction(self, event, process)):
             if isinstance(each, Process) and each.id != process.id:
                 raise InvalidArgument(
                     f"a reaction to {recorded.type} of {process.id!r} returned the process {each.id!r}: "
@@ -241,6 +268,11 @@ class ProcessManager(Subscription, Generic[P]):
                 )
             if isinstance(each, Process):
                 process = each.but(deadlines=process.deadlines)
+            elif isinstance(each, Deadline) and DeadlinePassed.event_type not in self._reactions:
+                raise InvalidArgument(
+                    f"a reaction to {recorded.type} set {each!r}, and {type(self).__name__} has none to one "
+                    "that is over: mark a method with @on(DeadlinePassed)"
+                )
             elif isinstance(each, Command | Deadline | Met):
                 others.append(each)
             else:
@@ -269,6 +301,24 @@ class ProcessManager(Subscription, Generic[P]):
 
 
 _OWN = {DeadlinePassed.event_type, CommandRefused.event_type}
+
+
+def _nothing(*_: object) -> None:
+    """React to a deadline of a former version of the manager: it is over, and that is all."""
+
+
+def _must_hear_itself(name: object, options: Mapping[str, object]) -> None:
+    if isinstance(name, str) and "/" in name:
+        raise InvalidArgument(
+            f"name={name!r}: deadlines are told in the streams of the category of that name, which ends at "
+            "the first slash; give a name without one"
+        )
+    for narrower in ("category", "tag", "partition"):
+        if narrower in options:
+            raise InvalidArgument(
+                f"{narrower}={options[narrower]!r} would keep from a process manager the deadlines and "
+                f"refusals in its own streams, {name}/…: leave it out; its methods say which events it is for"
+            )
 
 
 def _without(process: Process, deadline: str) -> Process:
@@ -301,9 +351,9 @@ def _process_of(cls: type) -> type[Process]:
     return found
 
 
-def _reactions_of(cls: type) -> tuple[dict[str, FunctionType], tuple[type[Event], ...]]:
+def _reactions_of(cls: type) -> tuple[dict[str, Callable[..., object]], tuple[type[Event], ...]]:
     """Return the marked methods by type name, and the event types. Raises InvalidArgument for a wrong one."""
-    found: dict[str, FunctionType] = {}
+    found: dict[str, Callable[..., object]] = {}
     types: dict[type[Event], None] = {}
     for name in dict.fromkeys(name for base in reversed(cls.__mro__) for name in vars(base)):
         method = inspect.getattr_static(cls, name)
@@ -318,7 +368,7 @@ def _reactions_of(cls: type) -> tuple[dict[str, FunctionType], tuple[type[Event]
             types[event] = None
     if not found:
         raise InvalidArgument(f"{cls.__name__} reacts to no event: mark a method with @on(SomeEvent)")
-    return found, tuple(types)
+    return found, tuple(types | {DeadlinePassed: None})  # of which its row is told in any case
 
 
 def _must_take_two(cls: type, method: Callable[..., Any]) -> None:

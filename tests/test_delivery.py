@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from esim import delivery, effects, rows
+from esim import delivery, effects, intake, letters, rows
 from esim.clock import ManualClock, SeededIds
 from esim.contract import Store
 from esim.delivery import Point
@@ -22,7 +22,7 @@ from esim.store import EventStore
 from esim.subscription import Subscription
 from esim.upcast import retired
 
-MODULES = {module.__file__ for module in (delivery, effects, rows)}
+MODULES = {module.__file__ for module in (delivery, effects, intake, letters, rows)}
 
 
 class Crash(BaseException):
@@ -95,12 +95,12 @@ class Ledger:
             raise ConnectionError("no answer")
 
 
-letters: list[tuple[str, int]] = []
+mailed: list[tuple[str, int]] = []
 
 
 def write(customer: str, amount: int) -> None:
     """Write to a customer."""
-    letters.append((customer, amount))
+    mailed.append((customer, amount))
 
 
 def subscribed(store: Store, **options: Any) -> Subscription:
@@ -195,10 +195,10 @@ def test_parts_that_were_committed_with_a_failed_attempt_are_not_handled_again_a
 def test_a_failing_part_takes_nothing_from_the_outbox_that_an_earlier_part_has_put_there(kind):
     with kind(clock=ManualClock(), ids=SeededIds(3)) as store:
         filled(store)
-        letters.clear()
+        mailed.clear()
         rest = subscribed(store, batch=100, fails={"failing": 3, "times": 1}).catch_up()
         assert len(rest.dead_letters) == 0
-        assert letters.count(("c0", -3)) == letters.count(("c1", 3)) == 1
+        assert mailed.count(("c0", -3)) == mailed.count(("c1", 3)) == 1
 
 
 @pytest.mark.parametrize("kind", [EventStore, MemoryStore])

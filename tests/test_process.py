@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -273,6 +274,116 @@ def test_a_deadline_counts_from_the_event_and_not_from_when_it_was_seen(store):
     store.clock.advance(minutes=20)
     jobs = Jobs(store).catch_up()
     assert jobs.df().steps.tolist() == [101]
+
+
+class Failing(ProcessManager[Job]):
+    @on(Started)
+    def started(self, event, job):
+        return job.but(steps=1), Deadline("late", minutes=10)
+
+    @on(DeadlinePassed)
+    def passed(self, event, job):
+        raise ValueError("no")
+
+
+@pytest.mark.parametrize("on_exhausted", ["dead_letter", "skip"])
+def test_a_deadline_whose_reaction_fails_is_told_once(store, on_exhausted):
+    """It stays in the row, as nobody has taken it away, and is not due any more."""
+    store.append("Job/a", Started(name="a"))
+    store.clock.advance(hours=1)
+    failing = Failing(store, on_exhausted=on_exhausted)
+    assert len(list(islice(failing.steps(), 1_000))) < 1_000
+    failing.catch_up()
+    assert failing.due() == []
+    assert len(store.read(type=DeadlinePassed)) == 1
+    assert failing.df().deadlines.map(len).tolist() == [1]
+
+
+def test_a_deadline_that_was_met_before_it_was_told_is_not_told_whatever_was_late(store):
+    """The manager was down for two days; what it then asks for comes before the deadlines."""
+
+    class Hasty(ProcessManager[Job]):
+        by = {StockReserved: "order"}
+
+        @on(Started)
+        def started(self, event, job):
+            return ReserveStock("tea", order=job.id, quantity=1), Deadline("stock", hours=24)
+
+        @on(StockReserved)
+        def reserved(self, event, job):
+            return Met("stock"), job.but(steps=1)
+
+        @on(DeadlinePassed)
+        def passed(self, event, job):
+            return job.but(steps=-1)
+
+    Repository(store, Inventory).run("tea", Inventory.receive, sku="tea", quantity=5)
+    store.append("Job/a", Started(name="a"))
+    store.clock.advance(hours=48)
+    hasty = Hasty(store).catch_up()
+    assert hasty.df().steps.tolist() == [1]
+    assert len(store.read(type=DeadlinePassed)) == 0
+
+
+def test_a_deadline_that_is_told_after_it_was_met_or_set_anew_is_passed_over(store):
+    """Somebody else may have appended between the look at the clock and the telling."""
+    store.append("Job/a", Started(name="a"))
+    jobs = Jobs(store).catch_up()
+    (_, late), (_, later) = jobs.due()
+    store.append("Done/x", Finished(task="a"))
+    store.append("jobs/a", DeadlinePassed(deadline=late.name, due=late.due))
+    store.append("jobs/a", DeadlinePassed(deadline=later.name, due=late.due))
+    assert jobs.catch_up().df().steps.tolist() == [2]
+    assert [due for _, due in jobs.due()] == [later]
+
+
+def test_each_deadline_is_told_between_two_points_at_which_the_process_may_die(store):
+    for name in "ab":
+        store.append(f"Job/{name}", Started(name=name))
+    store.clock.advance(minutes=30)
+    told = [point.name for point in Jobs(store).steps() if point.name in ("tell", "told")]
+    assert told == ["tell", "told"] * 2
+
+
+def test_a_deadline_of_which_nobody_would_hear_is_told_when_it_is_set(store):
+    class Deaf(ProcessManager[Job]):
+        @on(Started)
+        def started(self, event, job):
+            return Deadline("late", minutes=10)
+
+    store.append("Job/a", Started(name="a"))
+    deaf = Deaf(store).catch_up()
+    cause = deaf.dead_letters.df().cause_message[0]
+    assert cause.startswith("a reaction to Started set Deadline('late', seconds=600)")
+    assert "@on(DeadlinePassed)" in cause
+    assert deaf.due() == []
+
+
+def test_a_deadline_of_a_former_version_that_nobody_hears_of_any_more_is_dropped(store):
+    store.append("Job/a", Started(name="a"))
+    Jobs(store).catch_up()
+
+    class Jobs2(ProcessManager[Job]):
+        @on(Started)
+        def started(self, event, job):
+            return job.but(steps=1)
+
+    store.clock.advance(hours=2)
+    assert Jobs2(store, name="jobs", adopt=True).catch_up().df().deadlines.map(len).tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"name": "a/b"}, "name='a/b'"),
+        ({"category": "Job"}, "category=.*jobs/"),
+        ({"tag": "x:y"}, "tag=.*jobs/"),
+        ({"partition": (0, 2)}, "partition=.*jobs/"),
+    ],
+)
+def test_a_manager_that_would_not_hear_its_own_deadlines_is_told_at_once(store, options, told):
+    with pytest.raises(InvalidArgument, match=told):
+        Jobs(store, **options)
 
 
 def test_managers_do_not_hear_of_each_others_deadlines(store):

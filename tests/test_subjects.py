@@ -12,7 +12,7 @@ from esim.effects import Effects
 from esim.envelope import RecordedEvent
 from esim.errors import InvalidArgument, SpecFailed
 from esim.event import Event
-from esim.process import Deadline, Met, Process, ProcessManager
+from esim.process import Deadline, DeadlinePassed, Met, Process, ProcessManager
 from esim.projection import Key, Row, Rows, on
 from esim.shop import Item, OrderPaid, OrderPlaced, StockReserved
 from esim.shop_checkout import CheckoutManager, Mailbox, ReserveStock, ShipOrder
@@ -66,6 +66,9 @@ class Remind(ProcessManager[Reminder]):
     @on(Closed)
     def closed(self, event, process):
         return Met("close")
+
+    @on(DeadlinePassed)
+    def passed(self, event, process): ...
 
 
 def test_the_calls_of_a_handler_are_noted_and_not_done():

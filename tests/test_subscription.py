@@ -491,6 +491,23 @@ def test_a_handler_that_fails_halfway_leaves_none_of_its_rows(store):
 # --- failures ----------------------------------------------------------------------------------------------
 
 
+def test_a_handler_that_fails_after_it_looked_at_all_rows_loses_none_of_them(store):
+    def careful(event: Paid, rows: Rows[Spend]) -> None:
+        if event.amount < 0:
+            rows.put(Spend(customer=event.customer))
+            raise ValueError(f"{len(rows)} rows are too many")
+        spend(event, rows)
+
+    once = RetryPolicy(max_attempts=1)
+    store.append("Order/o-9", [Paid(customer=f"d-{number}", amount=1) for number in range(40)])
+    Subscription(store, careful, retry=once).catch_up()
+    store.append("Order/bad", Paid(customer="d-7", amount=-1))
+    store.append("Order/o-9", Paid(customer="d-7", amount=1))
+    subscription = Subscription(store, careful, retry=once).catch_up()  # as after a restart
+    assert len(subscription.dead_letters) == 1
+    assert subscription.df().set_index("customer").loc["d-7"].tolist() == [2, 2]
+
+
 def test_a_passing_failure_is_retried_under_the_stores_clock(store):
     watch = Watch(3, times=2)
     before = store.clock.now()

@@ -92,7 +92,8 @@ class Vault:
             key = self._key(subject.decode())
             if key is None or self._rows("SELECT 1 FROM forgotten WHERE id = ?", key_id):
                 return ERASED
-            return self._siv(key).decrypt(content, [subject]).decode()
+            plain: bytes = self._siv(key).decrypt(content, [subject])
+            return plain.decode()
         except (InvalidTag, ValueError, binascii.Error) as error:
             told = "it was changed, or sealed by another vault"
             raise InvalidArgument(f"{display.short(sealed)} cannot be opened: {told}") from error

@@ -27,7 +27,7 @@ from esim.deadletters import DeadLetters
 from esim.delivery import Checkpoint, Delivery, Exhausted, Point
 from esim.envelope import reacting
 from esim.errors import InvalidArgument, NotCaughtUp, StoreClosed, Superseded
-from esim.handler import handler_of
+from esim.handler import HandlerOf, handler_of
 from esim.keeper import overview, progress_of, state_of, wanted_of, wider
 from esim.options import settings_of
 from esim.progress import Entry, Mark, Overview, Registered, frame
@@ -117,6 +117,8 @@ class Subscription:
         others = _latest.setdefault(self.store, {})
         former = others.get(self.name)
         if former is not None:
+            if not adopt:
+                _check_bound(self.name, former.handler, self.handler)
             former.stop()
         begun = known is not None and self._progress.load().position > 0
         if known is not None and begun and not adopt and wider(wanted, known.wanted):
@@ -400,3 +402,14 @@ def forget(store: Store, name: str) -> None:
     if former is not None:
         former.stop()
     progress.remove()
+
+
+def _check_bound(name: str, former: HandlerOf, handler: HandlerOf) -> None:
+    """Hold that a handler is the former one again, and not another partial of the same function."""
+    both = former.bound.keys() & handler.bound.keys()
+    other = sorted(each for each in both if former.bound[each] != handler.bound[each])
+    if other:
+        raise InvalidArgument(
+            f"{name!r} is bound to another {' and '.join(map(repr, other))}, and this one would go on where "
+            "that stands: give this one another name=…, or adopt=True"
+        )

@@ -280,6 +280,16 @@ def _yields(event: Paid):
     yield
 
 
+class _Yielding:
+    def __call__(self, event: Paid):
+        yield
+
+
+class _AsyncYielding:
+    async def __call__(self, event: Paid):
+        yield
+
+
 def _unknown(event: Missing):  # type: ignore[name-defined]  # noqa: F821
     ...
 
@@ -292,7 +302,11 @@ def _unknown(event: Missing):  # type: ignore[name-defined]  # noqa: F821
         (_number, "does not say which events it handles .*int"),
         (_odd, "asks for 'effect'.*did you mean 'effects'"),
         (_bare_rows, "rows: Rows"),
-        (_yields, "yields"),
+        (_yields, "_yields yields"),
+        (partial(_yields), "_yields yields"),
+        (_Yielding(), "_Yielding yields"),
+        (_AsyncYielding(), "_AsyncYielding yields"),
+        (partial(_Yielding()), "_Yielding yields"),
         (_unknown, "'Missing' is not defined.*@on"),
         ("mail", "no handler"),
         (Paid, "no handler"),
@@ -315,6 +329,29 @@ def test_what_is_a_handlers_own_is_bound_with_partial(store):
         Subscription(store, mail)
     Subscription(store, partial(mail, server=box)).catch_up()
     assert box == list(range(1, 13))
+
+
+def test_two_partials_of_one_function_need_names_of_their_own(store):
+    """What the second would take over is told; the same one again is a cell that is run again."""
+    seen: list[tuple[str, int]] = []
+
+    @on(Paid)
+    def mail(event, server, to):
+        server.append((to, event.amount))
+
+    first = Subscription(store, partial(mail, server=seen, to="ann"))
+    with pytest.raises(InvalidArgument, match="'mail' is bound to another 'to'.* name=…, or adopt=True"):
+        Subscription(store, partial(mail, server=seen, to="bob"))
+    first.catch_up()
+    other = Subscription(store, partial(mail, server=seen, to="bob"), "mail bob").catch_up()
+    assert seen == [*(("ann", n) for n in range(1, 13)), *(("bob", n) for n in range(1, 13))]
+    anew: list[tuple[str, int]] = []
+    again = Subscription(store, partial(mail, server=anew, to="ann"))
+    store.append("Order/o-1", Paid(customer="c-1", amount=13))
+    again.catch_up()
+    assert anew == [("ann", 13)]
+    assert Subscription(store, partial(mail, server=anew, to="eve"), adopt=True).position == 13
+    assert other.lag == 1
 
 
 @pytest.mark.parametrize(

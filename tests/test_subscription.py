@@ -471,6 +471,29 @@ def test_rows_of_other_columns_need_a_new_beginning(store):
     assert list(Subscription(store, wider, "spend").catch_up().df()) == ["customer", "total", "note"]
 
 
+@pytest.mark.parametrize("begun", [True, False])
+def test_rows_of_other_columns_are_no_matter_where_there_are_no_rows(store, begun):
+    """At the beginning the table is made anew, whether nothing was handled yet or it was reset."""
+    first = Subscription(store, spend)
+    if begun:
+        first.catch_up().reset()
+
+    class Narrow(Row):
+        customer: Key[str]
+        events: str = "some"
+
+    @on(Paid)
+    def narrow(event, rows: Rows[Narrow]):
+        rows.put(Narrow(customer=event.customer))
+
+    narrow.__annotations__["rows"] = Rows[Narrow]
+    again = Subscription(store, narrow, "spend", adopt=True)
+    assert list(again.df()) == ["customer", "events"]
+    assert again.catch_up().df().events.tolist() == ["some"] * 3
+    again.reset()
+    assert Subscription(store, spend, adopt=True).catch_up().df().total.sum() == 78
+
+
 def test_a_read_model_and_a_subscription_do_not_share_a_table(log):
     class Totals(Projection[Spend], name="spend"):
         @on(Paid)

@@ -1,7 +1,10 @@
 """An in-memory bus that is a view on the log: what it delivers is stored, and what is stored is delivered.
 
 There is no second way in: publishing is appending, and every append to the store, by whichever code, reaches
-the subscribers before the append returns. Nothing of the bus survives the process; a `Subscription` does.
+the subscribers, as a rule before the append returns. Where events are being delivered already (a handler
+appends, or another thread has appended just before), it returns at once, and whoever delivers goes on with
+these, in order: to wait there could be to wait for oneself. What an interrupt leaves undelivered comes with
+the next append. Nothing of the bus survives the process; a `Subscription` does.
 """
 
 from __future__ import annotations
@@ -9,17 +12,19 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from esim import display
 from esim.contract import Store, must_be_store
-from esim.envelope import RecordedEvent, reacting
-from esim.errors import InvalidArgument, said
+from esim.envelope import RecordedEvent, Row, reacting
+from esim.errors import InvalidArgument, UpcasterFailed, said
 from esim.event import Event, current
 from esim.handler import HandlerOf, handler_of
+from esim.query import Filter
 from esim.reading import Recorded
+from esim.upcast import sources, upcast
 from esim.waiter import Waiter
 from esim.writing import Events, Expected, Write
 
@@ -31,7 +36,10 @@ _log = logging.getLogger("esim.bus")
 
 @dataclass(frozen=True)
 class Failure:
-    """A handler that raised, the event it was given, and the error."""
+    """A handler that raised, the event it was given, and the error.
+
+    Or the handler that waited for an event whose upcaster raised; then it is as it was stored.
+    """
 
     handler: str
     recorded: RecordedEvent[Any]
@@ -47,8 +55,8 @@ class _Subscriber:
 class Bus:
     """Hands every event that is appended to a store to the functions that subscribed to its type.
 
-    They are called in order of position, one event at a time; async ones are awaited. One that raises stops
-    no other: what it raised is logged, and kept in `failures`.
+    They are called in order of position, one event at a time, by one thread at a time; async ones are
+    awaited. One that raises stops no other: what it raised is logged, and kept in `failures`.
     """
 
     def __init__(self, store: Store) -> None:
@@ -92,7 +100,8 @@ class Bus:
     def publish(self, stream: str, events: Events, *, expected: Expected = "any") -> Recorded:
         """Append events to a stream, and return them once they are stored and delivered.
 
-        Raises what `Store.append` raises; then nothing is stored, and nothing delivered.
+        In a handler, or while another thread delivers, that one delivers them afterwards. Raises what
+        `Store.append` raises; then nothing is stored, and nothing delivered.
         """
         return self.store.append(stream, events, expected=expected)
 
@@ -113,16 +122,26 @@ class Bus:
             try:
                 self._more = False
                 self._hand_all()  # what an interrupt has left
-                for recorded in self.store.read(after=self._position):
-                    wanting = [
-                        (one, recorded)
-                        for one in self._subscribers
-                        if not one.types or recorded.type in one.types
-                    ]
-                    self._position, self._owed = recorded.position, deque(wanting)
-                    self._hand_all()
+                for rows in self.store._scan(Filter(after=self._position)):
+                    for row in rows:
+                        self._position, self._owed = row[0], deque(self._wanting(row))
+                        self._hand_all()
             finally:
                 self._turn.release()
+
+    def _wanting(self, row: Row) -> Iterator[tuple[_Subscriber, RecordedEvent[Any]]]:
+        """Give who is to have a stored event, with each part of it as it is read today."""
+        try:
+            parts: list[RecordedEvent[Any]] = [RecordedEvent(read, part=part) for read, part in upcast([row])]
+        except UpcasterFailed as error:
+            for one in self._subscribers:
+                if not one.types or row[3] in sources(one.types):
+                    self._failed(one, RecordedEvent(row), error)
+            return
+        for recorded in parts:
+            for one in self._subscribers:
+                if not one.types or recorded.type in one.types:
+                    yield one, recorded
 
     def _hand_all(self) -> None:
         while self._owed:
@@ -138,11 +157,14 @@ class Bus:
                 if isinstance(result, Awaitable):
                     self._waiter.result(result)
         except Exception as error:  # noqa: BLE001 - a handler may raise anything, and harms no other
-            self.failures.append(Failure(subscriber.handler.name, recorded, error))
-            _log.error(
-                "%s failed at position %s (%s): %s",
-                *(subscriber.handler.name, recorded.position, recorded.type, said(error)),
-            )
+            self._failed(subscriber, recorded, error)
+
+    def _failed(self, subscriber: _Subscriber, recorded: RecordedEvent[Any], error: Exception) -> None:
+        self.failures.append(Failure(subscriber.handler.name, recorded, error))
+        _log.error(
+            "%s failed at position %s (%s): %s",
+            *(subscriber.handler.name, recorded.position, recorded.type, said(error)),
+        )
 
     def df(self) -> pd.DataFrame:
         """Return the failures as a dataframe: handler, position, stream, type, cause."""

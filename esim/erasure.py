@@ -6,7 +6,9 @@
     vault.forget("ann")                                                 # from now on: '(erased)'
 
 Every copy of the log, and every backup, is erased with the key; so keep the keys in a file of their own, out
-of the backups of the log. A read model that holds opened texts forgets them at its next `rebuild()`.
+of the backups of the log. A read model that holds opened texts forgets them at its next `rebuild()`. A sealed
+text names its key, and the vault the keys it has thrown away: whoever comes back gets another key, and what
+was sealed before stays erased.
 
 References: "crypto-shredding"; the cipher is AES-SIV (RFC 5297) of the library `cryptography`. It is
 deterministic, so that an append that is repeated stays the same; equal texts of one person look equal, too.
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import os
 import sqlite3
 import threading
@@ -51,9 +54,9 @@ class Vault:
         self._lock = threading.Lock()
         self._opened: tuple[int, sqlite3.Connection] | None = None
         if self._path is None:
-            self._connection().execute(_TABLE)
+            self._connection().executescript(_TABLES)
         elif self._path.exists():
-            self._rows("SELECT 1 FROM keys LIMIT 1")
+            self._rows("SELECT subject, key, id FROM keys LIMIT 1")
 
     def seal(self, subject: str, text: str) -> str:
         """Return a text that only this vault can read, as long as it has the subject's key; made if need be.
@@ -64,34 +67,41 @@ class Vault:
         name = storable(subject, "subject")
         key = self._key(name)
         if key is None:
-            new = "INSERT INTO keys VALUES (?, ?) ON CONFLICT DO NOTHING"
-            self._write(new, name, self._siv.generate_key(_BITS))
+            key = self._siv.generate_key(_BITS)
+            new = "INSERT INTO keys VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+            self._write(new, name, key, _id_of(key))
             key = self._key(name)  # this one, or another's who was faster
         assert key is not None  # noqa: S101 - it is there, or the writing raised
-        sealed = base64.urlsafe_b64encode(self._siv(key).encrypt(plain, [name.encode()])).decode()
-        return f"{_MARK}{base64.urlsafe_b64encode(name.encode()).decode()}:{sealed}"
+        content = self._siv(key).encrypt(plain, [name.encode()])
+        parts = (base64.urlsafe_b64encode(part).decode() for part in (name.encode(), _id_of(key), content))
+        return _MARK + ":".join(parts)
 
     def open(self, sealed: str) -> str:
         """Return the text, or ERASED if its key was thrown away; what was never sealed comes back as it is.
 
-        Raises InvalidArgument for a sealed text that was changed, or sealed by another vault's key.
+        Without any key of its subject it is erased, too. Raises InvalidArgument for a sealed text that was
+        changed, or is another vault's.
         """
         if not storable(sealed, "sealed").startswith(_MARK):
             return sealed
         from cryptography.exceptions import InvalidTag
 
         try:
-            subject, content = (base64.urlsafe_b64decode(part) for part in sealed[len(_MARK) :].split(":"))
+            parts = sealed[len(_MARK) :].split(":")
+            subject, key_id, content = (base64.urlsafe_b64decode(part) for part in parts)
             key = self._key(subject.decode())
-            return ERASED if key is None else self._siv(key).decrypt(content, [subject]).decode()
+            if key is None or self._rows("SELECT 1 FROM forgotten WHERE id = ?", key_id):
+                return ERASED
+            plain: bytes = self._siv(key).decrypt(content, [subject])
+            return plain.decode()
         except (InvalidTag, ValueError, binascii.Error) as error:
-            told = "it was changed, or sealed by another key of this name"
+            told = "it was changed, or sealed by another vault"
             raise InvalidArgument(f"{display.short(sealed)} cannot be opened: {told}") from error
 
     def forget(self, subject: str) -> None:
         """Throw the key of a subject away: whatever was sealed for it is unreadable from now on, everywhere.
 
-        A new key for the same name does not open it. Raises InvalidArgument if there is no such key.
+        It stays so when the same name gets a new key. Raises InvalidArgument if there is no such key.
         """
         if not self._write("DELETE FROM keys WHERE subject = ?", subject):
             near = display.did_you_mean(str(subject), self.subjects)
@@ -141,7 +151,16 @@ class Vault:
         return f"<Vault {where}: keys of {len(self.subjects):,} subjects>"
 
 
-_TABLE = "CREATE TABLE keys (subject TEXT PRIMARY KEY, key BLOB NOT NULL)"
+_TABLES = """
+CREATE TABLE keys (subject TEXT PRIMARY KEY, key BLOB NOT NULL, id BLOB NOT NULL);
+CREATE TABLE forgotten (id BLOB PRIMARY KEY);
+CREATE TRIGGER forgetting AFTER DELETE ON keys BEGIN INSERT INTO forgotten VALUES (old.id); END;
+"""
+
+
+def _id_of(key: bytes) -> bytes:
+    """Return by what a sealed text names its key; it tells nothing of the key, nor of whose it was."""
+    return hashlib.blake2b(key, digest_size=12).digest()
 
 
 def _connect(path: str) -> sqlite3.Connection:
@@ -157,7 +176,7 @@ def _begin(path: Path) -> None:
     try:
         os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         made = _connect(str(part))
-        made.execute(_TABLE)
+        made.executescript(_TABLES)
         made.close()
         with suppress(FileExistsError):
             os.link(part, path)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from decimal import Decimal
 from functools import partial
-from types import MethodType, UnionType
+from types import FunctionType, MappingProxyType, MethodType, NoneType, UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin
 
 from esim import display
@@ -30,7 +31,8 @@ class HandlerOf(NamedTuple):
     """A handler as a subscription sees it.
 
     `types` are the event classes it takes, none for every event; `calls` maps each type name to a call of
-    (recorded event, rows, effects), and "" to that of every other type.
+    (recorded event, rows, effects), and "" to that of every other type. `bound` is what functools.partial
+    gave a function beforehand, by parameter, as far as it can be compared from one run of a cell to the next.
     """
 
     name: str
@@ -39,6 +41,7 @@ class HandlerOf(NamedTuple):
     calls: dict[str, Call]
     row: type[Row] | None
     effects: bool
+    bound: Mapping[str, object] = MappingProxyType({})
 
 
 def handler_of(given: Any, types: tuple[type[Event], ...] = ()) -> HandlerOf:
@@ -108,8 +111,9 @@ def _method(method: Callable[..., None], classes: Mapping[str, type[Event]], *, 
 
 def _of_function(given: Callable[..., Any], types: tuple[type[Event], ...]) -> HandlerOf:
     function = inspect.unwrap(given.func if isinstance(given, partial) else given)
-    name = getattr(function, "__name__", type(given).__name__)
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+    name = getattr(function, "__name__", type(function).__name__)
+    code = function if inspect.isroutine(function) else type(function).__call__
+    if inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code):
         raise InvalidArgument(f"{name} yields: a handler is a plain def, or an async one")
     types = types or getattr(function, "handles", ())
     first, wanted = _parameters(given, name, told=bool(types))
@@ -120,7 +124,22 @@ def _of_function(given: Callable[..., Any], types: tuple[type[Event], ...]) -> H
     source = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', name)}"
     chosen = _types_of(first, name) if not types else () if Event in types else types
     calls = {"": _call(given, tuple(wanted), None if undecoded else latest(chosen))}
-    return HandlerOf(name, source, chosen, calls, row, "effects" in wanted)
+    return HandlerOf(name, source, chosen, calls, row, "effects" in wanted, _bound(given))
+
+
+def _bound(given: Callable[..., Any]) -> dict[str, object]:
+    """Return the plain values that a partial binds, functions and classes by name, and no other objects."""
+    if not isinstance(given, partial):
+        return {}
+    values = {**{f"argument {number}": it for number, it in enumerate(given.args, 1)}, **given.keywords}
+    named = {
+        name: f"{it.__module__}.{it.__qualname__}" if isinstance(it, type | FunctionType) else it
+        for name, it in values.items()
+    }
+    return {name: it for name, it in named.items() if isinstance(it, _PLAIN)}
+
+
+_PLAIN = (str, bytes, int, float, Decimal, NoneType)
 
 
 def _call(

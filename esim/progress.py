@@ -111,6 +111,7 @@ class Progress(ABC):
     def register(self, registered: Registered, mark: Mark) -> None:
         """Keep the subscription, in place of what was kept under its name; its rows stay.
 
+        A table of other columns is made anew: its subscription stands at the beginning, and has no rows.
         Raises InvalidArgument if a read model has its name, and it has rows.
         """
 

@@ -49,12 +49,15 @@ class TableProgress(Progress):
                 f"a read model {self.name!r} follows the log by itself in the table of that name: "
                 "give the subscription another name=…"
             )
+        known = self.known()
         values = [self.name, *registered, *_values(mark)]
         places = ", ".join("?" * len(values))
         names = ", ".join(("name", *Registered._fields, *_MARK))
         with self.db.transaction() as con:
             con.execute("DELETE FROM esim.subscriptions WHERE name = ?", [self.name])
             con.execute(f"INSERT INTO esim.subscriptions ({names}) VALUES ({places})", values)
+            if known is not None and known.columns != registered.columns:
+                con.execute(f"DROP TABLE IF EXISTS read.{quoted(self.name)}")
             if self._table is not None:
                 self._table.create(con)
 

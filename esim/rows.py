@@ -172,8 +172,12 @@ class Rows(Generic[R]):
     def hold(self) -> None:
         """Fetch all rows that are not at hand, so that from now on none needs to be looked up."""
         if self._source is not None:
+            before = self._before or {}
             for row in self._source.all():
-                self._held.setdefault(self.key_of(row), row)
+                key = self.key_of(row)
+                if key in before and not before[key][0]:  # changed unseen: undo cannot fetch it any more
+                    before[key] = (True, row, before[key][2])
+                self._held.setdefault(key, row)
             self._source = None
 
     def changes(self) -> Iterator[tuple[Any, R | None]]:

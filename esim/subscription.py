@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self
 from weakref import WeakKeyDictionary
 
 from esim import display
@@ -24,14 +24,13 @@ from esim.arguments import storable, whole
 from esim.columns import columns_of
 from esim.contract import Moment, Store
 from esim.deadletters import DeadLetters
-from esim.delivery import Checkpoint, Delivery, Exhausted, Point, Settings
-from esim.effects import by_name
+from esim.delivery import Checkpoint, Delivery, Exhausted, Point
 from esim.envelope import reacting
 from esim.errors import InvalidArgument, NotCaughtUp, StoreClosed, Superseded
 from esim.handler import HandlerOf, handler_of
 from esim.keeper import overview, progress_of, state_of, wanted_of, wider
+from esim.options import settings_of
 from esim.progress import Entry, Mark, Overview, Registered, frame
-from esim.query import Filter, Query
 from esim.retry import CircuitBreaker, RetryPolicy
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 
 _POLL = 0.02  # seconds between two looks of who waits for a subscription
 _LOOK = 0.5  # seconds after which one that runs looks at the log, whether an append woke it or not
-_BATCH = {"after_handler": 1, "before_handler": 1, "transactional": 10_000}
 _latest: WeakKeyDictionary[Store, dict[str, Subscription]] = WeakKeyDictionary()
 
 
@@ -83,28 +81,18 @@ class Subscription:
         self.handler = handler_of(handler)
         self.name = storable(self.handler.name if name is None else name, "name")
         self._progress = progress_of(store, self.name, self.handler.row)
-        retry = RetryPolicy() if retry is None else retry
-        mode = checkpoint or ("transactional" if self.handler.row else "after_handler")
-        _check_policies(retry, breaker, on_exhausted, partition)
-        _check_mode(self.handler, mode)
-        size = _BATCH[mode] if batch is None else whole(batch, "batch", "give 1 or more events")
-        if not size or not self.name:
-            raise InvalidArgument("batch=0: give 1 or more events" if self.name else "name='': give one")
-        outboxed = (mode == "transactional" and self.handler.effects) if outbox is None else bool(outbox)
-        if mode == "transactional" and self.handler.effects and not outboxed:
-            raise InvalidArgument(
-                f"{self.name} is transactional, and what it does outside cannot be taken back: "
-                "leave outbox=False out"
-            )
-        self._settings = Settings(
-            checkpoint=mode,
-            wanted=Filter(category=category, query=_query(self.handler, tag)),
+        self._settings = settings_of(
+            self.handler,
+            self.name,
+            checkpoint=checkpoint,
+            category=category,
+            tag=tag,
             retry=retry,
             on_exhausted=on_exhausted,
-            batch=1 if retry.max_attempts == 1 else size,
-            inbox=bool(inbox),
-            outbox=outboxed,
-            sends=by_name(sends),
+            batch=batch,
+            inbox=inbox,
+            outbox=outbox,
+            sends=sends,
             breaker=breaker,
             partition=partition,
         )
@@ -129,6 +117,8 @@ class Subscription:
         others = _latest.setdefault(self.store, {})
         former = others.get(self.name)
         if former is not None:
+            if not adopt:
+                _check_bound(self.name, former.handler, self.handler)
             former.stop()
         begun = known is not None and self._progress.load().position > 0
         if known is not None and begun and not adopt and wider(wanted, known.wanted):
@@ -414,34 +404,12 @@ def forget(store: Store, name: str) -> None:
     progress.remove()
 
 
-def _query(handler: HandlerOf, tag: str | Iterable[str] | None) -> Query:
-    return Query.of(list(handler.types), tag) if handler.types or tag else Query()
-
-
-def _check_policies(retry: object, breaker: object, on_exhausted: str, partition: tuple[int, int]) -> None:
-    if on_exhausted not in get_args(Exhausted):
-        known = display.did_you_mean(str(on_exhausted), list(get_args(Exhausted)))
-        raise InvalidArgument(f"on_exhausted={on_exhausted!r} is nothing to do{known}")
-    if not isinstance(retry, RetryPolicy):
-        raise InvalidArgument(f"retry={retry!r}: give a RetryPolicy(…)")
-    if not isinstance(breaker, CircuitBreaker | None):
-        raise InvalidArgument(f"breaker={breaker!r}: give a CircuitBreaker(…)")
-    match partition:
-        case (int(share), int(among)) if 0 <= share < among:
-            return
-    raise InvalidArgument(f"partition={partition!r}: give (i, n), the i-th of n shares from 0 on")
-
-
-def _check_mode(handler: HandlerOf, mode: str) -> None:
-    if mode not in get_args(Checkpoint):
-        known = display.did_you_mean(str(mode), list(get_args(Checkpoint)))
-        raise InvalidArgument(f"checkpoint={mode!r} is no mode{known}")
-    if handler.row is not None and mode != "transactional":
+def _check_bound(name: str, former: HandlerOf, handler: HandlerOf) -> None:
+    """Hold that a handler is the former one again, and not another partial of the same function."""
+    both = former.bound.keys() & handler.bound.keys()
+    other = sorted(each for each in both if former.bound[each] != handler.bound[each])
+    if other:
         raise InvalidArgument(
-            f"{handler.name} writes rows, which are committed with the checkpoint: leave checkpoint out"
-        )
-    if handler.row is None and mode == "transactional":
-        raise InvalidArgument(
-            f"{handler.name} writes no rows that a checkpoint could be committed with: give it a parameter "
-            "rows: Rows[…], or choose 'after_handler'"
+            f"{name!r} is bound to another {' and '.join(map(repr, other))}, and this one would go on where "
+            "that stands: give this one another name=…, or adopt=True"
         )

@@ -48,9 +48,9 @@ def retired(
     """Read the events of a stored type as others: `retired("Moved", by=split, into=(Left, Came))`.
 
     `by` takes a payload as a dict and returns events of the classes in `into`, in order, or none; without
-    `by` the events are passed over. `upcasters` lead from older shapes of the type to its last. Defining a
-    class of the type again takes this back. Raises InvalidArgument if something is missing, or the type leads
-    back to itself.
+    `by` the events are passed over. `upcasters` lead from older shapes of the type to its last. A type in
+    `into` may be retired or renamed itself: what is read is where the way ends. Defining a class of the type
+    again takes this back. Raises InvalidArgument if something is missing, or the type leads back to itself.
     """
     name = type if isinstance(type, str) else type.event_type
     targets: tuple[_EventClass, ...] = (into,) if is_event_class(into) else tuple(cast("Any", into))
@@ -65,10 +65,13 @@ def retired(
         raise InvalidArgument(
             f"retired({name!r}): `by` is {display.short(by)}; write a function of one payload"
         )
-    if name in {one.event_type for one in targets}:
-        raise InvalidArgument(
-            f"retired({name!r}) leads back to {name!r}: give the class upcasters, or split into other types"
-        )
+    for target in targets:
+        if name in _reached(target.event_type):
+            way = "" if target.event_type == name else f", by way of {target.event_type!r}"
+            raise InvalidArgument(
+                f"retired({name!r}) leads back to {name!r}{way}: give the class upcasters, or split into "
+                "other types"
+            )
     steps = chain(name, len(upcasters) + 1, upcasters)
     _retired[name] = _Retired(by, targets, steps, known_events().get(name))
     note_definition()
@@ -101,8 +104,10 @@ class Road:
         if payload is None:
             return []
         if self.last:
-            return [(self.type, self.last, self._written(payload))]
-        return [(one.event_type, one.schema_version, encode(one)) for one in self._split(payload)]
+            reads = [(self.type, self.last, self._written(payload))]
+        else:
+            reads = [(one.event_type, one.schema_version, encode(one)) for one in self._split(payload)]
+        return [further for read in reads for further in read_as(*read)]
 
     def _written(self, payload: Payload) -> str:
         try:
@@ -186,8 +191,19 @@ def _read(row: Row) -> list[Read]:
 def sources(types: Iterable[str]) -> tuple[str, ...]:
     """Return the stored types whose events may be read as one of `types`: these, and what leads to them."""
     wanted = tuple(types)
-    leading = (stored for stored, way in roads().items() if not {way.type, *way.into}.isdisjoint(wanted))
+    leading = (stored for stored in roads() if not _reached(stored).isdisjoint(wanted))
     return tuple(dict.fromkeys((*wanted, *leading)))
+
+
+def _reached(type: str) -> set[str]:
+    """Return the types that the ways from a type lead over: itself, and what may come of it."""
+    ways, reached, ahead = roads(), {type}, [type]
+    while ahead:
+        way = ways.get(ahead.pop())
+        further = {way.type, *way.into} - reached if way else set()
+        reached |= further
+        ahead.extend(further)
+    return reached
 
 
 def code(types: Iterable[str]) -> list[object]:

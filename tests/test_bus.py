@@ -17,6 +17,7 @@ from esim.event import Event
 from esim.memory import MemoryStore
 from esim.projection import on
 from esim.store import EventStore
+from esim.upcast import retired
 from esim.writing import Write
 
 
@@ -130,6 +131,69 @@ def test_an_interrupt_in_one_handler_leaves_nothing_undelivered(store):
     assert store.position == 2
     bus.publish("Order/1", Paid(amount=3))
     assert seen == [1, 2, 3]
+
+
+def test_an_interrupt_leaves_no_part_of_an_event_undelivered(store):
+    class Sent(Event):
+        text: str
+
+    retired("Sent", by=lambda old: [Noted(**old), Noted(text="copy")], into=Noted)
+    bus, seen = Bus(store), []
+
+    @on(Noted)
+    def handler(event):
+        seen.append(event.text)
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+
+    bus.subscribe(handler)
+    with pytest.raises(KeyboardInterrupt):
+        bus.publish("Note/1", Sent(text="first"))
+    bus.publish("Note/1", Noted(text="last"))
+    assert seen == ["first", "copy", "last"]
+
+
+def test_an_event_whose_upcaster_fails_is_a_failure_of_those_who_wait_for_it_and_the_others_go_on(store):
+    class Sent(Event):
+        text: str
+
+    def split(old):
+        raise ValueError("cannot")
+
+    retired("Sent", by=split, into=Noted)
+    bus, seen = Bus(store), []
+    bus.subscribe(Paid, lambda event: seen.append(event.amount))
+
+    @on(Noted)
+    def note(event):
+        seen.append(event.text)
+
+    bus.subscribe(note)
+    bus.publish("Note/1", [Paid(amount=1), Sent(text="x"), Noted(text="y")])
+    bus.publish("Note/1", Paid(amount=2))
+    assert seen == [1, "y", 2]
+    (failed,) = bus.df().to_dict("records")
+    assert (failed["handler"], failed["position"], failed["type"]) == ("note", 2, "Sent")
+    assert "raised ValueError: cannot" in failed["cause"]
+
+
+def test_what_another_thread_appends_meanwhile_is_delivered_in_order_by_who_delivers_already(store):
+    bus, seen, back = Bus(store), [], []
+
+    def other() -> None:
+        back.append(bus.publish("Order/2", Paid(amount=2))[0].position)
+
+    @on(Paid)
+    def handler(event):
+        if event.amount == 1:
+            thread = threading.Thread(target=other)
+            thread.start()
+            thread.join()  # which ends, as its publish waits for nobody
+        seen.append(event.amount)
+
+    bus.subscribe(handler)
+    bus.publish("Order/1", Paid(amount=1))
+    assert (back, seen) == ([2], [1, 2])
 
 
 def test_what_handlers_append_is_delivered_after_what_caused_it(store):

@@ -859,3 +859,59 @@ def test_a_time_that_nobody_can_wait_is_told(timeout: Any) -> None:
     """Before anything is waited for."""
     with EventStore() as store, pytest.raises(InvalidArgument, match="give seconds"):
         CustomerSpend(store).wait_for(1, timeout=timeout)
+
+
+class Kept:
+    """Rows of a read model as a table keeps them, in a dict."""
+
+    def __init__(self, *names: str) -> None:
+        self.rows = {name: Spend(customer=name, orders=1) for name in names}
+
+    def find(self, key: Any) -> Spend | None:
+        return self.rows.get(key)
+
+    def all(self) -> list[Spend]:
+        return list(self.rows.values())
+
+    def commit(self, rows: Rows[Spend], limit: int) -> None:
+        for key, row in rows.changes():
+            self.rows.pop(key, None)
+            if row is not None:
+                self.rows[key] = row
+        rows.settle(self, limit)
+
+
+STEPS = st.tuples(st.sampled_from(["put", "delete", "get", "all", "commit"]), st.sampled_from("abcd"))
+
+
+@given(events=st.lists(st.tuples(st.lists(STEPS, max_size=6), st.booleans()), max_size=8))
+def test_what_a_failed_handler_did_to_the_rows_is_taken_back_whatever_it_was(
+    events: list[tuple[list[tuple[str, str]], bool]],
+) -> None:
+    """The rows are those of the handlers that did not fail, also where one failed after it looked at all."""
+    table = Kept("a", "b", "c")
+    rows, expected = Rows(Spend, table), dict(table.rows)
+    for number, (steps, fails) in enumerate(events, 2):
+        rows.begin()
+        after = dict(expected)
+        for name, key in steps:
+            match name:
+                case "put":
+                    after[key] = Spend(customer=key, orders=number)
+                    rows.put(after[key])
+                case "delete":
+                    after.pop(key, None)
+                    rows.delete(key)
+                case "get":
+                    assert rows.get(key) == after.get(key)
+                case "all":
+                    assert {row.customer: row for row in rows} == after
+        if fails:
+            rows.undo()
+        else:
+            expected = after
+        if ("commit", "a") in steps:
+            table.commit(rows, limit=2)
+    assert {row.customer: row for row in rows} == expected
+    table.commit(rows, limit=2)
+    assert table.rows == expected

@@ -280,6 +280,16 @@ def _yields(event: Paid):
     yield
 
 
+class _Yielding:
+    def __call__(self, event: Paid):
+        yield
+
+
+class _AsyncYielding:
+    async def __call__(self, event: Paid):
+        yield
+
+
 def _unknown(event: Missing):  # type: ignore[name-defined]  # noqa: F821
     ...
 
@@ -292,7 +302,11 @@ def _unknown(event: Missing):  # type: ignore[name-defined]  # noqa: F821
         (_number, "does not say which events it handles .*int"),
         (_odd, "asks for 'effect'.*did you mean 'effects'"),
         (_bare_rows, "rows: Rows"),
-        (_yields, "yields"),
+        (_yields, "_yields yields"),
+        (partial(_yields), "_yields yields"),
+        (_Yielding(), "_Yielding yields"),
+        (_AsyncYielding(), "_AsyncYielding yields"),
+        (partial(_Yielding()), "_Yielding yields"),
         (_unknown, "'Missing' is not defined.*@on"),
         ("mail", "no handler"),
         (Paid, "no handler"),
@@ -315,6 +329,29 @@ def test_what_is_a_handlers_own_is_bound_with_partial(store):
         Subscription(store, mail)
     Subscription(store, partial(mail, server=box)).catch_up()
     assert box == list(range(1, 13))
+
+
+def test_two_partials_of_one_function_need_names_of_their_own(store):
+    """What the second would take over is told; the same one again is a cell that is run again."""
+    seen: list[tuple[str, int]] = []
+
+    @on(Paid)
+    def mail(event, server, to):
+        server.append((to, event.amount))
+
+    first = Subscription(store, partial(mail, server=seen, to="ann"))
+    with pytest.raises(InvalidArgument, match="'mail' is bound to another 'to'.* name=…, or adopt=True"):
+        Subscription(store, partial(mail, server=seen, to="bob"))
+    first.catch_up()
+    other = Subscription(store, partial(mail, server=seen, to="bob"), "mail bob").catch_up()
+    assert seen == [*(("ann", n) for n in range(1, 13)), *(("bob", n) for n in range(1, 13))]
+    anew: list[tuple[str, int]] = []
+    again = Subscription(store, partial(mail, server=anew, to="ann"))
+    store.append("Order/o-1", Paid(customer="c-1", amount=13))
+    again.catch_up()
+    assert anew == [("ann", 13)]
+    assert Subscription(store, partial(mail, server=anew, to="eve"), adopt=True).position == 13
+    assert other.lag == 1
 
 
 @pytest.mark.parametrize(
@@ -434,6 +471,29 @@ def test_rows_of_other_columns_need_a_new_beginning(store):
     assert list(Subscription(store, wider, "spend").catch_up().df()) == ["customer", "total", "note"]
 
 
+@pytest.mark.parametrize("begun", [True, False])
+def test_rows_of_other_columns_are_no_matter_where_there_are_no_rows(store, begun):
+    """At the beginning the table is made anew, whether nothing was handled yet or it was reset."""
+    first = Subscription(store, spend)
+    if begun:
+        first.catch_up().reset()
+
+    class Narrow(Row):
+        customer: Key[str]
+        events: str = "some"
+
+    @on(Paid)
+    def narrow(event, rows: Rows[Narrow]):
+        rows.put(Narrow(customer=event.customer))
+
+    narrow.__annotations__["rows"] = Rows[Narrow]
+    again = Subscription(store, narrow, "spend", adopt=True)
+    assert list(again.df()) == ["customer", "events"]
+    assert again.catch_up().df().events.tolist() == ["some"] * 3
+    again.reset()
+    assert Subscription(store, spend, adopt=True).catch_up().df().total.sum() == 78
+
+
 def test_a_read_model_and_a_subscription_do_not_share_a_table(log):
     class Totals(Projection[Spend], name="spend"):
         @on(Paid)
@@ -489,6 +549,23 @@ def test_a_handler_that_fails_halfway_leaves_none_of_its_rows(store):
 
 
 # --- failures ----------------------------------------------------------------------------------------------
+
+
+def test_a_handler_that_fails_after_it_looked_at_all_rows_loses_none_of_them(store):
+    def careful(event: Paid, rows: Rows[Spend]) -> None:
+        if event.amount < 0:
+            rows.put(Spend(customer=event.customer))
+            raise ValueError(f"{len(rows)} rows are too many")
+        spend(event, rows)
+
+    once = RetryPolicy(max_attempts=1)
+    store.append("Order/o-9", [Paid(customer=f"d-{number}", amount=1) for number in range(40)])
+    Subscription(store, careful, retry=once).catch_up()
+    store.append("Order/bad", Paid(customer="d-7", amount=-1))
+    store.append("Order/o-9", Paid(customer="d-7", amount=1))
+    subscription = Subscription(store, careful, retry=once).catch_up()  # as after a restart
+    assert len(subscription.dead_letters) == 1
+    assert subscription.df().set_index("customer").loc["d-7"].tolist() == [2, 2]
 
 
 def test_a_passing_failure_is_retried_under_the_stores_clock(store):

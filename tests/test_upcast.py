@@ -488,6 +488,66 @@ def test_a_type_cannot_be_retired_into_itself():
         retired("Came", by=_moved, into=(Left, Came))
 
 
+def test_a_type_cannot_be_retired_in_a_circle():
+    """Nor by way of others, be they retired or renamed; and what is refused is not registered."""
+
+    class Seen(Event):
+        who: str
+
+    class Heard(Event):
+        who: str
+
+    class Noticed(Event, was="Heard"):
+        who: str
+
+    retired("Seen", by=lambda old: Heard(**old), into=Heard)
+    with pytest.raises(
+        InvalidArgument, match=r"retired\('Noticed'\) leads back to 'Noticed', by way of 'Seen'"
+    ):
+        retired("Noticed", by=lambda old: Seen(**old), into=(Came, Seen))
+    assert "Noticed" not in roads()
+
+
+def test_what_a_retired_type_is_read_as_may_be_retired_or_renamed_later(store: Store):
+    """The way is followed to its end, whoever asks; the order of the parts stays."""
+    stored(store, ("H/h", "Moved", 1, '{"who":"ann"}'), ("H/h", "Fled", 1, '{"who":"bob"}'))
+
+    class Fled(Event):
+        who: str
+
+    class Away(Event):
+        who: str
+
+    retired("Moved", by=lambda old: [Fled(**old), Came(**old)], into=(Fled, Came))
+    retired("Fled", by=lambda old: Away(**old), into=Away)
+    assert [(one.position, one.part, one.type) for one in store.read()] == [
+        *((1, 0, "Away"), (1, 1, "Came"), (2, 0, "Away"))
+    ]
+    assert [one.event.who for one in store.read(type=Away)] == ["ann", "bob"]
+    assert store.sql("select who from Away order by position")["who"].tolist() == ["ann", "bob"]
+
+    class Gone(Event, was="Away"):
+        who: str
+
+    assert [one.type for one in store.read()] == ["Gone", "Came", "Gone"]
+    assert store.sql("select who from Gone order by position")["who"].tolist() == ["ann", "bob"]
+    assert [one.event for one in store.read(type=Gone)] == [Gone(who="ann"), Gone(who="bob")]
+
+
+def test_a_former_name_of_a_former_name_is_followed(store: Store):
+    """What was renamed twice in a session is read as the latest."""
+    stored(store, ("H/h", "Walked", 1, '{"who":"ann"}'))
+
+    class Strolled(Event, was="Walked"):
+        who: str
+
+    class Sauntered(Event, was="Strolled", schema_version=2, upcasters=[lambda old: {"name": old["who"]}]):
+        name: str
+
+    assert [one.event for one in store.read()] == [Sauntered(name="ann")]
+    assert len(store.read(type=Sauntered)) == 1
+
+
 @pytest.mark.parametrize(
     ("by", "told"),
     [

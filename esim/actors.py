@@ -92,6 +92,11 @@ class Player(ABC):
         """Why it does not go on: it is done, dead, or it failed and how."""
 
     @property
+    def goes_on(self) -> bool:
+        """Whether it is at work, and waits for no time."""
+        return self._steps is not None
+
+    @property
     def working(self) -> bool:
         """Whether it is between the begin and the end of something."""
         return self._steps is not None
@@ -201,6 +206,11 @@ class Follower(Player):
         self._again: tuple[str, ...] = ("crash", "duplicate") if at_least else ("crash",)
 
     @property
+    def goes_on(self) -> bool:
+        """Whether it is at work, and waits for no time."""
+        return self._steps is not None and self._until is None
+
+    @property
     def cause(self) -> RecordedEvent[Any] | None:
         """The event that is being handled."""
         return self._delivery.effects.cause if self._delivery else None
@@ -210,6 +220,7 @@ class Follower(Player):
         now = self.stage.clock._now
         if self._until is not None and now < self._until:
             return False
+        self._until = None
         if self._steps is not None:
             return True
         if self.ended or (self._open is not None and now < self._open[0]):

@@ -29,6 +29,10 @@ Choices = dict[int, int]
 """Which option was taken at which choice, for those that are not 0."""
 
 
+_IN_FLIGHT = [kind for kind in Faults.all_names() if kind not in ("crash", "duplicate")]
+"""Faults after which a process goes on with what it has in memory: its run is done again up to them."""
+
+
 class Broken(NamedTuple):
     """An invariant that does not hold after certain choices, and why."""
 
@@ -69,6 +73,7 @@ class Search:
         self.stage, self.prune = stage, prune
         self._always = [(name, one) for name, one in invariants.items() if one.when == "always"]
         self._finally = [(name, one) for name, one in invariants.items() if one.when == "eventually"]
+        self.watches = any(one.when != "eventually" for one in invariants.values())
         self.unseen = {name: one for name, one in invariants.items() if one.when == "sometimes"}
         self.count = Count()
         self.ends: set[Hashable] = set()
@@ -79,7 +84,7 @@ class Search:
         self._node: _Node
         self._base: Moment
         self._path: set[Hashable] = set()
-        self._alone = True
+        self._deep = True
         self._weigh = _faults_first
         self._taken: Choices = {}
 
@@ -88,6 +93,7 @@ class Search:
     def nodes(self, faults: Faults, strategy: Strategy) -> Iterator[Broken | None]:
         """Run schedule after schedule; give what each has broken, if anything."""
         first = self.stage.begin(faults.budgets())
+        self._deep = any(faults.budgets()[kind] for kind in _IN_FLIGHT)
         self._weigh = _preemptions_first if strategy == "few_preemptions" else _faults_first
         self._push(0, _Node(first, {}, first.choices, {}))
         while self._frontier:
@@ -135,7 +141,8 @@ class Search:
         others = player is None or any(one.working for one in stage.players if one is not player)
         follower = player is not None and player.subscription is not None
         if preempt or others or not (kind == "crash" or (kind == "duplicate" and follower)):
-            since = {number: choice for number, choice in choices.items() if number >= self._base.choices}
+            base = self._base.choices
+            since = {number: choice for number, choice in choices.items() if number >= base}
             self._push(weight, _Node(self._base, since, at + 1, choices))
             return
         assert player is not None  # noqa: S101 - somebody is at work
@@ -163,13 +170,13 @@ class Search:
                 return False
             self._seen.add(key)
         self._path.add(key)
-        self._base = stage.moment()
+        if self._deep:
+            self._base = stage.moment()
         return True
 
     def step(self, stage: Stage) -> None:
         """Check what must always hold."""
-        if self._always or self.unseen:
-            self._check(stage)
+        self._check(stage)
 
     def note(self, stage: Stage, lane: str, told: str, fault: str) -> None:
         """Pass over it: a search keeps no timeline."""
@@ -210,9 +217,7 @@ def _preemptions_first(node: _Node, *, preempt: bool, count: int) -> int:
 
 
 class Chance:
-    """A driver of one run whose choices are by chance, from a seed."""
-
-    records = False
+    """Choices by chance, from a seed."""
 
     def __init__(self, seed: str, probability: Mapping[str, float] | float) -> None:
         """Let each kind of fault happen with its probability, wherever it can."""
@@ -235,16 +240,6 @@ class Chance:
         if not isinstance(self._probability, Mapping):
             return self._probability
         return self._probability.get(kind, self._probability.get("preempt", 0.0))
-
-    def rest(self, stage: Stage) -> bool:  # noqa: ARG002 - it goes on in any case
-        """Go on."""
-        return True
-
-    def step(self, stage: Stage) -> None:
-        """Check nothing."""
-
-    def note(self, stage: Stage, lane: str, told: str, fault: str) -> None:
-        """Pass over it."""
 
 
 def check_strategy(strategy: str) -> None:

@@ -62,7 +62,7 @@ def token_read(token: str) -> tuple[str, dict[int, int]]:
 class Recording:
     """A driver that keeps all that happens in one run."""
 
-    records = True
+    records = watches = True
 
     def __init__(self, stage: Stage, invariants: Mapping[str, Invariant], pick: Pick) -> None:
         """Record a run of `stage` whose choices `pick` makes."""

@@ -40,6 +40,8 @@ class Driver(Protocol):
 
     records: bool
     """Whether it reads what it is told of the run."""
+    watches: bool
+    """Whether it wants to be told of each step."""
 
     def pick(self, stage: Stage, options: Sequence[str], lane: str, told: str) -> int:
         """Return the number of the option that is taken; 0 is that all goes well, or in order."""
@@ -86,6 +88,8 @@ class Stage:
         self.driver: Driver
         self.recording = False
         self.left: dict[str, int] = {}
+        self._options: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._over = False
         self.at: Player | None = None
         self.crashing = False
         """Whether a process is on its way out: nothing that it does has any effect."""
@@ -154,26 +158,37 @@ class Stage:
 
     def _play(self) -> bool:
         current: Player | None = None
-        players, driver = self.players, self.driver
+        driver, watched = self.driver, self.driver.watches
         while True:
-            if (current is None or not current.working) and not any(one.working for one in players):
-                current = None
-                if not driver.rest(self):
-                    return False
-            ready = [one for one in players if one.ready()]
-            if not ready:
-                if self._later():
-                    continue
-                return True
-            if current not in ready:
-                current = ready[0]
-            if len(ready) > 1 and self.left["preempt"]:
-                current = self._chosen(current, ready)
+            if current is None or not current.goes_on or self.left["preempt"]:
+                current = self._next(current)
+                if current is None:
+                    return self._over
             self._step(current)
-            driver.step(self)
+            if watched:
+                driver.step(self)
             self.steps += 1
             if self.steps > MOST_STEPS:
                 return False
+
+    def _next(self, current: Player | None) -> Player | None:
+        """Return who takes the next step; None where the run is over, or goes on no further."""
+        players, self._over = self.players, False
+        if (current is None or not current.working) and not any(one.working for one in players):
+            current = None
+            if not self.driver.rest(self):
+                return None
+        ready = [one for one in players if one.ready()]
+        while not ready and self._later():
+            ready = [one for one in players if one.ready()]
+        if not ready:
+            self._over = True
+            return None
+        if current not in ready:
+            current = ready[0]
+        if len(ready) > 1 and self.left["preempt"]:
+            return self._chosen(current, ready)
+        return current
 
     def _chosen(self, current: Player, ready: list[Player]) -> Player:
         order = [current, *(one for one in ready if one is not current)]
@@ -181,12 +196,14 @@ class Stage:
         self.choices += 1
         if index:
             self.left["preempt"] -= 1
+            self._options.clear()
             self.driver.note(self, order[index].name, "goes first", "preempt")
         return order[index]
 
     def _step(self, player: Player) -> None:
         self.at = player
-        self.clock.skew = player.skew
+        if player.skew:
+            self.clock.skew = player.skew
         try:
             point = player.step()
             if point is not None:
@@ -236,16 +253,18 @@ class Stage:
         """Return the kind of fault that happens here, or an empty text. Raises Crash for a crash."""
         if self.crashing:
             raise Crash
-        left = self.left
-        options = [kind for kind in kinds if left[kind]]
-        if not options or self.at is None:
+        options = self._options.get(kinds)
+        if options is None:
+            options = self._options[kinds] = ("", *(kind for kind in kinds if self.left[kind]))
+        if len(options) == 1 or self.at is None:
             return ""
-        index = self.driver.pick(self, ["", *options], lane, told)
+        index = self.driver.pick(self, options, lane, told)
         self.choices += 1
         if not index:
             return ""
-        fault = options[index - 1]
-        left[fault] -= 1
+        fault = options[index]
+        self.left[fault] -= 1
+        self._options.clear()
         self.driver.note(self, lane if fault != "crash" else self.at.name, told, fault)
         if fault == "crash":
             self.crashing = True
@@ -264,6 +283,7 @@ class Stage:
         self.choices += 1
         if index:
             self.left[kind] -= 1
+            self._options.clear()
             self.driver.note(self, lane, options[index], kind)
         return index
 
@@ -326,6 +346,7 @@ class Stage:
                 self._fresh[index] = True
         self._known = [*moment.known, *[0] * (len(self.parts) - len(moment.known))]
         self.left = dict(zip(self.left, moment.left, strict=True))
+        self._options.clear()
         for player, kept in zip(self.players, moment.players, strict=True):
             player.put_back(kept)
         self.clock.jump(moment.now)
@@ -341,6 +362,7 @@ class Stage:
     def begin(self, left: dict[str, int]) -> Moment:
         """Return the first moment, with what may go wrong from there on."""
         self.left = dict(left)
+        self._options.clear()
         self.first = self.moment()
         return self.first
 

@@ -41,7 +41,7 @@ _PLACES = {
 }
 """The places of a delivery in words, by the name of their `Point`; a position comes in."""
 _SHORT = {
-    "begin": "before",
+    "begin": "before it begins",
     "handle": "before the handler",
     "handled": "after the handler",
     "commit": "before the commit",
@@ -266,8 +266,9 @@ class Follower(Player):
             self.stage.clock.jump(until)
 
     def told_of(self, point: Point) -> str:
-        """Return a place in words: what comes next, and at which position."""
-        return _PLACES[point.name].format(point.position)
+        """Return a place in words: what comes next, and for which event."""
+        found = self.stage.store.read(after=point.position - 1, until=point.position, limit=1).first()
+        return _PLACES[point.name].format(f"{point.position} {found.type}" if found else point.position)
 
     @property
     def position(self) -> int:

@@ -26,6 +26,19 @@ MEANINGS = {
     "poison": "a handler fails at one event, however often it is tried",
 }
 """Every kind of fault, and what it means."""
+_NAMES = {
+    "crash": ("crash", "crashes"),
+    "duplicate": ("duplicate", "duplicates"),
+    "error": ("error", "errors"),
+    "unknown": ("unknown outcome", "unknown outcomes"),
+    "lost": ("lost message", "lost messages"),
+    "reorder": ("reordering", "reorderings"),
+    "preempt": ("preemption", "preemptions"),
+    "outage": ("outage", "outages"),
+    "late": ("late finisher", "late finishers"),
+    "skew": ("skewed clock", "skewed clocks"),
+    "poison": ("poison event", "poison events"),
+}
 
 
 class Crash(BaseException):
@@ -86,9 +99,9 @@ class Faults:
     def told(self) -> str:
         """Return the faults in words: `at most 1 crash and 2 duplicates`."""
         parts = [
-            f"{value} {name}{'' if value == 1 else 'es' if name == 'crash' else 's'}"
+            f"{value} {_NAMES[name][value != 1]}"
             if isinstance(value, int)
-            else f"{name} in {value:.0%} of its places"
+            else f"{_NAMES[name][0]} in {value:.0%} of its places"
             for name, value in self._given().items()
         ]
         return f"at most {' and '.join(parts)}" if parts else "no fault"

@@ -55,8 +55,14 @@ class Look:
         return found
 
     def calls(self, name: str | None = None) -> list[Call]:
-        """Return the calls that one service, or every one, has carried out, in order."""
+        """Return the calls that one service, or every one, has carried out, in order.
+
+        A function that handlers call by `effects`, and that is not of the world, is known by its name.
+        Raises InvalidArgument where no service can be of that name.
+        """
         if name is not None:
+            if name not in self._parts and any(one.handler.effects for one in self._subscriptions.values()):
+                return []  # not yet
             found: list[Call] = self._part(name, Service).calls
             return found
         return [call for part in self._parts.values() if isinstance(part, Service) for call in part.calls]
@@ -127,7 +133,9 @@ class Invariant:
             held = self.check(look)
         except AssertionError as failed:
             return text_of(failed).partition("\n")[0] or "an assertion failed"
-        return None if held is None or _true(held) else f"it is {display.short(held)}"
+        if held is None or _true(held):
+            return None
+        return "it does not hold" if held is False else f"it is {display.short(held)}"
 
 
 def _true(held: object) -> bool:

@@ -11,7 +11,7 @@ from esim.invariant import Invariant, Look
 from esim.progress import Letter, frame
 from esim.scenario import Scenario
 from esim.stage import MOST_STEPS, Moment, Stage
-from esim.timeline import Step, image, lanes_of, svg, worth_telling
+from esim.timeline import Step, image, svg, worth_telling
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -259,8 +259,10 @@ class Run:
         seed = "" if self.seed is None else f", seed {self.seed}"
         return f"<Run of {len(self._steps)} steps with {told}{seed}: {self._ending()}>"
 
+    def picture(self) -> str:
+        """Return the timeline as an HTML image, with its steps as the text in place of it."""
+        alt = "; ".join(f"{one.lane} {one.text}" for one in worth_telling(self._steps)[:60])
+        return image(self.svg(), alt)
+
     def _repr_html_(self) -> str:
-        told = worth_telling(self._steps)
-        alt = "; ".join(f"{one.lane} {one.text}" for one in told[:60])
-        text = f"{len(lanes_of(told))} lanes, {len(told)} steps; {self._ending()}"
-        return f"<div>{display.escape(text)}</div>{image(self.svg(), alt)}"
+        return f"<div>{display.escape(repr(self).strip('<>'))}</div>{self.picture()}"

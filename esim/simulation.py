@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from esim.confirm import on_duckdb, with_kills
 from esim.errors import InvalidArgument, TokenMismatch
+from esim.examine import examine
 from esim.explore import Broken, Chance, Choices, Search, Strategy, check_strategy, deadline
 from esim.faults import Faults
 from esim.recording import Recording, Run, token_of, token_read
@@ -32,6 +33,7 @@ __all__ = [
     "World",
     "consume",
     "crash_matrix",
+    "examine",
     "explore",
     "follow",
     "replay",

@@ -197,7 +197,7 @@ class Stage:
         if index:
             self.left["preempt"] -= 1
             self._options.clear()
-            self.driver.note(self, order[index].name, "goes first", "preempt")
+            self.driver.note(self, order[index].name, "", "preempt")
         return order[index]
 
     def _step(self, player: Player) -> None:
@@ -265,11 +265,16 @@ class Stage:
         fault = options[index]
         self.left[fault] -= 1
         self._options.clear()
-        self.driver.note(self, lane if fault != "crash" else self.at.name, told, fault)
         if fault == "crash":
+            self._note_crash(self.at, lane)
             self.crashing = True
             raise Crash
+        self.driver.note(self, lane, told, fault)
         return fault
+
+    def _note_crash(self, player: Player, lane: str) -> None:
+        at = f", at {player.position}" if player.position else ""
+        self.driver.note(self, player.name, f"{player.place(lane)}{at}", "crash")
 
     def note(self, lane: str, told: str) -> None:
         """Remember what has happened, for a timeline."""

@@ -40,8 +40,8 @@ class Step(NamedTuple):
         """What happened, in words."""
         if not self.fault:
             return self.told
-        told = f": {self.told}" if self.told else ""
-        return f"✗ {WORDS[self.fault]}{told}"
+        between = " " if self.fault == "crash" else ": " if self.told else ""
+        return f"✗ {WORDS[self.fault]}{between}{self.told}"
 
 
 def worth_telling(steps: Iterable[Step]) -> list[Step]:

@@ -1,0 +1,52 @@
+"""The invariants of a simulation, asked of a real log: when was each broken first?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from esim.arguments import whole
+from esim.bar import Bar
+from esim.contract import Store, must_be_store
+from esim.errors import InvalidArgument
+from esim.invariant import Look, named
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def examine(store: Store, invariants: object, *, every: int = 1) -> pd.DataFrame:
+    """Ask invariants of a recorded log, which may come from anywhere.
+
+    What must hold always (or sometimes) is asked after each `every`-th event, what must hold eventually at
+    the end. There are no subscriptions and no outside world: checks look at `look.log` and `look.store`.
+    Returns a row for each invariant: invariant, when, holds, position (where it was broken first, or first
+    came true if it is a `sometimes`), message. Raises InvalidArgument for what is no invariant.
+    """
+    import pandas as pd
+
+    must_be_store(store)
+    if not whole(every, "every", "give 1 or more events"):
+        raise InvalidArgument("every=0: give 1 or more events")
+    checks, head = named(invariants), store.position
+    found: dict[str, tuple[bool, int | None, str | None]] = {}
+    along = {name: one for name, one in checks.items() if one.when != "eventually"}
+    with Bar(0, head, "examine") as bar:
+        for position in [*range(every, head, every), head] if along else []:
+            look = Look(store.as_of(position), {}, {})
+            for name, one in along.items():
+                if name in found:
+                    continue
+                why = one.broken(look)
+                if (why is None) == (one.when == "sometimes"):
+                    found[name] = one.when == "sometimes", position, why
+            bar.at(position)
+    end = Look(store, {}, {})
+    rows = []
+    for name, one in checks.items():
+        if one.when == "eventually":
+            why = one.broken(end)
+            found[name] = why is None, None if why is None else head, why
+        holds, at, told = found.get(name, (one.when == "always", None, None))
+        rows.append((name, one.when, holds, at, told))
+    frame = pd.DataFrame(rows, columns=["invariant", "when", "holds", "position", "message"])
+    return frame.astype({"position": "Int64", "message": "str"})

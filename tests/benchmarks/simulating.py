@@ -52,7 +52,7 @@ def scenario(events: int, followers: int, faults: Faults, *, right: bool) -> Sce
 
 
 def searched(given: Scenario, *, prune: bool = True) -> tuple[Search, float, bool]:
-    """Search a scenario to the end, or to the first counterexample; return the CPU seconds, and if one came."""
+    """Search to the end, or to the first counterexample; return the CPU seconds, and if one came."""
     search = Search(Stage(given), given.invariants, prune=prune)
     gc.collect()
     start = time.process_time()
@@ -61,7 +61,7 @@ def searched(given: Scenario, *, prune: bool = True) -> tuple[Search, float, boo
 
 
 def simulation(bench: Bench) -> Iterator[Line]:
-    """Schedules explored: the prototype's scenario, three subscriptions, and Hypothesis on the same stage, CPU."""
+    """Schedules explored, CPU: a small scenario, three subscriptions, and Hypothesis on the same stage."""
     rounds = 3 if bench.scale > 1 else 30
     faults = Faults(crash=1, duplicate=1)
     for prune in (True, False):
@@ -87,7 +87,9 @@ def simulation(bench: Bench) -> Iterator[Line]:
     }
     runs, seconds = by_hypothesis(scenario(3, 1, faults, right=False), 100 if bench.scale > 1 else 1000)
     yield {
-        **{"what": "hypothesis, stateful, the same stage", "runs": runs, "runs_per_s": runs / seconds},
+        "what": "hypothesis, stateful, the same stage",
+        "runs": runs,
+        "runs_per_s": runs / seconds,
         "ratio": naive / (runs / seconds),
     }
 

@@ -98,8 +98,12 @@ class Delivery:
         self.intake = Intake(store, settings.wanted, settings.partition, settings.batch)
         self._rows: Rows[Any] | None = None
         self._known = {name: progress.farthest(name) for name in ("inbox", "effects")}
-        self.effects = Effects(outbox=settings.outbox, done=self._is_done)
         self._waiter = Waiter()
+        self.effects = Effects(
+            outbox=settings.outbox, done=self._is_done, waiter=self._waiter, functions=settings.sends
+        )
+        functions, wait = self.effects.functions, self._waiter.result
+        self._relay = Relay(progress, functions, settings.retry, sleep=sleep, now=self.now, wait=wait)
 
     # --- the steps -----------------------------------------------------------------------------------------
 
@@ -173,10 +177,7 @@ class Delivery:
         """Do what waits in the outbox."""
         if not self.settings.outbox:
             return
-        functions = {**self.settings.sends, **self.effects.functions}
-        retry, wait = self.settings.retry, self._waiter.result
-        relay = Relay(self.progress, functions, retry, sleep=self._sleep, now=self.now, wait=wait)
-        for _ in relay.send():
+        for _ in self._relay.send():
             yield Point("send", self._position)
 
     # --- one event -----------------------------------------------------------------------------------------
@@ -234,6 +235,8 @@ class Delivery:
             result = (calls.get(recorded.type) or calls[""])(recorded, rows, effects)
             if result is not None and isinstance(result, Awaitable):
                 self._waiter.result(result)
+            if effects.open:
+                effects.must_be_awaited()
         except BaseException as error:
             if rows is not None:
                 rows.undo()

@@ -57,9 +57,9 @@ CREATE TABLE esim.dead_letters(
     part INTEGER NOT NULL, attempts INTEGER NOT NULL, cause_type VARCHAR, cause_message VARCHAR,
     enqueued_at TIMESTAMP NOT NULL, last_touched TIMESTAMP NOT NULL, diagnostics JSON);
 CREATE TABLE esim.effects(
-    subscription VARCHAR NOT NULL, key VARCHAR NOT NULL, position BIGINT NOT NULL, name VARCHAR NOT NULL,
-    arguments JSON NOT NULL, status VARCHAR NOT NULL, last_touched TIMESTAMP NOT NULL, cause VARCHAR,
-    PRIMARY KEY (subscription, key));
+    subscription VARCHAR NOT NULL, key VARCHAR NOT NULL, position BIGINT NOT NULL, part INTEGER NOT NULL,
+    number INTEGER NOT NULL, name VARCHAR NOT NULL, arguments JSON NOT NULL, status VARCHAR NOT NULL,
+    last_touched TIMESTAMP NOT NULL, cause VARCHAR, PRIMARY KEY (subscription, key));
 CREATE TABLE esim.inbox(
     subscription VARCHAR NOT NULL, key VARCHAR NOT NULL, position BIGINT NOT NULL,
     PRIMARY KEY (subscription, key));

@@ -51,7 +51,11 @@ class Registered(NamedTuple):
 
 
 class Letter(NamedTuple):
-    """An event that its subscription cannot handle: a dead letter, or one that waits behind it."""
+    """An event that its subscription cannot handle: a dead letter, or one that waits behind it.
+
+    It stands for one `part` of a stored event, or, as a `whole`, for that and all later ones: where upcasters
+    fail nobody knows how many there are. If it is `gated` a replay made it, and its effects are not done.
+    """
 
     dead_letter_id: int
     subscription: str
@@ -60,6 +64,8 @@ class Letter(NamedTuple):
     event_id: str
     position: int
     part: int
+    whole: bool
+    gated: bool
     attempts: int
     cause_type: str | None
     cause_message: str | None

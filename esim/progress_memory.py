@@ -179,7 +179,7 @@ class MemoryProgress(Progress):
         return max(positions, default=0)
 
     def ledger(self) -> list[Entry]:
-        return sorted(self._kept().effects.values(), key=lambda one: (one.position, len(one.key), one.key))
+        return sorted(self._kept().effects.values(), key=lambda one: one.position)  # then as they were asked
 
     def row_frame(self) -> pd.DataFrame:
         from esim.progress_table import TableProgress  # the only need for DuckDB here

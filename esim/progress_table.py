@@ -145,7 +145,7 @@ class TableProgress(Progress):
 
     def pending(self) -> list[tuple[str, str, str]]:
         query = """SELECT key, name, arguments FROM esim.effects
-                   WHERE subscription = ? AND status = 'pending' ORDER BY position, length(key), key"""
+                   WHERE subscription = ? AND status = 'pending' ORDER BY position, part, number"""
         return self.db.fetch(query, [self.name])
 
     def sent(self, key: str, at: datetime, failure: str | None) -> None:
@@ -164,7 +164,7 @@ class TableProgress(Progress):
 
     def ledger(self) -> list[Entry]:
         query = """SELECT position, name, arguments, status, cause, key, last_touched FROM esim.effects
-                   WHERE subscription = ? ORDER BY position, length(key), key"""
+                   WHERE subscription = ? ORDER BY position, part, number"""
         return [Entry(*row) for row in self.db.fetch(query, [self.name])]
 
     def row_frame(self) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 from weakref import WeakKeyDictionary
@@ -24,7 +24,7 @@ from esim.arguments import storable, whole
 from esim.columns import columns_of
 from esim.contract import Moment, Store
 from esim.deadletters import DeadLetters
-from esim.delivery import Checkpoint, Delivery, Exhausted, Point
+from esim.delivery import Checkpoint, Delivery, Exhausted, Point, mortal
 from esim.envelope import reacting
 from esim.errors import InvalidArgument, NotCaughtUp, StoreClosed, Superseded
 from esim.handler import HandlerOf, handler_of
@@ -39,10 +39,6 @@ if TYPE_CHECKING:
 _POLL = 0.02  # seconds between two looks of who waits for a subscription
 _LOOK = 0.5  # seconds after which one that runs looks at the log, whether an append woke it or not
 _latest: WeakKeyDictionary[Store, dict[str, Subscription]] = WeakKeyDictionary()
-
-
-class _Died(BaseException):
-    pass
 
 
 class Subscription:
@@ -162,14 +158,8 @@ class Subscription:
 
         Whoever stops asking for more leaves the subscription as a crash there would. For lessons and tests.
         """
-        with self._turn() as delivery, closing(delivery.steps(self.store.position)) as steps:
-            for point in steps:
-                try:
-                    yield point
-                except GeneratorExit:
-                    with suppress(_Died):
-                        steps.throw(_Died())
-                    raise
+        with self._turn() as delivery:
+            yield from mortal(delivery.steps(self.store.position))
 
     @contextmanager
     def _turn(self) -> Iterator[Delivery]:

@@ -134,8 +134,8 @@ class Progress(ABC):
         """Make all of this durable, or nothing; `letters` replace those of the same id."""
 
     @abstractmethod
-    def go_back(self, position: int, gate: int, *, again: bool) -> None:
-        """Stand at an earlier position, and forget the rows and what came of the events after it.
+    def go_back(self, mark: Mark, *, again: bool) -> None:
+        """Stand at an earlier `mark`, and forget the rows and what came of the events after it.
 
         The ledger keeps what was done, unless it is to be done `again`.
         """

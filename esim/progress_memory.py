@@ -101,9 +101,9 @@ class MemoryProgress(Progress):
         if rows is not None:
             rows.changed = {}
 
-    def go_back(self, position: int, gate: int, *, again: bool) -> None:
-        mine = self._kept()
-        earlier = Kept(mine.registered, Mark(position=position, begun=position, gate=gate))
+    def go_back(self, mark: Mark, *, again: bool) -> None:
+        mine, position = self._kept(), mark.position
+        earlier = Kept(mine.registered, mark)
         for one in self.letters():
             if one.position <= position:
                 earlier.letters[one.dead_letter_id] = one

@@ -92,9 +92,8 @@ class TableProgress(Progress):
         if self._table is not None and rows is not None:
             rows.settle(self._table, _AT_HAND)
 
-    def go_back(self, position: int, gate: int, *, again: bool) -> None:
-        after = [self.name, position]
-        mark = Mark(position=position, begun=position, gate=gate)
+    def go_back(self, mark: Mark, *, again: bool) -> None:
+        after = [self.name, mark.position]
         with self.db.transaction() as con:
             con.execute("DELETE FROM esim.dead_letters WHERE subscription = $1 AND position > $2", after)
             con.execute("DELETE FROM esim.inbox WHERE subscription = $1 AND position > $2", after)

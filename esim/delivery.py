@@ -192,7 +192,7 @@ class Delivery:
                 pair
                 for stored in self.store._scan(replace(wanted.leading(), after=low, until=high))
                 for pair in self._today(wanted, stored)
-                if among == 1 or _share(pair[0][1], among) == share
+                if among == 1 or share_of(pair[0][1], among) == share
             ]
             start = 0
             while start < len(rows):
@@ -460,7 +460,7 @@ _LASTING = (InvalidEvent, UnknownEventType, UpcasterFailed, InvalidArgument, Typ
 """Errors that another attempt would only repeat."""
 
 
-def _share(stream: str, among: int) -> int:
+def share_of(stream: str, among: int) -> int:
     """Return which share a stream belongs to; names that differ in one digit are spread as well."""
     return (crc32(stream.encode()) * 0x9E3779B1 >> 16) % among
 

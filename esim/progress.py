@@ -7,7 +7,7 @@ inbox: they stand or fall together.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
@@ -141,8 +141,8 @@ class Progress(ABC):
         """
 
     @abstractmethod
-    def inherit(self, names: Iterable[str]) -> None:
-        """Take over the ledger and the inbox of other subscriptions."""
+    def inherit(self, names: Iterable[str], positions: Collection[int]) -> None:
+        """Take over what other subscriptions have on the ledger and in the inbox of events at `positions`."""
 
     @abstractmethod
     def remove(self) -> None:

@@ -6,7 +6,7 @@ whoever looks next.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -113,12 +113,12 @@ class MemoryProgress(Progress):
         }
         kept(self.store)[self.name] = earlier
 
-    def inherit(self, names: Iterable[str]) -> None:
-        mine = self._kept()
+    def inherit(self, names: Iterable[str], positions: Collection[int]) -> None:
+        mine, here = self._kept(), frozenset(positions)
         for name in names:
             other = MemoryProgress(self.store, name)._kept()
-            mine.effects |= other.effects
-            mine.inbox |= other.inbox
+            mine.effects |= {key: one for key, one in other.effects.items() if one.position in here}
+            mine.inbox |= {key: at for key, at in other.inbox.items() if at in here}
 
     def remove(self) -> None:
         kept(self.store).pop(self.name, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -103,12 +103,13 @@ class TableProgress(Progress):
                 con.execute(f"DELETE FROM {self._table.path}")
             con.execute(f"UPDATE esim.subscriptions SET {_SET} WHERE name = $1", [self.name, *_values(mark)])
 
-    def inherit(self, names: Iterable[str]) -> None:
+    def inherit(self, names: Iterable[str], positions: Collection[int]) -> None:
+        query = """UPDATE esim.{} SET subscription = $1
+                   WHERE subscription = $2 AND position IN (SELECT unnest($3::BIGINT[]))"""
         with self.db.transaction() as con:
             for name in names:
                 for table in ("effects", "inbox"):
-                    query = f"UPDATE esim.{table} SET subscription = $1 WHERE subscription = $2"
-                    con.execute(query, [self.name, name])
+                    con.execute(query.format(table), [self.name, name, list(positions)])
 
     def remove(self) -> None:
         with self.db.transaction() as con:

@@ -180,5 +180,9 @@ class Superseded(EsimError):
     """A subscription of the same name has been made since, and only the latest one delivers."""
 
 
+class InvalidLog(EsimError, ValueError):
+    """A file of events is malformed, or says what its format does not allow; the message says where."""
+
+
 class SpecFailed(EsimError, AssertionError):
     """A given/when/then specification does not hold."""

@@ -7,8 +7,10 @@ fit it; whole numbers beside fractions become fractions, and anything else text,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import duckdb
@@ -42,6 +44,7 @@ KINDS = {
 
 _ZONED = rf"[^T ]*[T ][0-9.:]+ ?{_ZONE}"
 _NOTHING = "nothing"  # the column of rows that have none
+_MOST_COLUMNS = 10_000
 _FEW = 3  # how many examples a message names
 
 Key = tuple[str, str]
@@ -66,9 +69,14 @@ class Tables(NamedTuple):
     header: dict[str, Any] | None = None
 
 
+@cache
+def _root(_process: int) -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(config={"autoinstall_known_extensions": False})
+
+
 def database(**tables: pa.Table) -> duckdb.DuckDBPyConnection:
-    """Return a database of its own, in UTC, that knows these tables by their names."""
-    con = duckdb.connect(config={"autoinstall_known_extensions": False, "threads": 2})
+    """Return a connection of its own, in UTC, that knows these tables by their names."""
+    con = _root(os.getpid()).cursor()  # a new database takes 20 ms, and its threads do not survive a fork
     con.execute("SET TimeZone = 'UTC'")
     for name, table in tables.items():
         con.register(name, table)
@@ -158,6 +166,10 @@ class Gather:
         kinds: dict[str, list[str]] = {}
         for name, kind in dict.fromkeys(key for row in rows for key in row):
             kinds.setdefault(name, []).append(kind)
+        if len(kinds) > _MOST_COLUMNS:
+            self._fail(
+                f"there are more than {_MOST_COLUMNS:,} different attributes, which no table should have"
+            )
         columns = {name: self._column(rows, name, found) for name, found in kinds.items()}
         columns = columns or {_NOTHING: pa.nulls(len(rows), pa.string())}
         self._windows.append(pa.table(columns))
@@ -166,7 +178,9 @@ class Gather:
     def _column(self, rows: Sequence[dict[Key, str]], name: str, kinds: list[str]) -> pa.Array:
         pc = compute()
         self._marks.setdefault(name, set()).update(kinds)
-        texts = [self._texts([row.get((name, kind)) for row in rows], name) for kind in kinds]
+        texts = [
+            self._texts([row.get(key) for row in rows], name) for key in ((name, kind) for kind in kinds)
+        ]
         if len(kinds) == 1:
             return self._typed(texts[0], name, kinds[0])
         self._once(texts, name)

@@ -38,7 +38,7 @@ def kind_of(field: pa.Field) -> str:
 
     said = (field.metadata or {}).get(b"kind")
     kind = field.type
-    if said and pa.types.is_string(kind):
+    if said and (pa.types.is_string(kind) or said == b"trace"):
         return str(said.decode())
     if pa.types.is_integer(kind):
         return "int"

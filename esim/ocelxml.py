@@ -38,7 +38,8 @@ class _Reading:
         self._text: list[str] | None = None
         self._met: set[str] = set()
 
-    def start(self, tag: str, values: dict[str, str]) -> None:
+    def start(self, name: str, values: dict[str, str]) -> None:
+        tag = name.rpartition(":")[2]
         self._path.append(tag)
         depth = len(self._path)
         if depth == 1 and tag != "log":
@@ -49,6 +50,8 @@ class _Reading:
             self._begin(tag, values)
         elif depth == 5:  # noqa: PLR2004
             self._member(tag, values)
+        elif depth > 5:  # noqa: PLR2004
+            self._reader.fail(f"<{tag}> is no element that OCEL has inside <{self._path[-2]}>")
 
     def _begin(self, tag: str, values: dict[str, str]) -> None:
         section = self._path[1]
@@ -88,7 +91,8 @@ class _Reading:
         if self._text is not None:
             self._text.append(text)
 
-    def end(self, tag: str) -> None:
+    def end(self, name: str) -> None:
+        tag = name.rpartition(":")[2]
         depth = len(self._path)
         if depth == 5 and self._text is not None:  # noqa: PLR2004
             self._take("".join(self._text))

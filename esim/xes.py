@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-ATTRIBUTES = frozenset({"string", "date", "int", "float", "boolean", "id", "list", "container"})
+_SIMPLE = frozenset({"string", "date", "int", "float", "boolean", "id"})
+ATTRIBUTES = _SIMPLE | {"list", "container"}
+_DEEPEST = 100
 NESTED = "/attributes"
 CASE, TRACE = "case:concept:name", "case:trace"
 ROLES = {
@@ -84,20 +86,29 @@ def read(path: Path) -> Tables:
 
 
 class _Reading:
-    """What has been read of a log, and where in it the parser is."""
+    """What has been read of a log, and where in it the parser is.
+
+    An attribute of an event or a trace goes into its row at once; only what has others below it, and what
+    belongs to the log itself, is kept as a node until it ends.
+    """
 
     def __init__(self, reader: XmlReader, label: str) -> None:
         self._reader = reader
         self._gather = Gather(label, ("time:timestamp",))
         self._traces = array("q")  # of each event, the number of its trace
         self._places = [""]
-        self._open: list[Node] = []
+        self._row: dict[Key, str] | None = None  # of the event or trace that is open
+        self._latest: Key = ("", "")
+        self._depth, self._open = 0, list[Node]()
         self._trace: dict[Key, str] = {}
-        self._trace_nodes: list[Node] = []
         self._number, self._begun = 0, False
         self._events: list[dict[Key, str]] = []
-        self._event: dict[Key, str] = {}
-        self._globals: list[Node] = []
+        self._nodes: list[Node] = []
+        self._columns: dict[str, dict[str, dict[str, Key]]] = {
+            place: {kind: {} for kind in ATTRIBUTES} for place in ("", *_PLACES)
+        }
+        self._keys = self._columns[""]
+        self._given = 0
         self.header: dict[str, Any] = {
             "format": "xes",
             "attributes": [],
@@ -108,96 +119,124 @@ class _Reading:
         }
 
     def start(self, tag: str, values: dict[str, str]) -> None:
-        if tag in ATTRIBUTES:
-            self._begin_attribute(tag, values)
+        if tag in _SIMPLE:
+            row = self._row
+            if self._depth or row is None or "value" not in values or "key" not in values:
+                self._begin_node(tag, values)
+            else:
+                key = self._latest = self._keys[tag].get(values["key"]) or self._key(tag, values["key"])
+                if key in row:
+                    self._twice(values["key"])
+                row[key] = values["value"]
+            self._depth += 1
+        elif tag in ATTRIBUTES:
+            self._begin_node(tag, values)
+            self._depth += 1
+        elif ":" in tag:
+            self.start(tag.rpartition(":")[2], values)
         elif tag != "values":
             self._begin(tag, values)
 
-    def _begin_attribute(self, tag: str, values: dict[str, str]) -> None:
+    def end(self, tag: str) -> None:
+        if tag in ATTRIBUTES:
+            self._depth -= 1
+            if self._open:
+                self._end_node(self._open.pop())
+        elif ":" in tag:
+            self.end(tag.rpartition(":")[2])
+        elif tag != "values":
+            self._end(tag)
+
+    def _key(self, kind: str, key: str) -> Key:
+        """Return the column that an attribute goes into, and remember it."""
+        if self._places[-1] == "trace":
+            name = f"case:{key}"
+        else:
+            name = f"event:{key}" if key.startswith(("case:", "event:")) else key
+        return self._keys[kind].setdefault(key, (name, kind))
+
+    def _twice(self, key: str) -> None:
+        self._reader.fail(f"the attribute {key!r} is here twice: keep one")
+
+    def _begin_node(self, tag: str, values: dict[str, str]) -> None:
         if len(self._places) == 1:
-            self._reader.fail(f"the first element is <{tag}>, and that of an XES file is <log>")
-        node = {"key": self._reader.need(values, "key", tag), "kind": tag}
-        if tag not in {"list", "container"}:
+            self._wrong_root(tag)
+        if self._depth >= _DEEPEST:
+            self._reader.fail(f"attributes are nested more than {_DEEPEST} deep")
+        node: Node = {"key": self._reader.need(values, "key", tag), "kind": tag}
+        if tag in _SIMPLE:
             node["value"] = self._reader.need(values, "value", f"{tag} key={node['key']!r}")
+        if self._depth and not self._open:  # the one around it is in its row already
+            self._open.append({"key": "", "kind": self._latest[1], "value": "", "of": self._latest})
         self._open.append(node)
+
+    def _end_node(self, node: Node) -> None:
+        if self._open:
+            self._open[-1].setdefault("attributes", []).append(node)
+        elif self._row is None:
+            self._nodes.append(node)
+        else:
+            name, kind = node.get("of") or self._key(node["kind"], node["key"])
+            below = json.dumps(node.get("attributes", []), ensure_ascii=False)
+            key = (name + NESTED, "nested") if "of" in node else (name, kind)
+            if key in self._row:
+                self._twice(node["key"])
+            self._row[key] = below
+
+    def _wrong_root(self, tag: str) -> None:
+        self._reader.fail(f"the first element is <{tag}>, and that of an XES file is <log>")
 
     def _begin(self, tag: str, values: dict[str, str]) -> None:
         here = self._places[-1]
         if here == "" and tag != "log":
-            self._reader.fail(f"the first element is <{tag}>, and that of an XES file is <log>")
-        if self._open or here not in _PLACES.get(tag, ()):
-            where = "an attribute" if self._open else f"<{here}>"
+            self._wrong_root(tag)
+        if self._depth or here not in _PLACES.get(tag, ()):
+            where = "an attribute" if self._depth else f"<{here}>"
             self._reader.fail(f"<{tag}> is no element that XES has inside {where}")
-        self._places.append(tag)
-        if tag == "event":
-            self._event = {}
-        elif tag == "trace":
-            self._trace, self._trace_nodes, self._begun = {}, [], False
+        if tag == "trace":
+            self._trace, self._begun = {}, False
             self._number += 1
         elif tag == "global":
-            self._globals = self.header["globals"].setdefault(values.get("scope", "event"), [])
+            self._nodes = self.header["globals"].setdefault(values.get("scope", "event"), [])
         elif tag in {"extension", "classifier"}:
             self.header[f"{tag}s"].append(dict(values))
-        else:
+        elif tag == "log":
             self.header["version"] = values.get("xes.version")
+        self._enter([*self._places, tag])
 
-    def end(self, tag: str) -> None:
-        if tag in ATTRIBUTES:
-            node = self._open.pop()
-            if self._open:
-                self._open[-1].setdefault("attributes", []).append(node)
-            else:
-                self._take(node)
-        elif tag != "values":
-            self._places.pop()
-            if tag == "event":
-                self._end_event()
-            elif tag == "trace":
-                self._end_trace()
+    def _end(self, tag: str) -> None:
+        row = self._row
+        self._enter(self._places[:-1])
+        if tag == "event" and row is not None:
+            self._end_event(row)
+        elif tag == "trace":
+            self._end_trace()
 
-    def _take(self, node: Node) -> None:
-        here = self._places[-1]
-        if here == "event":
-            key = node["key"]
-            self._put(self._event, f"event:{key}" if key.startswith(("case:", "event:")) else key, node)
-        elif here == "trace":
-            if self._begun:
-                self._reader.fail(
-                    f"the trace's attribute {node['key']!r} comes after more than {WINDOW:,} events of it: "
-                    "put it before them"
-                )
-            self._put(self._trace, f"case:{node['key']}", node)
-            self._trace_nodes.append(node)
-        elif here == "global":
-            self._globals.append(node)
-        else:
-            self.header["attributes"].append(node)
+    def _enter(self, places: list[str]) -> None:
+        """Go to another element: its attributes go into the row of an event or trace, or to the header."""
+        self._places, here = places, places[-1]
+        self._row = {} if here == "event" else self._trace if here == "trace" else None
+        self._keys = self._columns[here]
+        if here in {"log", ""}:
+            self._nodes = self.header["attributes"]
 
-    def _put(self, row: dict[Key, str], name: str, node: Node) -> None:
-        """Keep an attribute as a cell of a row, and what is below it as another."""
-        key = (name, node["kind"])
-        if key in row:
-            self._reader.fail(f"the attribute {node['key']!r} is here twice: keep one")
-        below = node.get("attributes")
-        if "value" in node:
-            row[key] = node["value"]
-            if below:
-                row[name + NESTED, "nested"] = json.dumps(below, ensure_ascii=False)
-        else:
-            row[key] = json.dumps(below or [], ensure_ascii=False)
-
-    def _end_event(self) -> None:
+    def _end_event(self, row: dict[Key, str]) -> None:
         if self._places[-1] != "trace":
-            self._gather.add(self._event)
+            self._gather.add(row)
             self._traces.append(0)
             return
-        self._events.append(self._event)
+        self._events.append(row)
         if len(self._events) >= WINDOW:
             self._hand_over()
+            self._given = len(self._trace)
 
     def _end_trace(self) -> None:
+        if self._begun and len(self._trace) != self._given:
+            self._reader.fail(
+                f"attributes of the trace come after more than {WINDOW:,} events of it: put them before these"
+            )
         if not self._events and not self._begun:
-            self.header["empty_traces"].append(self._trace_nodes)
+            self.header["empty_traces"].append(_as_nodes(self._trace))
         self._hand_over()
 
     def _hand_over(self) -> None:
@@ -244,6 +283,17 @@ class _Reading:
             if key in events.column_names:
                 return {"activity": key}
         return {}
+
+
+def _as_nodes(row: dict[Key, str]) -> list[Node]:
+    """Return the attributes of a trace that has no row to keep them."""
+    nodes = []
+    for (name, kind), value in row.items():
+        if kind != "nested":
+            below = json.loads(row.get((name + NESTED, "nested"), "[]") if kind in _SIMPLE else value)
+            node = {"key": name.removeprefix("case:"), "kind": kind}
+            nodes.append(node | ({"value": value} if kind in _SIMPLE else {}) | {"attributes": below})
+    return nodes
 
 
 def _numbers(traces: array[int]) -> pa.Array:
@@ -307,7 +357,8 @@ class _Plan:
         below = {key_of(each): at for at, each in enumerate(self._fields) if kind_of(each) == "nested"}
         self.trace: list[_Column] = []
         self.event: list[_Column] = []
-        taken = {said[name] for name in names & set(said)}
+        numbers = {each.name for each in self._fields if kind_of(each) == "trace"}
+        taken = {said[name] for name in names & set(said) - numbers}
         for at, field in enumerate(self._fields):
             if kind_of(field) in {"nested", "trace"} or (field.name == order and self._is_place(field.name)):
                 continue

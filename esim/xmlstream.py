@@ -19,7 +19,6 @@ from esim.bar import Bar
 from esim.errors import InvalidLog
 
 _CHUNK = 1 << 18  # bytes parsed at a time
-_DEEPEST = 100
 _NEEDS_CARE = re.compile('[&<>"\t\n\r]|[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]')
 _INVALID = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _ESCAPES = str.maketrans(
@@ -54,7 +53,6 @@ class XmlReader:
         self._parser = expat.ParserCreate()
         self._parser.buffer_text = True
         self._parser.StartDoctypeDeclHandler = self._no_doctype
-        self._depth = 0
 
     def parse(
         self,
@@ -62,24 +60,10 @@ class XmlReader:
         end: Callable[[str], None],
         text: Callable[[str], None] | None = None,
     ) -> None:
-        """Read the whole file. Names come without namespace prefix."""
-        parser = self._parser
-        local: dict[str, str] = {}
-
-        def opened(name: str, values: dict[str, str]) -> None:
-            self._depth += 1
-            if self._depth > _DEEPEST:
-                self.fail(f"elements are nested more than {_DEEPEST} deep")
-            known = local.get(name) or local.setdefault(name, name.rpartition(":")[2])
-            start(known, values)
-
-        def closed(name: str) -> None:
-            self._depth -= 1
-            end(local[name])
-
-        parser.StartElementHandler, parser.EndElementHandler = opened, closed
+        """Read the whole file. Names come as they stand there, with a prefix if they have one."""
+        self._parser.StartElementHandler, self._parser.EndElementHandler = start, end
         if text is not None:
-            parser.CharacterDataHandler = text
+            self._parser.CharacterDataHandler = text
         try:
             self._feed()
         except expat.ExpatError as error:

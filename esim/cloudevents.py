@@ -71,7 +71,7 @@ def _row(value: Any, file: JsonFile) -> dict[tuple[str, str], str]:
     if not isinstance(value, dict):
         file.fail(f"{display.short(value)} is no event: a CloudEvent is a JSON object")
     for name in _REQUIRED:
-        text_of(value.get(name), name, file.fail)
+        text_of(value.get(name), repr(name), file.fail)
     if value["specversion"] != "1.0":
         file.fail(f"'specversion' is {display.short(value['specversion'])}: only CloudEvents 1.0 are read")
     if value.get("data") is not None and value.get("data_base64") is not None:
@@ -90,7 +90,7 @@ def _attribute(row: dict[tuple[str, str], str], name: str, value: Any, file: Jso
         file.fail(f"{display.short(name)} is no name of an attribute: they are of the letters a-z and digits")
     kind = "boolean" if isinstance(value, bool) else "int" if isinstance(value, int) else "string"
     if name in _TEXTS:
-        text_of(value, name, file.fail)
+        text_of(value, repr(name), file.fail)
     elif kind == "string" and not isinstance(value, str):
         file.fail(f"{name!r} is {display.short(value)}: an attribute is a text, a whole number or a boolean")
     row[name, "date" if name in _TIMES else kind] = value if isinstance(value, str) else dumped(value)

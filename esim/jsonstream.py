@@ -18,6 +18,7 @@ from esim.bar import Bar
 from esim.errors import InvalidLog
 
 _CHUNK = 1 << 20  # bytes read at a time
+_EARLY = "the file ends too early"
 _NEAR = 16  # so near to the end of what was read, an error may be for want of more
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -151,14 +152,15 @@ class JsonFile:
 
     def _next_or(self, closing: str) -> bool:
         found = self._peek()
-        if found not in (",", closing) or not found:
-            self.fail_here(f"expected , or {closing}")
+        if found not in {",", closing}:
+            self.fail_here(f"expected , or {closing}" if found else _EARLY)
         self._at += 1
         return found == closing
 
     def _expect(self, sign: str) -> None:
-        if self._peek() != sign:
-            self.fail_here(f"expected {sign}")
+        found = self._peek()
+        if found != sign:
+            self.fail_here(f"expected {sign}" if found else _EARLY)
         self._at += 1
 
     def _peek(self) -> str:
@@ -188,10 +190,12 @@ class JsonFile:
             return value
 
     def _give_up_or_read(self, error: json.JSONDecodeError) -> None:
-        cut = error.msg.startswith("Unterminated") or error.pos >= len(self._text) - _NEAR
-        if not (cut and self._more()):
-            early = cut and not self._text[error.pos :].strip()
-            self._fail_at(error.pos, "the file ends too early" if early else error.msg)
+        open_ = error.msg.startswith("Unterminated")
+        inside = error.pos - self._at  # reading on forgets what lies before
+        if not ((open_ or error.pos >= len(self._text) - _NEAR) and self._more()):
+            place = self._at + inside
+            early = open_ or not self._text[place:].strip()
+            self._fail_at(place, _EARLY if early else error.msg)
 
     def _more(self) -> bool:
         """Read on, as much again as is waiting, and forget what has been taken."""
@@ -227,7 +231,7 @@ Fail = Callable[[str], NoReturn]
 def text_of(value: Any, name: str, fail: Fail) -> str:
     """Return a required member that must be a text. Complains if it is missing, empty or another thing."""
     if value is None:
-        fail(f"{name!r} is missing")
+        fail(f"{name} is missing")
     if not isinstance(value, str) or not value:
-        fail(f"{name!r} is {display.short(value)}: it must be a text that is not empty")
+        fail(f"{name} is {display.short(value)}: it must be a text that is not empty")
     return value

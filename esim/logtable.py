@@ -113,7 +113,6 @@ class Gather:
     def __init__(self, label: str, times: Iterable[str] = ()) -> None:
         """Begin with no row; `label` names the file; in the columns `times` every text must be a time."""
         self._label, self._must = label, set(times)
-        self._con = database()
         self._rows: list[dict[Key, str]] = []
         self._windows: list[pa.Table] = []
         self._times: dict[str, _Times] = {}
@@ -210,11 +209,10 @@ class Gather:
 
         pc = compute()
         sql, looks = KINDS[kind]
-        self._con.register("w", pa.table({"x": texts}))
         good = f"CASE WHEN regexp_full_match(x, '{looks}') THEN try_cast(x AS {sql}) END"
         zoned = f"regexp_full_match(x, '{_ZONED}')" if kind == "date" else "true"
         query = f"SELECT {good} AS value, {zoned} AS zoned FROM (SELECT trim(x, ' \t\r\n') AS x FROM w)"
-        found = self._con.sql(query).to_arrow_table().combine_chunks()
+        found = ask(query, w=pa.table({"x": texts})).combine_chunks()
         values = found.column(0).combine_chunks()
         unread = pc.and_(pc.is_null(values), pc.is_valid(texts))
         if kind == "date":
@@ -302,6 +300,13 @@ def numbered(table: pa.Table) -> pa.Table:
 
     places = pa.array(range(1, table.num_rows + 1), pa.int64())
     return distinct_names(table.add_column(0, pa.field(POSITION, pa.int64()), places))
+
+
+def nothing(*names: str) -> pa.Table:
+    """Return a table without rows whose columns are texts, and times if they are called so."""
+    import pyarrow as pa
+
+    return pa.schema([(name, utc_time() if name == "time" else pa.string()) for name in names]).empty_table()
 
 
 def _arrow_type(kind: str) -> pa.DataType:

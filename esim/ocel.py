@@ -22,16 +22,17 @@ from esim.logtable import (
     Gather,
     Narrow,
     Tables,
-    ask,
     compute,
     database,
     key_of,
+    nothing,
     numbered,
 )
 from esim.logtext import as_text, iso, kind_of, rows, spread
 from esim.storefile import quoted
 
 if TYPE_CHECKING:
+    import duckdb
     import pyarrow as pa
 
 KINDS = {"string": "string", "time": "date", "integer": "int", "float": "float", "boolean": "boolean"}
@@ -99,37 +100,51 @@ class Reading:
 
             events = events.take(compute().sort_indices(pa.array(order, pa.int64())))
         objects = self._objects.table()
-        self._unique(events, "event_id", "event")
-        self._unique(objects, "object_id", "object")
         parts = {"o": objects, "l": self._links.table(), "a": self._attributes.table()}
         parts |= {"r": self._relations.table(), "e": numbered(events)}
-        self._known(parts)
         header = {"format": "ocel", "event_types": self.event_types, "object_types": self.object_types}
-        links, attributes, relations = (ask(sql, **parts) for sql in (_LINKED, _WITH_ATTRIBUTES, _RELATED))
+        with database(**parts) as con:
+            self._check(con)
+            links, attributes, relations = (
+                con.sql(sql).to_arrow_table() for sql in (_LINKED, _WITH_ATTRIBUTES, _RELATED)
+            )
         related = relations if relations.num_rows else None
         return Tables(parts["e"], links, attributes, dict(_ROLES), related, header)
 
-    def _unique(self, table: pa.Table, column: str, what: str) -> None:
-        twice = f"SELECT {column} FROM t GROUP BY {column} HAVING count(*) > 1 ORDER BY {column}"
-        self._none(ask(twice, t=table), f"{what} ids come twice", "give each its own")
-
-    def _known(self, parts: dict[str, pa.Table]) -> None:
-        """Refuse links to nowhere."""
-        told = "objects are named, but not among the file's objects"
-        for table, column in (("l", "object_id"), ("r", "source_id"), ("r", "target_id"), ("a", "object_id")):
-            joined = f"{table} ANTI JOIN o ON {table}.{column} = o.object_id"
-            sql = f"SELECT DISTINCT {column} FROM {joined} ORDER BY 1"
-            self._none(ask(sql, **parts), told, "add them, or leave them out")
-        sql = "SELECT DISTINCT event_id FROM l ANTI JOIN e USING (event_id) ORDER BY 1"
-        self._none(ask(sql, **parts), "events are named that the file has not", "add them")
-
-    def _none(self, found: pa.Table, told: str, way_out: str) -> None:
-        if found.num_rows:
-            few = ", ".join(display.short(value) for value in found.column(0)[:_FEW].to_pylist())
-            more = ", …" if found.num_rows > _FEW else ""
-            raise InvalidLog(f"{self._label}: {found.num_rows:,} {told}: {few}{more}; {way_out}")
+    def _check(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Refuse ids that come twice, and links to nowhere."""
+        for told, way_out, sql in _FAULTS:
+            found = [row[0] for row in con.execute(f"SELECT DISTINCT id FROM ({sql}) ORDER BY id").fetchall()]
+            if found:
+                few = ", ".join(map(display.short, found[:_FEW])) + (", …" if len(found) > _FEW else "")
+                raise InvalidLog(f"{self._label}: {len(found):,} {told}: {few}; {way_out}")
 
 
+_FAULTS = (
+    (
+        "event ids come twice",
+        "give each event its own",
+        "SELECT event_id AS id FROM e GROUP BY event_id HAVING count(*) > 1",
+    ),
+    (
+        "object ids come twice",
+        "give each object its own",
+        "SELECT object_id AS id FROM o GROUP BY object_id HAVING count(*) > 1",
+    ),
+    (
+        "objects are named, but not among the file's objects",
+        "add them, or leave them out",
+        """SELECT id FROM (
+             SELECT object_id AS id FROM l UNION ALL SELECT object_id FROM a
+             UNION ALL SELECT source_id FROM r UNION ALL SELECT target_id FROM r)
+           ANTI JOIN o ON id = o.object_id""",
+    ),
+    (
+        "events are named, but not among the file's events",
+        "add them, or leave them out",
+        "SELECT event_id AS id FROM l ANTI JOIN e USING (event_id)",
+    ),
+)
 _LINKED = f"""
 SELECT {", ".join(LINKS)} FROM (
   SELECT position, event_id, object_type, object_id, qualifier, min(n) AS n
@@ -195,7 +210,9 @@ class Writing:
             quoted(roles["event_id"]) + "::VARCHAR" if roles.get("event_id") in names else "'e' || esim_n"
         )
         self._type, self._time = (self._required(role, names) for role in ("activity", "time"))
+        self._con = database(e=self.events)
         self._check()
+        self._register()
 
     def _required(self, role: str, names: list[str]) -> str:
         name = self.tables.roles.get(role)
@@ -206,40 +223,34 @@ class Writing:
         return quoted(str(name))
 
     def _check(self) -> None:
-        found = ask(
+        found = self._con.execute(
             f"""SELECT count(*) FILTER ({self._type} IS NULL), count(*) FILTER ({self._time} IS NULL),
-                  count(*) - count(DISTINCT {self._id})
-                FROM (SELECT *, row_number() OVER () AS esim_n FROM e)""",
-            e=self.events,
-        )
-        for column, told in zip(found.columns, ("no activity", "no time", "no id of their own"), strict=True):
-            if column[0].as_py():
+                  count(*) - count(DISTINCT {self._id}) FROM {_NUMBERED}"""
+        ).fetchall()[0]
+        for count, told in zip(found, ("no activity", "no time", "no id of their own"), strict=True):
+            if count:
                 raise InvalidLog(
-                    f"{column[0].as_py():,} events have {told}, which OCEL wants of each: "
-                    "give it, or leave them out"
+                    f"{count:,} events have {told}, which OCEL wants of each: give it, or leave them out"
                 )
 
-    @cached_property
-    def _parts(self) -> dict[str, pa.Table]:
-        """The links, attributes and relations, with one id for each object."""
+    def _register(self) -> None:
+        """Make the links, attributes and relations known, and the objects with one id for each."""
         given = self.tables
         links = given.objects if given.objects is not None else self._cases()
-        attributes = given.attributes if given.attributes is not None else _none_of(ATTRIBUTES)
-        relations = given.relations if given.relations is not None else _none_of(RELATIONS)
-        parts = {"l": links, "a": attributes, "r": relations}
-        objects = ask(_OBJECTS, **parts)
-        return {**parts, "o": objects}
+        parts = {"l": (links, LINKS), "a": (given.attributes, ATTRIBUTES), "r": (given.relations, RELATIONS)}
+        for name, (table, columns) in parts.items():
+            self._con.register(name, nothing(*columns) if table is None else table)
+        self._con.register("o", self._con.sql(_OBJECTS).to_arrow_table())
 
-    def _cases(self) -> pa.Table:
+    def _cases(self) -> pa.Table | None:
         case = self.tables.roles.get("case", "")
         if case not in self.events.column_names:
-            return _none_of(LINKS)
-        return ask(
+            return None
+        return self._con.sql(
             f"""SELECT {self._id} AS event_id, 'case' AS object_type, {quoted(case)}::VARCHAR AS object_id,
                   NULL::VARCHAR AS qualifier
-                FROM (SELECT *, row_number() OVER () AS esim_n FROM e) WHERE {quoted(case)} IS NOT NULL""",
-            e=self.events,
-        )
+                FROM {_NUMBERED} WHERE {quoted(case)} IS NOT NULL"""
+        ).to_arrow_table()
 
     @cached_property
     def _attributes(self) -> list[tuple[int, str, str]]:
@@ -253,20 +264,17 @@ class Writing:
         ]
 
     def _is_place(self, name: str) -> bool:
-        ranked = f"SELECT {quoted(name)} AS p, row_number() OVER () AS r FROM e"
-        return bool(
-            ask(f"SELECT coalesce(bool_and(p = r), true) FROM ({ranked})", e=self.events).column(0)[0].as_py()
-        )
+        sql = f"SELECT coalesce(bool_and({quoted(name)} = esim_n), true) FROM {_NUMBERED}"
+        return bool(self._con.execute(sql).fetchall()[0][0])
 
     def event_types(self) -> Declared:
         """Return the attributes that events of each type have, or are declared to have."""
         found: Declared = {}
         counts = ", ".join(f"count({quoted(self.events.column_names[at])})" for at, _, _ in self._attributes)
         sql = f"SELECT {self._type}::VARCHAR{', ' if counts else ''}{counts} FROM e GROUP BY ALL ORDER BY 1"
-        with database(e=self.events) as con:
-            for type_, *given in con.execute(sql).fetchall():
-                columns = zip(self._attributes, given, strict=True)
-                found[type_] = {name: kind for (_, name, kind), count in columns if count}
+        for type_, *given in self._con.execute(sql).fetchall():
+            columns = zip(self._attributes, given, strict=True)
+            found[type_] = {name: kind for (_, name, kind), count in columns if count}
         return self._declared("event_types", found)
 
     def object_types(self) -> Declared:
@@ -276,9 +284,7 @@ class Writing:
                    CASE WHEN count(DISTINCT coalesce(type, 'string')) = 1 THEN max(type) END
                  FROM (SELECT object_type, attribute, type FROM a
                        UNION ALL SELECT object_type, NULL, NULL FROM o) GROUP BY ALL ORDER BY ALL"""
-        for type_, name, kind in zip(
-            *(each.to_pylist() for each in ask(sql, **self._parts).columns), strict=True
-        ):
+        for type_, name, kind in self._con.execute(sql).fetchall():
             found.setdefault(type_, {})
             if name is not None:
                 found[type_][name] = kind or "string"
@@ -292,27 +298,25 @@ class Writing:
 
     def objects(self) -> Iterator[Object]:
         """Give all objects in the order in which they are met."""
-        with database(**self._parts) as con:
-            for id_, type_, attributes, relations in rows(
-                con, _OUT_OBJECTS, "writing objects", self._parts["o"].num_rows
-            ):
-                yield Object(id_, type_, _pairs(attributes, 4), _pairs(relations, 2))
+        total = self._con.execute("SELECT count(*) FROM o").fetchall()[0][0]
+        for id_, type_, attributes, relations in rows(self._con, _OUT_OBJECTS, "writing objects", total):
+            yield Object(id_, type_, _pairs(attributes, 4), _pairs(relations, 2))
 
     def happenings(self) -> Iterator[Happening]:
         """Give all events in order."""
         texts = ", ".join(as_text(each.name, each) for each in self.events.schema)
         time = next(each for each in self.events.schema if quoted(each.name) == self._time)
         sql = f"""SELECT {self._id}, {self._type}::VARCHAR, {as_text(time.name, time)}, links, {texts}
-                  FROM (SELECT *, row_number() OVER () AS esim_n FROM e)
-                  LEFT JOIN ({_OUT_LINKS}) AS k ON k.esim_id = {self._id} ORDER BY esim_n"""
-        with database(e=self.events, **self._parts) as con:
-            for id_, type_, moment, links, *cells in rows(con, sql, "writing events", self.events.num_rows):
-                attributes = [
-                    (name, cells[at], kind) for at, name, kind in self._attributes if cells[at] is not None
-                ]
-                yield Happening(id_, type_, moment, attributes, _pairs(links, 2))
+                  FROM {_NUMBERED} LEFT JOIN ({_OUT_LINKS}) AS k ON k.esim_id = {self._id} ORDER BY esim_n"""
+        total = self.events.num_rows
+        for id_, type_, moment, links, *cells in rows(self._con, sql, "writing events", total):
+            attributes = [
+                (name, cells[at], kind) for at, name, kind in self._attributes if cells[at] is not None
+            ]
+            yield Happening(id_, type_, moment, attributes, _pairs(links, 2))
 
 
+_NUMBERED = "(SELECT *, row_number() OVER () AS esim_n FROM e)"
 _OBJECTS = """
 SELECT object_type, object_id,
   CASE WHEN count(*) OVER (PARTITION BY object_id) > 1 THEN object_type || '/' || object_id
@@ -345,7 +349,3 @@ FROM (SELECT *, row_number() OVER () AS m FROM l) JOIN o USING (object_type, obj
 
 def _pairs(values: list[dict[str, str]] | None, width: int) -> list[Any]:
     return [tuple(value[name] for name in "abcd"[:width]) for value in values or ()]
-
-
-def _none_of(names: tuple[str, ...]) -> pa.Table:
-    return Narrow("", *names).table()

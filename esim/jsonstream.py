@@ -18,6 +18,7 @@ from esim.bar import Bar
 from esim.errors import InvalidLog
 
 _CHUNK = 1 << 20  # bytes read at a time
+_NUMBER_CUT = 3  # so near to it a number may go on: as 1.5 after "1.", and 1e+5 after "1e+"
 _EARLY = "the file ends too early"
 _NEAR = 16  # so near to the end of what was read, an error may be for want of more
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -184,9 +185,10 @@ class JsonFile:
                 self.fail_here("this is nested too deeply to be read")
             except ValueError as error:
                 self.fail_here(str(error))
-            if end == len(self._text) and not self._ended and self._more():
-                continue  # a number may go on
-            self._began, self._at = self._at, end
+            length = end - self._at  # reading on forgets what lies before
+            if end >= len(self._text) - _NUMBER_CUT and self._more():
+                continue
+            self._began, self._at = self._at, self._at + length
             return value
 
     def _give_up_or_read(self, error: json.JSONDecodeError) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esim.bar import Bar
-from esim.logtable import database
+from esim.logtable import database, distinct_names
 from esim.storefile import quoted
 
 if TYPE_CHECKING:
@@ -91,45 +91,39 @@ def spread(events: pa.Table, data: str | None) -> pa.Table:
     """
     if data is None or data not in events.column_names:
         return events
+    column = quoted(data)
+    kind = f"CASE WHEN json_valid({column}) THEN json_type({column}) ELSE 'NONE' END"
     with database(e=events) as con:
-        column = quoted(data)
-        objects = f"json_type({column}) = 'OBJECT'"
-        found = con.execute(
-            f"""SELECT k, list_sort(list(DISTINCT t)) FROM (
-                  SELECT k, json_type({column}, {_POINTER}) AS t
-                  FROM (SELECT {column}, unnest(json_keys({column})) AS k FROM e WHERE {objects}))
-                WHERE t IS NOT NULL GROUP BY k ORDER BY k"""
-        ).fetchall()
-        if con.execute(f"SELECT count(*) FROM e WHERE {column} IS NOT NULL AND NOT {objects}").fetchall()[0][
-            0
-        ]:
+        others = f"SELECT count(*) FROM e WHERE {column} IS NOT NULL AND {kind} NOT IN ('OBJECT', 'NULL')"
+        if con.execute(others).fetchall()[0][0]:
             return events
+        con.execute(f"CREATE TEMP VIEW objects AS SELECT {column} AS data FROM e WHERE {kind} = 'OBJECT'")
+        found = con.execute(_MEMBERS).fetchall()
         taken = {name.casefold() for name in events.column_names}
-        names = [f"data:{key}" if key.casefold() in taken else key for key, _ in found]
-        made = [
-            f"{_member(column, key, set(types))} AS {quoted(name)}"
-            for name, (key, types) in zip(names, found, strict=True)
-        ]
-        return con.sql(
-            f"SELECT * EXCLUDE ({column}){''.join(f', {one}' for one in made)} FROM e"
-        ).to_arrow_table()
+        names = [f"data:{key}" if key.casefold() in taken else key for key, *_ in found]
+        made = [_member(column, *member) for member in found]
+        listed = ", ".join([f"* EXCLUDE ({column})", *made])
+        table = con.sql(f"SELECT {listed} FROM e").to_arrow_table()
+    kept = [name for name in events.column_names if name != data]
+    return distinct_names(table.rename_columns([*kept, *names]))
 
 
-_POINTER = "'/' || replace(replace(k, '~', '~0'), '/', '~1')"
+_MEMBERS = """
+SELECT k, list(DISTINCT t), coalesce(max(length(x)) FILTER (regexp_full_match(x, '-?[0-9]+')), 0) FROM (
+  SELECT k, json_type(data, p) AS t, json_extract_string(data, p) AS x FROM (
+    SELECT data, k, '/' || replace(replace(k, '~', '~0'), '/', '~1') AS p FROM (
+      SELECT data, unnest(json_keys(data)) AS k FROM objects)))
+WHERE t IS NOT NULL GROUP BY k ORDER BY k"""
+_LONGEST_INT, _LONGEST_EXACT = 18, 15  # characters that surely fit a BIGINT, and a DOUBLE
 
 
-def _member(column: str, key: str, types: set[str]) -> str:
+def _member(column: str, key: str, types: list[str], longest: int) -> str:
+    """Return SQL that takes a member out of JSON objects, as the type that all of its values have."""
     pointer = "/" + key.replace("~", "~0").replace("/", "~1").replace("'", "''")
     text = f"json_extract_string({column}, '{pointer}')"
-    types = types - {"NULL"}
-    if types <= {"BIGINT", "UBIGINT"}:
+    kinds = set(types) - {"NULL"}
+    if kinds <= {"BIGINT", "UBIGINT"} and longest <= _LONGEST_INT:
         return f"{text}::BIGINT"
-    if types <= {"BIGINT", "UBIGINT", "DOUBLE"}:
+    if kinds <= {"BIGINT", "UBIGINT", "DOUBLE"} and longest <= _LONGEST_EXACT:
         return f"{text}::DOUBLE"
-    return f"{text}::BOOLEAN" if types == {"BOOLEAN"} else text
-
-
-def columns_but(events: pa.Table, names: Iterable[str | None]) -> list[str]:
-    """Return the columns of a log that are none of `names`, in their order."""
-    left = set(names)
-    return [name for name in events.column_names if name not in left]
+    return f"{text}::BOOLEAN" if kinds == {"BOOLEAN"} else text

@@ -11,20 +11,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from esim.contract import Store
-from esim.delivery import Delivery, Point
+from esim.delivery import Delivery, Point, Settings
 from esim.effects import Effects
 from esim.envelope import RecordedEvent
 from esim.errors import said
 from esim.faults import Crash, Unavailable
 from esim.handler import HandlerOf, handler_of, is_handler
+from esim.outbox import Relay
 from esim.parts import StageClock
 from esim.process import ProcessManager
 from esim.scenario import Actor, Consume, Follow, Scenario, Task
 from esim.subscription import Subscription
 from esim.virtual import Coroutines, pausing
+from esim.waiter import Waiter
 from esim.world import Message
 
 _SKEW = timedelta(minutes=-90)
@@ -252,8 +254,16 @@ class Follower(Player):
         delivery = Delivery(
             *(stage.store, subscription._progress, self._handler, subscription._settings, self._sleep)
         )
-        delivery.effects = _Effects(stage, outbox=subscription._settings.outbox, done=delivery._is_done)
-        delivery._waiter = Coroutines()  # type: ignore[assignment]  # waits by the virtual clock
+        waiter, settings = Coroutines(), subscription._settings
+        delivery._waiter = cast("Waiter", waiter)
+        delivery.effects = _Effects(stage, settings, delivery._is_done, cast("Waiter", waiter))
+        functions = delivery.effects.functions
+        delivery._relay = Relay(
+            *(subscription._progress, functions, settings.retry),
+            sleep=self._sleep,
+            now=delivery.now,
+            wait=waiter.result,
+        )
         if self._open is not None:
             delivery.open_until, delivery._in_a_row = self._open[0].timestamp(), self._open[1]
         return delivery
@@ -470,8 +480,10 @@ class Tasker(Player):
 class _Effects(Effects):
     """Effects that are carried out in the simulated world: a function that is not of it is only noted."""
 
-    def __init__(self, stage: Ground, *, outbox: bool, done: Callable[[str, int], bool]) -> None:
-        super().__init__(outbox=outbox, done=done)
+    def __init__(
+        self, stage: Ground, settings: Settings, done: Callable[[str, int], bool], waiter: Waiter
+    ) -> None:
+        super().__init__(outbox=settings.outbox, done=done, waiter=waiter, functions=settings.sends)
         self._stage = stage
 
     def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:

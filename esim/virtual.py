@@ -127,6 +127,11 @@ async def _waiting(result: Any) -> Any:
 class Coroutines:
     """Gives what coroutines give, at once."""
 
+    @staticmethod
+    def inside() -> bool:
+        """Say whether this is asked by a coroutine."""
+        return isinstance(events._get_running_loop(), VirtualLoop)
+
     def result(self, awaitable: Any) -> Any:
         """Return what an awaitable gives, or raise what it raises."""
         steps = pausing(awaitable)

@@ -218,7 +218,7 @@ def _legend(names: Iterable[str], y: float, *, dots: bool = False) -> tuple[list
     """Return the names with their lines (or dots), and where that ends."""
     parts, x = [], float(_LEFT)
     for place, name in enumerate(names):
-        wide = 36 + min(svg.text_width(name, 12), 200) + 16
+        wide = 36 + min(svg.text_width(svg.named(name), 12), 200) + 16
         if x > _LEFT and x + wide > _WIDTH:
             x, y = float(_LEFT), y + 20
         if dots:
@@ -227,7 +227,7 @@ def _legend(names: Iterable[str], y: float, *, dots: bool = False) -> tuple[list
             dash = _DASHES[place % len(_DASHES)]
             path = f"M{_xy(x, y + 4)}h28"
             parts.append(svg.line(path, stroke=color_of(name), width=2, dash=dash, cap="round"))
-        parts.append(svg.text(x + 36, y + 8, name, size=12, room=200))
+        parts.append(svg.text(x + 36, y + 8, svg.named(name), size=12, room=200))
         x += wide
     return parts, y + 20
 

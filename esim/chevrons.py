@@ -150,7 +150,7 @@ def _legend(signs: dict[str, str], width: float, y: float) -> tuple[list[str], f
     """Return what each sign stands for, in lines of at most `width`, and where that ends."""
     parts, x = [], float(svg.MARGIN)
     for name, sign in signs.items():
-        words = svg.fit(clean(name), 220, 12)
+        words = svg.fit(svg.named(name), 220, 12)
         box = max(30, svg.text_width(sign, _SIZE, bold=True) + 10)
         wide = box + 6 + svg.text_width(words, 12) + 18
         if x > svg.MARGIN and x + wide > width:
@@ -158,7 +158,7 @@ def _legend(signs: dict[str, str], width: float, y: float) -> tuple[list[str], f
         parts += [
             svg.tag("rect", x=x, y=y, width=box, height=18, rx=4, fill=color_of(name)),
             svg.text(x + box / 2, y + 13, sign, size=_SIZE, fill="#fff", anchor="middle", bold=True),
-            svg.text(x + box + 6, y + 13, name, size=12, room=220),
+            svg.text(x + box + 6, y + 13, svg.named(name), size=12, room=220),
         ]
         x += wide
     return parts, y + 26

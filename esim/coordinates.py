@@ -1,8 +1,9 @@
 """Where the vertices of a layered drawing stand from left to right: near neighbours, long links upright.
 
-A link that passes several ranks is one block with one x, broken only where a heavier link crosses it. Blocks
-keep their order and their distance; they start between their leftmost and their rightmost places, and are
-then pulled toward their neighbours, together with whatever stands in the way, until nothing moves.
+A link that passes several ranks is one block with one x, broken only where a heavier link crosses it, or
+where the drawing would get much wider. Blocks keep their order and their distance; they start between their
+leftmost and their rightmost places, and are then pulled toward their neighbours, together with whatever
+stands in the way, until nothing moves.
 
 References: U. Brandes, B. Köpf, Fast and simple horizontal coordinate assignment, 2001 (the blocks).
 """
@@ -10,13 +11,14 @@ References: U. Brandes, B. Köpf, Fast and simple horizontal coordinate assignme
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 _ROUNDS = 60
 _WORK = 400_000  # about how many steps of pulling are worth a wait
 _STILL = 0.05  # pixels
+_BREAKS, _WIDER, _NARROW = 60, 1.15, 760  # a drawing that is wider has long links bent
 
 
 @dataclass
@@ -36,40 +38,47 @@ def coordinates(
     vertices: Sequence[Vertex], ranks: Sequence[Sequence[int]], chains: Sequence[Sequence[int]], space: float
 ) -> list[float]:
     """Return the x of each vertex, the leftmost edge at 0; `chains` are the slots of each link, downward."""
-    blocks = _Blocks(vertices, ranks, _block_of(vertices, ranks, chains), space)
+    joined = _joined(vertices, ranks, chains)
+    narrow = _WIDER * max((_width(vertices, rank, space) for rank in ranks), default=0.0)
+    for _ in range(_BREAKS):
+        blocks = _Blocks(vertices, ranks, joined, space)
+        cut = blocks.widest_bend() if blocks.width() > max(narrow, _NARROW) else None
+        if cut is None:
+            break
+        del joined[cut]
+    blocks = _Blocks(vertices, ranks, joined, space)
     blocks.pull()
     x = [blocks.x[block] for block in blocks.of]
     edge = min((at - one.left for at, one in zip(x, vertices, strict=True)), default=0.0)
     return [at - edge for at in x]
 
 
-def _block_of(
-    vertices: Sequence[Vertex], ranks: Sequence[Sequence[int]], chains: Sequence[Sequence[int]]
-) -> list[int]:
-    """Return the block of each vertex: slots in a run that no heavier link crosses, the boxes at its ends.
+def _width(vertices: Sequence[Vertex], rank: Sequence[int], space: float) -> float:
+    return sum(vertices[node].left + vertices[node].right + space for node in rank)
 
-    A box is of the block of the heaviest link below it, if that is also the heaviest above the other.
+
+def _joined(
+    vertices: Sequence[Vertex], ranks: Sequence[Sequence[int]], chains: Sequence[Sequence[int]]
+) -> dict[int, int]:
+    """Return below what a vertex stands upright: the slots of a link, unless a heavier link crosses there.
+
+    A box is joined to the heaviest link below it, if that is also the heaviest above the other box.
     """
     place = {node: at for rank in ranks for at, node in enumerate(rank)}
-    inner = {pair for chain in chains for pair in pairwise(chain)}
-    trunk = {pair for chain in chains for pair in _trunk(vertices, chain)}
-    upright: dict[int, list[tuple[bool, float, int, int]]] = defaultdict(list)
+    straight = {pair for chain in chains for pair in (*pairwise(chain), *_trunk(vertices, chain))}
+    upright: dict[int, list[tuple[float, int, int]]] = defaultdict(list)
     for one, vertex in enumerate(vertices):
         for two, weight in vertex.down:
-            if (one, two) in inner or (one, two) in trunk:
-                upright[vertex.rank].append(((one, two) not in inner, -weight, one, two))
+            if (one, two) in straight:
+                upright[vertex.rank].append((-weight, one, two))
     joined: dict[int, int] = {}
     for segments in upright.values():
         kept: list[tuple[int, int]] = []
-        for *_, one, two in sorted(segments):
+        for _, one, two in sorted(segments):
             if all((place[one] < place[a]) == (place[two] < place[b]) for a, b in kept):
                 kept.append((one, two))
                 joined[two] = one
-    names: dict[int, int] = {}
-    block = [-1] * len(vertices)
-    for node in sorted(range(len(vertices)), key=lambda node: vertices[node].rank):
-        block[node] = block[joined[node]] if node in joined else names.setdefault(node, len(names))
-    return block
+    return joined
 
 
 def _trunk(vertices: Sequence[Vertex], chain: Sequence[int]) -> set[tuple[int, int]]:
@@ -91,25 +100,65 @@ class _Blocks:
     """Blocks with their least distances and their springs."""
 
     def __init__(
-        self, vertices: Sequence[Vertex], ranks: Sequence[Sequence[int]], of: list[int], space: float
+        self,
+        vertices: Sequence[Vertex],
+        ranks: Sequence[Sequence[int]],
+        joined: Mapping[int, int],
+        space: float,
     ) -> None:
-        self.of = of
+        self.vertices, self.joined = vertices, joined
+        self.of = of = _numbered(vertices, joined)
         count = max(of, default=-1) + 1
         self.right: list[dict[int, float]] = [{} for _ in range(count)]
         self.left: list[dict[int, float]] = [{} for _ in range(count)]
         self.springs: list[dict[int, float]] = [defaultdict(float) for _ in range(count)]
+        self.pairs: dict[tuple[int, int], tuple[float, int, int]] = {}
         for rank in ranks:
             for one, two in pairwise(rank):
                 gap = vertices[one].right + space + vertices[two].left
-                self.right[of[one]][of[two]] = max(gap, self.right[of[one]].get(of[two], 0.0))
-                self.left[of[two]][of[one]] = self.right[of[one]][of[two]]
+                between = (of[one], of[two])
+                self.pairs[between] = max((gap, one, two), self.pairs.get(between, (0.0, 0, 0)))
+        for (one, two), (gap, *_) in self.pairs.items():
+            self.right[one][two] = self.left[two][one] = gap
         for node, vertex in enumerate(vertices):
             for other, weight in vertex.down:
                 if of[node] != of[other]:
                     self.springs[of[node]][of[other]] += weight
                     self.springs[of[other]][of[node]] += weight
-        leftmost, rightmost = _packed(self.left, self.right), _packed(self.right, self.left)
-        self.x = [(one + wide) / 2 for one, wide in zip(leftmost, (-x for x in rightmost), strict=True)]
+        self.leftmost, rightmost = _packed(self.left, self.right), _packed(self.right, self.left)
+        self.x = [(one - wide) / 2 for one, wide in zip(self.leftmost, rightmost, strict=True)]
+
+    def width(self) -> float:
+        """Return how wide it is when packed to the left."""
+        ends = (self.leftmost[block] + one.right for block, one in zip(self.of, self.vertices, strict=True))
+        return max(ends, default=0.0)
+
+    def widest_bend(self) -> int | None:
+        """Return the vertex where a bend would let the drawing be narrower, in the lightest link there is.
+
+        The row of blocks that makes it so wide enters a block in one rank and leaves it in another: between
+        the two that block need not be upright.
+        """
+        bends: list[tuple[float, float, int]] = []
+        block = max(range(len(self.leftmost)), key=lambda one: self.leftmost[one])
+        leaves = -1
+        while self.left[block]:
+            before = max(self.left[block], key=lambda one: self.leftmost[one] + self.left[block][one])
+            _, beside, enters = self.pairs[before, block]
+            if leaves >= 0:
+                bends += self._between(enters, leaves)
+            block, leaves = before, beside
+        return min(bends)[-1] if bends else None
+
+    def _between(self, one: int, two: int) -> Iterator[tuple[float, float, int]]:
+        """Give the joints between two vertices of a block: weight, distance from their middle, lower end."""
+        low, high = sorted((one, two), key=lambda node: self.vertices[node].rank)
+        middle = (self.vertices[low].rank + self.vertices[high].rank + 1) / 2
+        while high != low:
+            vertex = self.vertices[high]
+            weight = next(w for node, w in vertex.up if node == self.joined[high])
+            yield weight, abs(vertex.rank - middle), high
+            high = self.joined[high]
 
     def pull(self) -> None:
         """Move every block, and those it would push, as long as the springs of all of them together pull."""
@@ -150,6 +199,15 @@ class _Blocks:
         for one in queue:
             self.x[one] += way * step
         return step, len(queue)
+
+
+def _numbered(vertices: Sequence[Vertex], joined: Mapping[int, int]) -> list[int]:
+    """Return the block of each vertex."""
+    names: dict[int, int] = {}
+    block = [-1] * len(vertices)
+    for node in sorted(range(len(vertices)), key=lambda node: vertices[node].rank):
+        block[node] = block[joined[node]] if node in joined else names.setdefault(node, len(names))
+    return block
 
 
 def _packed(before: list[dict[int, float]], after: list[dict[int, float]]) -> list[float]:

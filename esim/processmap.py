@@ -17,8 +17,9 @@ from esim.layout import CUP, Box, Link, Route, layered
 from esim.processgraph import Activity, Flow, Label, ProcessGraph, check_label, label_of
 from esim.units import duration, percent
 
+MOST = 400  # edges; no eye follows more, whatever coverage is asked for
 _NODE_HEIGHT, _PAD, _MOST, _LEAST = 44, 14, 176, 84
-_PILL_HEIGHT = 24
+_PILL_HEIGHT, _ARROW, _ENDED = 24, 11, "end"
 _LABEL, _LABEL_HEIGHT = 11, 15
 _LOOP = 24  # how far a loop reaches out of its box
 _THICK, _THIN = 8.0, 1.2
@@ -52,10 +53,12 @@ def process_map(
     """Return a directly-follows graph as SVG text.
 
     `label` says what is written on the edges, `width` what their width means. Of more than 55 edges the most
-    frequent are drawn; `coverage` (0 to 1) keeps those that carry that share of all transitions instead.
+    frequent are drawn; `coverage` (0 to 1) keeps those that carry that share of all transitions instead. No
+    map has more than 400 edges. What is not shown is said in the caption.
     """
     check_label(width)
     shown = graph.thinned(coverage)
+    shown = shown.thinned(edges=MOST) if len(shown.flows) > MOST else shown
     drawing = _Map(shown, label, width)
     return drawing.svg(title)
 
@@ -74,8 +77,8 @@ class _Map:
         self.links = [link for link, _ in self.edges]
         self.boxes = [
             *(_box(one, self.loops.get(one.name)) for one in graph.activities),
-            _pill(self._started()),
-            _pill(self._ended()),
+            _pill(self._started(), len(graph.starts)),
+            _pill(_ENDED, len(graph.ends)),
         ]
         self.layout = layered(self.boxes, self.links, top=self.start, bottom=self.end).moved(
             svg.MARGIN, svg.TOP
@@ -130,9 +133,6 @@ class _Map:
     def _started(self) -> str:
         return f"start · {self.graph.cases:,} cases" if self.graph.cases else "start"
 
-    def _ended(self) -> str:
-        return "end"
-
     # drawing
 
     def svg(self, title: str) -> str:
@@ -172,12 +172,14 @@ class _Map:
             svg.tag(
                 "rect", x=left, y=top, width=2 * half, height=_NODE_HEIGHT, rx=6, fill=color_of(one.name)
             ),
-            svg.text(x, y - 3, one.name, size=13, fill="#fff", anchor="middle", bold=True, room=room),
+            svg.text(
+                x, y - 3, svg.named(one.name), size=13, fill="#fff", anchor="middle", bold=True, room=room
+            ),
             svg.text(x, y + 13, under, size=_LABEL, fill="#fff", anchor="middle", room=room),
         )
 
     def _ends(self) -> Iterator[str]:
-        for box, words, sign in ((self.start, self._started(), _PLAY), (self.end, self._ended(), _STOP)):
+        for box, words, sign in ((self.start, self._started(), _PLAY), (self.end, _ENDED, _STOP)):
             x, y = self.layout.boxes[box]
             left, top = x - self.boxes[box].left, y - _PILL_HEIGHT / 2
             half, wide = _PILL_HEIGHT / 2, 2 * self.boxes[box].left - _PILL_HEIGHT
@@ -191,7 +193,10 @@ class _Map:
 
 
 def _box(one: Activity, loop: _Edge | None) -> Box:
-    wide = max(svg.text_width(one.name, 13, bold=True), svg.text_width(_under(one), _LABEL)) + 2 * _PAD
+    wide = (
+        max(svg.text_width(svg.named(one.name), 13, bold=True), svg.text_width(_under(one), _LABEL))
+        + 2 * _PAD
+    )
     half = min(max(wide, _LEAST), _MOST) / 2
     beside = _LOOP + loop.width / 2 + 5 + svg.text_width(loop.words, _LABEL) if loop else 0
     return Box(half, half + beside, _NODE_HEIGHT, half - 12)
@@ -201,8 +206,8 @@ def _under(one: Activity) -> str:
     return f"{one.times:,}" + (f" · {percent(one.share)} of cases" if one.share is not None else "")
 
 
-def _pill(words: str) -> Box:
-    half = (svg.text_width(words, 12) + 38) / 2
+def _pill(words: str, edges: int) -> Box:
+    half = max(svg.text_width(words, 12) + 38, min(edges, 20) * _ARROW + 28) / 2
     return Box(half, half, _PILL_HEIGHT, half - 14)
 
 

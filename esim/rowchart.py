@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from esim import svg, units
-from esim.display import clean, color_of
+from esim.display import color_of
 
 _LOW, _HIGH = (0x71, 0x75, 0x7A), (0x0B, 0x62, 0xC4)  # of a heat map; white text reads on all between
 _LONG, _BESIDE, _SMALL = 340, 530, 11  # the longest bar; all that stands beside the names
@@ -54,14 +54,14 @@ class _Bar(NamedTuple):
 
 def _names_end(names: Iterable[str]) -> float:
     """Return where the column of names ends: as wide as they need, within reason."""
-    widest = max((svg.text_width(clean(name), 12) for name in names), default=0.0)
+    widest = max((svg.text_width(svg.named(name), 12) for name in names), default=0.0)
     return svg.MARGIN + min(max(widest, 80), 300) + 8
 
 
 def _drawn(bar: _Bar, left: float, y: float) -> Iterator[str]:
     wide = max(_LONG * min(max(bar.share, 0.0), 1.0), 1)
     title = svg.titled(f"{bar.name}: {bar.words}")
-    yield svg.text(left - 8, y + 14, bar.name, size=12, anchor="end", room=left - 8 - svg.MARGIN)
+    yield svg.text(left - 8, y + 14, svg.named(bar.name), size=12, anchor="end", room=left - 8 - svg.MARGIN)
     yield svg.tag("rect", title, x=left, y=y, width=wide, height=20, rx=2, fill=bar.fill)
     yield svg.text(left + wide + 8, y + 14, bar.words, size=12)
 
@@ -110,7 +110,7 @@ def cohorts(
         svg.text(left + _STEP * at + 22, y - 8, str(at), size=_SMALL, anchor="middle") for at in range(many)
     ]
     for name, size, shares in lines:
-        parts.append(svg.text(svg.MARGIN, y + 17, name, size=12, room=96))
+        parts.append(svg.text(svg.MARGIN, y + 17, svg.named(name), size=12, room=96))
         parts.append(svg.text(left - 10, y + 17, f"{size:,}", size=12, anchor="end"))
         for at, share in enumerate(shares):
             parts += _cell(left + _STEP * at, y, share)

@@ -103,6 +103,11 @@ def line(
     )
 
 
+def named(words: str) -> str:
+    """Return a name as it is drawn: one without anything to see as its quotes."""
+    return clean(words) if words.strip() else repr(clean(words))
+
+
 def titled(words: str) -> str:
     """Return a `<title>`: what a pointer shows over the element it stands in."""
     line = clean(words)

@@ -83,6 +83,11 @@ def test_an_alternative_text_of_ones_own_is_escaped_once():
     assert 'alt="a &lt;b&gt; &amp; c"' in svg.img(svg.empty("a <b> & c"))
 
 
+def test_a_name_without_anything_to_see_is_shown_in_quotes():
+    """An empty name, or one of blanks, is a name too."""
+    assert [svg.named(name) for name in ("", "  ", "a b", "\n")] == ["''", "'  '", "a b", "'⏎ '"]
+
+
 def test_lines_are_wrapped_at_spaces():
     """Every word is there, no line is wider than the room."""
     lines = svg.wrap("one two three four five six", 60)

@@ -149,8 +149,13 @@ class _Map:
             parts,
             width=self.layout.width + 2 * svg.MARGIN,
             bottom=svg.TOP + self.layout.height + 8,
-            caption=f"Shown: {self.graph.hidden}. On the edges: {_MEANING[self.label]}.",
+            caption=f"Shown: {self.graph.hidden}. {self._meaning()}",
         )
+
+    def _meaning(self) -> str:
+        if self.label == self.width or {self.label, self.width} == {"count", "share"}:
+            return f"On the edges, and as their width: {_MEANING[self.label]}."
+        return f"On the edges: {_MEANING[self.label]}. As their width: {_MEANING[self.width]}."
 
     def _loop(self, name: str, edge: _Edge) -> str:
         x, y = self.layout.boxes[self.place[name]]

@@ -193,7 +193,16 @@ def img(svg: str, alt: str = "") -> str:
 
     `alt` says in words what it shows; without it, the picture's own title and caption are taken.
     """
-    found = re.findall(r"<(?:title|desc)>(.*?)</(?:title|desc)>", svg)[:2] if not alt else []
-    words = escape(alt or html.unescape(". ".join(found)) or "a picture")
-    data = base64.b64encode(svg.encode()).decode()
-    return f'<img src="data:image/svg+xml;base64,{data}" alt="{words}" style="max-width:100%">'
+    words = escape(alt or alternative(svg))
+    return f'<img src="{data_uri(svg)}" alt="{words}" style="max-width:100%">'
+
+
+def alternative(svg: str) -> str:
+    """Return in words what a picture shows: its title and its caption, as plain text."""
+    found = re.findall(r"<(?:title|desc)>(.*?)</(?:title|desc)>", svg)[:2]
+    return html.unescape(". ".join(found)) or "a picture"
+
+
+def data_uri(svg: str) -> str:
+    """Return a picture as an address that holds all of it."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"

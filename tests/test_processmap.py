@@ -60,7 +60,15 @@ def test_what_is_hidden_is_in_the_caption():
     description = parsed(process_map(SHOP, coverage=0.85)).find(NS + "desc")
     assert description is not None
     assert description.text.startswith("Shown: 2 of 4 edges")
-    assert "how often one directly follows the other" in description.text
+    meaning = "On the edges, and as their width: how often one directly follows the other."
+    assert description.text.endswith(meaning)
+
+
+def test_the_caption_says_what_labels_and_widths_mean():
+    """Both, where they are not the same."""
+    caption = parsed(process_map(SHOP, label="median", width="count")).find(NS + "desc").text
+    assert "On the edges: the median time from one to the next." in caption
+    assert caption.endswith("As their width: how often one directly follows the other.")
 
 
 def test_edges_are_as_wide_as_they_are_frequent_or_slow():

@@ -97,7 +97,10 @@ class Layout:
 
 
 def layered(boxes: Sequence[Box], links: Sequence[Link], *, top: int = -1, bottom: int = -1) -> Layout:
-    """Lay out a graph without links from a box to itself; box `top` is above all others, `bottom` below."""
+    """Lay out a graph without links from a box to itself; box `top` is above all others, `bottom` below.
+
+    Boxes of one layer should be equally tall: the curve of a lower one may graze a taller neighbour.
+    """
     ways = [Way(link.source, link.target, link.weight) for link in links]
     drawing = _Drawing(boxes, links, layers(len(boxes), ways, top=top, bottom=bottom))
     drawing.uncross()

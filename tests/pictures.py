@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from xml.etree import ElementTree as ET
 
 from hypothesis import strategies as st
@@ -66,3 +67,24 @@ def inside(root: ET.Element) -> None:
         for x, y in re.findall(r"[MLCQ ](-?[\d.]+),(-?[\d.]+)", at.get("d", "")):
             assert -0.5 <= float(x) <= width + 0.5
             assert -0.5 <= float(y) <= height + 0.5
+
+
+def strokes(path: str) -> list[tuple[float, float]]:
+    """Return points along a path of absolute M, V, H, C and Q commands, close to each other."""
+    points: list[tuple[float, float]] = []
+    x = y = 0.0
+    for command, text in re.findall(r"([MVHCQ])([-\d., ]*)", path):
+        numbers = [float(one) for one in re.findall(r"-?[\d.]+", text)]
+        ends = {"V": [x, *numbers], "H": [*numbers, y]}.get(command, numbers)
+        corners = [(x, y), *zip(ends[::2], ends[1::2], strict=True)]
+        if command != "M":
+            points += [_along(corners, step / 40) for step in range(41)]
+        x, y = corners[-1]
+    return points
+
+
+def _along(corners: list[tuple[float, float]], share: float) -> tuple[float, float]:
+    """Return a point of a Bézier curve, after de Casteljau."""
+    while len(corners) > 1:
+        corners = [(a + (c - a) * share, b + (d - b) * share) for (a, b), (c, d) in pairwise(corners)]
+    return corners[0]

@@ -13,7 +13,8 @@ from esim.display import FAILURE, color_of
 from esim.errors import InvalidArgument
 from esim.processgraph import process_graph
 from esim.processmap import process_map
-from tests.pictures import HOSTILE, NS, inside, parsed, texts
+from esim.svg import text_width
+from tests.pictures import HOSTILE, NS, inside, parsed, strokes, texts
 from tests.test_processgraph import SHOP, process_graphs
 
 LABELS = ("count", "share", "mean", "median")
@@ -36,6 +37,39 @@ def test_any_graph_is_a_picture(graph, label, width, coverage):
     assert len(boxes) == len(graph.thinned(coverage).activities)
     for (x, y, wide, tall), (to_x, to_y, to_wide, to_tall) in combinations(boxes, 2):
         assert x + wide < to_x or to_x + to_wide < x or y + tall < to_y or to_y + to_tall < y
+
+
+def _flows(root):
+    """Return the groups of the drawn edges: the points of the line, and the frame of the label, if any."""
+    for group in root.iter(NS + "g"):
+        line = group.find(NS + "path")
+        if line is None or "stroke-opacity" not in line.attrib:
+            continue
+        words, frame = group.find(NS + "text"), None
+        if words is not None:
+            x, y = float(words.attrib["x"]), float(words.attrib["y"])
+            wide = text_width(words.text, 11)
+            left = x - wide / 2 if words.attrib.get("text-anchor") == "middle" else x
+            frame = (left + 1, y - 8, left + wide - 1, y)
+        yield strokes(line.attrib["d"]), frame
+
+
+def _within(point, frame):
+    return frame[0] < point[0] < frame[2] and frame[1] < point[1] < frame[3]
+
+
+@settings(max_examples=60, deadline=None)
+@given(process_graphs(flows=40), st.sampled_from(LABELS))
+def test_no_edge_runs_through_a_box_or_a_label(graph, label):
+    """Nor do labels lie on boxes or on each other: every number can be read, and belongs to its line."""
+    root = parsed(process_map(graph, label=label))
+    boxes = [(x + 1, y + 1, x + wide - 1, y + tall - 1) for x, y, wide, tall in _boxes(root)]
+    flows = list(_flows(root))
+    labels = [frame for _, frame in flows if frame]
+    for points, _ in flows:
+        assert not any(_within(point, frame) for frame in boxes + labels for point in points)
+    for one, two in combinations(boxes + labels, 2):
+        assert one[2] <= two[0] or two[2] <= one[0] or one[3] <= two[1] or two[3] <= one[1]
 
 
 def test_activities_flows_starts_and_ends_are_told():

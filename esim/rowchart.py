@@ -1,4 +1,4 @@
-"""Charts of rows as SVG text: bars, a funnel, a heat map of cohorts; every row has its name and its numbers.
+"""Charts of rows as SVG text: bars, spreads, a funnel, a heat map of cohorts, each row with its numbers.
 
 A length or a shade only says again what a number says, so that nothing is lost without colour.
 """
@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 from esim import svg, units
 from esim.display import color_of
+from esim.errors import InvalidArgument
 
 _LOW, _HIGH = (0x71, 0x75, 0x7A), (0x0B, 0x62, 0xC4)  # of a heat map; white text reads on all between
 _LONG, _BESIDE, _SMALL = 340, 530, 11  # the longest bar; all that stands beside the names
+_FIVE = 5  # quantiles of a spread
 _STEP = 46  # from one cell of a heat map to the next
 
 
@@ -64,6 +66,77 @@ def _drawn(bar: _Bar, left: float, y: float) -> Iterator[str]:
     yield svg.text(left - 8, y + 14, svg.named(bar.name), size=12, anchor="end", room=left - 8 - svg.MARGIN)
     yield svg.tag("rect", title, x=left, y=y, width=wide, height=20, rx=2, fill=bar.fill)
     yield svg.text(left + wide + 8, y + 14, bar.words, size=12)
+
+
+def spreads(
+    rows: Iterable[tuple[str, Sequence[float]]],
+    *,
+    title: str,
+    names: str,
+    unit: str = "seconds",
+    limit: int = 20,
+) -> str:
+    """Return (name, five ascending quantiles) as lines from the first to the last, thick in the middle half.
+
+    `names` says what the five are, such as "5 %, 25 %, median, 75 %, 95 %". The axis is logarithmic; what is
+    less than its beginning, a ten-millionth of its end at least, is drawn there.
+    """
+    given = [(name, [svg.finite(value, "a spread") for value in values]) for name, values in rows]
+    wrong = next((name for name, values in given if len(values) != _FIVE or values != sorted(values)), None)
+    if wrong is not None:
+        raise InvalidArgument(f"{wrong!r} does not have five ascending values; give five quantiles")
+    if not given:
+        return svg.empty(title)
+    left, y = _names_end(name for name, _ in given[:limit]), svg.TOP + 4.0
+    across = _Logarithm.of([value for _, values in given[:limit] for value in values], left)
+    parts = list(_scale(across, unit, y, y + 26 * len(given[:limit])))
+    for name, values in given[:limit]:
+        parts += _spread(name, [across(value) for value in values], units.written(unit)(values[2]), left, y)
+        y += 26
+    told = f"Shown: {limit} of {len(given):,} rows. " if len(given) > limit else ""
+    caption = f"{told}Lines: {names} (logarithmic). In figures: the middle one."
+    return svg.document(title, parts, width=left + _BESIDE, bottom=y + 20, caption=caption)
+
+
+class _Logarithm(NamedTuple):
+    """Where values stand on a logarithmic axis."""
+
+    left: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float], left: float) -> _Logarithm:
+        high = max(*values, 1e-9)
+        low = min((value for value in values if value > high * 1e-7), default=high)
+        return cls(left, min(low, high / 10), high)
+
+    def __call__(self, value: float) -> float:
+        share = math.log(max(value, self.low) / self.low) / math.log(self.high / self.low)
+        return self.left + _LONG * share
+
+
+def _scale(across: _Logarithm, unit: str, top: float, bottom: float) -> Iterator[str]:
+    """Give the lines and the words of an axis, as many as there is room for."""
+    powers = [10.0**at for at in range(math.ceil(math.log10(across.low)), int(math.log10(across.high)) + 1)]
+    marks = units.log_duration_ticks(across.low, across.high) if unit == "seconds" else powers
+    free = 0.0
+    for value in marks:
+        x, words = across(value), units.written(unit)(value)
+        half = svg.text_width(words, _SMALL) / 2
+        if x - half > free:
+            free = x + half + 6
+            yield svg.line(f"M{svg.num(x)},{svg.num(top)}V{svg.num(bottom)}", opacity=0.25)
+            yield svg.text(x, bottom + 14, words, size=_SMALL, anchor="middle")
+
+
+def _spread(name: str, places: Sequence[float], words: str, left: float, y: float) -> Iterator[str]:
+    low, quarter, middle, three, high = map(svg.num, places)
+    yield svg.text(left - 8, y + 14, svg.named(name), size=12, anchor="end", room=left - 8 - svg.MARGIN)
+    yield svg.line(f"M{low},{svg.num(y + 10)}H{high}", width=1.5)
+    yield svg.line(f"M{quarter},{svg.num(y + 10)}H{three}", stroke=svg.PLAIN, width=8)
+    yield svg.line(f"M{middle},{svg.num(y + 1)}v18", width=3)
+    yield svg.text(left + _LONG + 12, y + 14, words, size=12)
 
 
 def funnel(steps: Iterable[Sequence[object]], *, title: str, what: str = "cases") -> str:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from esim import svg as drawing
 from esim.display import color_of
 from esim.errors import InvalidArgument
-from esim.rowchart import bars, cohorts, funnel
+from esim.rowchart import bars, cohorts, funnel, spreads
 from tests.pictures import HOSTILE, NS, inside, names, parsed, texts
 
 shares = st.one_of(st.none(), st.floats(0, 1))
@@ -50,6 +50,38 @@ def test_rows_beyond_the_limit_are_counted():
     """What is left out is said, beside the caller's own words."""
     svg = bars([(f"a{at}", at) for at in range(30)], title="t", limit=5, caption="Longest first.")
     assert parsed(svg).find(NS + "desc").text == "Shown: 5 of 30 rows. Longest first."
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(names, st.lists(st.floats(0, 1e12), min_size=5, max_size=5).map(sorted)), max_size=25)
+)
+def test_any_spreads_are_a_picture(rows):
+    """Zeros, equal values and huge ones included."""
+    inside(parsed(spreads(rows, title="t", names="quantiles")))
+
+
+def test_a_spread_says_its_median_and_what_its_line_means():
+    """Lines in proportion to the logarithm; the middle value in figures."""
+    root = parsed(
+        spreads([("a", [1, 10, 100, 1000, 1000]), ("b", [0] * 5)], title="t", names="all", unit="kg")
+    )
+    assert texts(root)[1:] == [
+        *("1", "10", "100", "1,000"),
+        *("a", "100", "b", "0"),
+        "Lines: all (logarithmic). In figures: the middle one.",
+    ]
+    lines = [re.fullmatch(r"M([\d.]+),[\d.]+H([\d.]+)", one.attrib["d"]) for one in root.iter(NS + "path")]
+    (low, high), (quarter, three) = [tuple(map(float, one.groups())) for one in lines if one][:2]
+    assert high - low == pytest.approx(340)
+    assert three - quarter == pytest.approx(340 * 2 / 3, abs=0.2)
+
+
+@pytest.mark.parametrize("values", [[1, 2, 3], [5, 4, 3, 2, 1]])
+def test_a_spread_has_five_ascending_values(values):
+    """Anything else is no row of quantiles."""
+    with pytest.raises(InvalidArgument, match="'a' does not have five ascending values"):
+        spreads([("a", values)], title="t", names="quantiles")
 
 
 @settings(deadline=None)
@@ -96,6 +128,11 @@ def test_cohorts_are_numbers_on_shades():
     assert fills == ["#0b62c4", "#3e6c9f", "#71757a", "#0b62c4"]
 
 
+def test_no_quantiles_are_a_picture_that_says_so():
+    """Empty input is no error."""
+    assert "nothing to show: there are no rows" in texts(parsed(spreads([], title="t", names="quantiles")))
+
+
 @pytest.mark.parametrize("draw", [bars, funnel, cohorts])
 def test_no_rows_are_a_picture_that_says_so(draw):
     """Empty input is no error."""
@@ -117,6 +154,7 @@ def test_hostile_names_are_text(name):
     """In names, titles, units and captions."""
     for svg in (
         bars([(name, 1)], title=name, unit=name, caption=name),
+        spreads([(name, [1, 2, 3, 4, 5])], title=name, names=name),
         funnel([(name, 1), (name, 1, 1.0)], title=name, what=name),
         cohorts([(name, 1, [1.0])], title=name, period=name),
     ):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import date
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -158,9 +158,7 @@ def _marked(plot: _Plot, mark: Mark, at: int, unit: str) -> Iterator[str]:
 # --- over time ---------------------------------------------------------------------------------------------
 
 
-def over_time(
-    series: Mapping[str, Sequence[tuple[datetime, float]]], *, title: str, what: str = "events"
-) -> str:
+def over_time(series: Mapping[str, Sequence[tuple[date, float]]], *, title: str, what: str = "events") -> str:
     """Return counts over time (UTC): one short series as columns, several or long ones as lines.
 
     Each series is (start of the period, count), in the order of time; its name gives it its colour. A period
@@ -233,7 +231,7 @@ def _legend(names: Iterable[str], y: float, *, dots: bool = False) -> tuple[list
 
 
 def dotted(
-    dots: Iterable[tuple[datetime, float, str]],
+    dots: Iterable[tuple[date, float, str]],
     *,
     title: str,
     what: str = "cases, by their start, downward",

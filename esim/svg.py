@@ -15,6 +15,7 @@ import re
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable
+from decimal import Decimal
 from numbers import Real
 
 from esim.display import clean, escape
@@ -40,12 +41,12 @@ def num(value: float) -> str:
 
 def measure(value: object) -> float | None:
     """Return a share or a span as a number; what is missing, or is no number, is None."""
-    return float(value) if isinstance(value, Real) and math.isfinite(value) else None
+    return float(value) if isinstance(value, Real | Decimal) and math.isfinite(value) else None
 
 
 def finite(value: object, where: str) -> float:
     """Return a number that can be drawn. Raises InvalidArgument for anything else."""
-    if not isinstance(value, Real) or not math.isfinite(value):
+    if not isinstance(value, Real | Decimal) or not math.isfinite(value):
         raise InvalidArgument(f"{value!r} is not a number that {where} could show; leave the row out")
     return float(value)
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
+
+from esim.errors import InvalidArgument
 
 DAY = 86_400
 _YEAR = 365.25 * DAY
@@ -95,8 +97,15 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share in (0, 1) else f"{100 * share:.1f} %"
 
 
-def stamp(at: datetime) -> float:
-    """Return a time as seconds since 1970; a naive time is UTC."""
+def stamp(at: date) -> float:
+    """Return a time (or the beginning of a day) as seconds since 1970; a naive time is UTC.
+
+    Raises InvalidArgument for what is no time, such as a missing one.
+    """
+    if not isinstance(at, date) or at != at:  # noqa: PLR0124 - the missing time of pandas differs from itself
+        raise InvalidArgument(f"{at!r} is not a time that an axis could show; leave the row out")
+    if not isinstance(at, datetime):
+        at = datetime(at.year, at.month, at.day, tzinfo=UTC)
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 

@@ -6,6 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -154,11 +155,13 @@ def test_no_rows_are_a_picture_that_says_so(draw):
         lambda: histogram([(0, float("nan"), 1)], title="t"),
         lambda: over_time({"a": [(START, float("inf"))]}, title="t"),
         lambda: dotted([(START, None, "a")], title="t"),
+        lambda: dotted([(pd.NaT, 1, "a")], title="t"),
+        lambda: over_time({"a": [(None, 1)]}, title="t"),
     ],
 )
 def test_what_is_no_number_is_refused(draw):
     """The message names the value and the way out."""
-    with pytest.raises(InvalidArgument, match=r"(nan|inf|None) is not a number .* leave the row out"):
+    with pytest.raises(InvalidArgument, match=r"(nan|inf|None|NaT) is not a .* leave the row out"):
         draw()
 
 

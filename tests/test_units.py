@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 
 import pytest
@@ -100,6 +100,11 @@ def test_time_ticks_are_inside_ascending_few_and_differ(start, span):
 def test_a_naive_time_is_utc():
     """The machine's time zone changes no picture."""
     assert units.stamp(datetime(2026, 3, 1)) == units.stamp(datetime(2026, 3, 1, tzinfo=UTC))
+
+
+def test_a_date_is_the_beginning_of_its_day():
+    """DuckDB's DATE is drawn like a time."""
+    assert units.stamp(date(2026, 3, 1)) == units.stamp(datetime(2026, 3, 1, tzinfo=UTC))
 
 
 def test_weeks_begin_on_monday():

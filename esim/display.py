@@ -19,6 +19,7 @@ _PALETTE = (  # white text on each has a contrast of 4.5 at least; no red, which
 )
 _SALT = "122"  # with it the event types of one shop state never share a colour
 FAILURE = "#c8332b"
+_JOINERS = "\u200c\u200d"  # they make one sign of several, in Persian and in emoji
 MUTED = "var(--jp-ui-font-color2,#737b88)"
 
 
@@ -64,6 +65,16 @@ def cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def clean(text: str) -> str:
+    """Return text on one line, with what does not print (and could deceive the eye) as its escape."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in _JOINERS else "⏎ " if char == "\n" else ascii(char)[1:-1]
+        for char in text
+    )
+
+
 def arguments(values: Mapping[str, Any]) -> str:
     """Return a mapping as keyword arguments: `a=1, b='x'`."""
     return ", ".join(f"{name}={short(value)}" for name, value in values.items())
@@ -79,7 +90,7 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
 
 def color_of(type_name: str) -> str:
     """Return the one fixed colour of an event type, the same in every picture and every run."""
-    return _PALETTE[zlib.crc32((_SALT + type_name).encode()) % len(_PALETTE)]
+    return _PALETTE[zlib.crc32((_SALT + type_name).encode(errors="surrogatepass")) % len(_PALETTE)]
 
 
 def badge(type_name: str) -> str:

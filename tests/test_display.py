@@ -98,6 +98,7 @@ def test_a_type_has_one_colour_in_every_run():
     colors = {name: display.color_of(name) for name in ("OrderPlaced", "OrderPaid", "OrderShipped", "é")}
     assert colors == {name: display.color_of(name) for name in colors}
     assert display.color_of("OrderPaid") == "#1f8249"
+    assert display.color_of("half a character \ud800").startswith("#")
     assert display.FAILURE not in {display.color_of(str(number)) for number in range(500)}
 
 

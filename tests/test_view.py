@@ -339,7 +339,7 @@ def test_without_anywidget_the_static_form_is_shown(
     monkeypatch: pytest.MonkeyPatch, orders: Repository[Order]
 ) -> None:
     """No widget, no error."""
-    monkeypatch.setattr(sys.modules["esim.view.time_machine"], "find_spec", lambda name: None)
+    monkeypatch.setattr(sys.modules["esim.view.widget"], "find_spec", lambda name: None)
     bundle = TimeMachine(orders, "o-1")._repr_mimebundle_()
     assert set(bundle) == {"text/plain", "text/html"}
 
@@ -366,7 +366,7 @@ def test_a_page_keeps_hostile_text_inside_its_data(tmp_path: Path, orders: Repos
     """Neither `</script>` nor `<!--` in a payload can end or open anything, and the data survives."""
     machine = TimeMachine(orders, "o-1")
     html = machine.to_html(tmp_path / "page.html").read_text(encoding="utf-8")
-    found = re.search(r'<script id="timeline" type="application/json">(.*?)</script>', html, re.DOTALL)
+    found = re.search(r'<script id="data" type="application/json">(.*?)</script>', html, re.DOTALL)
     assert found is not None
     assert json.loads(found[1]) == machine.timeline.as_json()
     assert html.count("</script>") == 2

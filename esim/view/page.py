@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from esim import display
 from esim.view.steps import ABSENT, Field, Happened, Step, Table, Timeline
@@ -101,8 +102,17 @@ def _told(steps: Iterable[Step]) -> Iterator[str]:
 
 def page(timeline: Timeline) -> str:
     """Return a whole HTML document with the live time machine in it; it asks nothing of the network."""
-    data = json.dumps(timeline.as_json()).replace("<", "\\u003c").replace("&", "\\u0026")
-    title = display.escape(f"{timeline.title} · time machine")
+    title = f"{timeline.title} · time machine"
+    return document(title, "time_machine", timeline.as_json(), static_html(timeline))
+
+
+def document(title: str, name: str, data: dict[str, Any], fallback: str) -> str:
+    """Return a whole HTML document that hands `data` to the `mount` of a module that lies beside this one.
+
+    `name` is that of its script and style, `fallback` the HTML for where no script runs.
+    """
+    text = json.dumps(data).replace("<", "\\u003c").replace("&", "\\u0026")
+    element = name.replace("_", "-")
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -111,17 +121,17 @@ def page(timeline: Timeline) -> str:
 <meta name="color-scheme" content="light dark">
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <link rel="icon" href="data:,">
-<title>{title}</title>
+<title>{display.escape(title)}</title>
 <style>
 body {{ margin: 24px auto; padding: 0 16px; max-width: 60rem; }}
-{asset("time_machine.css")}</style>
+{asset(f"{name}.css")}</style>
 </head>
 <body>
-<main id="time-machine"><noscript>{static_html(timeline)}</noscript></main>
-<script id="timeline" type="application/json">{data}</script>
+<main id="{element}"><noscript>{fallback}</noscript></main>
+<script id="data" type="application/json">{text}</script>
 <script type="module">
-{asset("time_machine.js")}
-mount(document.getElementById("time-machine"), JSON.parse(document.getElementById("timeline").textContent));
+{asset(f"{name}.js")}
+mount(document.getElementById("{element}"), JSON.parse(document.getElementById("data").textContent));
 </script>
 </body>
 </html>

@@ -21,7 +21,7 @@ from esim.projection import Projection
 from esim.readmodel import ReadModel
 from esim.rows import Rows as LiveRows
 from esim.state import State, fold
-from esim.view.words import clean, cut, text_of
+from esim.view.words import cut, text_of
 
 if TYPE_CHECKING:
     from esim.repository import Repository
@@ -218,9 +218,9 @@ def happened(one: RecordedEvent[Any]) -> Happened:
     facts |= {"by": text_of(one.user_id)} if one.user_id else {}
     facts |= {"schema version": str(one.schema_version)} if one.schema_version != 1 else {}
     return Happened(
-        clean(one.type),
+        display.clean(one.type),
         display.color_of(one.type),
-        clean(one.stream),
+        display.clean(one.stream),
         one.version,
         one.position,
         fields_of(facts),
@@ -230,7 +230,7 @@ def happened(one: RecordedEvent[Any]) -> Happened:
 
 def fields_of(values: Mapping[str, Any]) -> tuple[Field, ...]:
     """Return names and values as text."""
-    return tuple(Field(cut(clean(str(name)), 80), text_of(value)) for name, value in values.items())
+    return tuple(Field(cut(display.clean(str(name)), 80), text_of(value)) for name, value in values.items())
 
 
 class _Folds:
@@ -274,7 +274,7 @@ def _folded(
 
 def _then(kind: type[State[Any]], state: State[Any] | str, before: Sequence[Field]) -> StateThen:
     if isinstance(state, str):
-        return StateThen(kind.__name__, (), cut(clean(state), 1000))
+        return StateThen(kind.__name__, (), cut(display.clean(state), 1000))
     was = {field.name: field.text for field in before}
     now = fields_of({name: getattr(state, name) for name in type(state).model_fields})
     return StateThen(kind.__name__, tuple(_changed(field, was.get(field.name, field.text)) for field in now))
@@ -307,7 +307,7 @@ def _table(projection: ReadModel, positions: Sequence[int]) -> tuple[Table, list
         tuple(pool.setdefault(rows[key], len(pool)) if key in rows else ABSENT for key in keys)
         for rows in moments
     ]
-    columns = tuple(map(clean, seen.columns))
+    columns = tuple(map(display.clean, seen.columns))
     return Table(type(projection).__name__, columns, seen.numeric, seen.key, keys, tuple(pool), note), lines
 
 

@@ -6,11 +6,7 @@ show: a live widget (with anywidget, in a trusted notebook), static HTML tables,
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable
-from importlib.util import find_spec
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +15,10 @@ from esim.readmodel import ReadModel
 from esim.state import State
 from esim.view.page import page, plain_text, static_html
 from esim.view.steps import LIMIT, Timeline, timeline
-from esim.view.widget import widget_class
+from esim.view.widget import model_id, shown, widget_class
 
 if TYPE_CHECKING:
     from esim.repository import Repository
-
-_WIDGET = "application/vnd.jupyter.widget-view+json"
-_shown = count(1)
 
 
 class Static:
@@ -83,22 +76,12 @@ class TimeMachine:
         """Return the live widget, made at the first call. Raises ImportError without anywidget."""
         if self._widget is None:
             data = self.timeline.as_json()
-            self._widget = widget_class()(timeline=data, model_id=_model_id(data))
+            self._widget = widget_class()(timeline=data, model_id=model_id(data))
         return self._widget
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
-        bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": static_html(self.timeline)}
-        if find_spec("anywidget"):
-            model_id = self.widget().model_id
-            bundle[_WIDGET] = {"version_major": 2, "version_minor": 0, "model_id": model_id}
-        return bundle
+        return shown(self, static_html(self.timeline))
 
     def __repr__(self) -> str:
         steps = self.timeline.steps
         return f"<TimeMachine {self.timeline.title}: {steps[0].label} to {steps[-1].label}>"
-
-
-def _model_id(data: dict[str, Any]) -> str:
-    """Return an id that a re-run of the same notebook gives again, so that saved outputs stay the same."""
-    text = json.dumps([next(_shown), data])
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

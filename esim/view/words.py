@@ -13,6 +13,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
+from esim.display import clean
+
 T = TypeVar("T")
 
 MAX_TEXT = 300
@@ -67,15 +69,6 @@ def _moment(at: datetime) -> str:
     if at.tzinfo:
         at = at.astimezone(UTC)
     return f"{at:%Y-%m-%d %H:%M:%S}{at:.%f}".removesuffix(".000000") + (" UTC" if at.tzinfo else "")
-
-
-def clean(text: str) -> str:
-    """Return text on one line, with what does not print (and could deceive the eye) as its escape."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else "⏎ " if char == "\n" else ascii(char)[1:-1] for char in text
-    )
 
 
 def cut(text: str, limit: int) -> str:

@@ -53,6 +53,14 @@ orders.run("o-1", Order.pay, payment="p-1", amount=Decimal("22.40"), method="car
 TimeMachine(orders, "o-1")
 """
 
+MAP = """
+from esim.processgraph import process_graph
+from esim.view import ProcessMap
+flows = [("<b>Placed</b>", "Paid", 15), ("Paid", "Shipped", 7), ("Paid", "Paid", 3)]
+graph = process_graph([("<b>Placed</b>", 15), ("Paid", 18), ("Shipped", 7)], flows, {"<b>Placed</b>": 15})
+ProcessMap(graph, title="A map")
+"""
+
 
 class Lab(NamedTuple):
     """A running JupyterLab: its address, its token and the folder it serves."""
@@ -264,6 +272,25 @@ def test_an_untrusted_notebook_shows_tables_until_it_is_run(
     assert machine.get_by_text("was pending").is_visible()
 
 
+def test_an_untrusted_notebook_shows_the_picture_of_a_map_until_it_is_run(
+    opened: Callable[[Path], Page], tmp_path: Path, screenshots: Path
+) -> None:
+    """A fresh clone shows the map as an image, no wider than the page; running the cell brings its slider."""
+    scope: dict[str, Any] = {}
+    exec(MAP.replace("\nProcessMap", "\nview = ProcessMap"), scope)
+    page = opened(saved_notebook(tmp_path, MAP, scope["view"]._repr_mimebundle_()))
+    picture = page.get_by_role("img", name="A map. Shown: 3 of 3 edges, 100 % of 25 transitions")
+    picture.wait_for()
+    page.wait_for_function("one => one.naturalWidth > 100", arg=picture.element_handle())
+    assert page.get_by_role("slider").count() == 0
+    page.screenshot(path=screenshots / "untrusted-map.png")
+    assert unexpected(run_all(page)) == []
+    live = page.get_by_role("group", name="A map")
+    live.get_by_role("slider").press("Home")
+    live.get_by_role("status").get_by_text("1 of 3 edges, 60.0 % of 25 transitions").wait_for()
+    look(page, live, screenshots, "map")
+
+
 def own_notebook(folder: Path) -> Path:
     """Write a notebook of one cell with the output that its run would have saved."""
     store = MemoryStore(clock=ManualClock("2026-03-02T09:00:00Z", step=timedelta(hours=1)), ids=SeededIds(1))
@@ -271,14 +298,18 @@ def own_notebook(folder: Path) -> Path:
     items = [Item(sku="cup", quantity=4, price=Decimal("5.60"))]
     orders.run("o-1", Order.place, customer="alice", items=items)
     orders.run("o-1", Order.pay, payment="p-1", amount=Decimal("22.40"), method="card")
-    data = TimeMachine(orders, "o-1")._repr_mimebundle_()
+    return saved_notebook(folder, OWN, TimeMachine(orders, "o-1")._repr_mimebundle_())
+
+
+def saved_notebook(folder: Path, source: str, data: dict[str, Any]) -> Path:
+    """Write a notebook of one cell with this output, as nobody here has run it: an untrusted one."""
     output = {"output_type": "execute_result", "execution_count": 1, "metadata": {}, "data": data}
     cell = {
         "cell_type": "code",
         "id": "c1",
         "metadata": {},
         "execution_count": 1,
-        "source": OWN.strip(),
+        "source": source.strip(),
         "outputs": [output],
     }
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}

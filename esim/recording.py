@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from esim import display
 from esim.errors import InvalidArgument, SimulationFailed, TokenMismatch
+from esim.faults import Faults
 from esim.invariant import Invariant, Look
 from esim.progress import Letter, frame
 from esim.scenario import Scenario
 from esim.stage import MOST_STEPS, Moment, Stage
-from esim.timeline import Step, image, svg, worth_telling
+from esim.svg import img
+from esim.timeline import Step, picture, worth_telling
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -248,7 +251,11 @@ class Run:
         """Return the timeline as SVG."""
         first = [one.name for one in self.stage.players]
         ending = f"{self.broken[0]}: {self.broken[1]}" if self.broken else ""
-        return svg(worth_telling(self._steps), [*first, "log"], f"a run of {', '.join(first)}", ending)
+        return picture(worth_telling(self._steps), [*first, "log"], self._title(), ending)
+
+    def _title(self) -> str:
+        counts = Counter(one.fault for one in self._steps if one.fault)
+        return f"A run with {Faults(**counts).told().removeprefix('at most ')}"
 
     def _ending(self) -> str:
         return f"{self.broken[0]!r} is broken: {self.broken[1]}" if self.broken else "nothing is broken"
@@ -262,7 +269,7 @@ class Run:
     def picture(self) -> str:
         """Return the timeline as an HTML image, with its steps as the text in place of it."""
         alt = "; ".join(f"{one.lane} {one.text}" for one in worth_telling(self._steps)[:60])
-        return image(self.svg(), alt)
+        return img(self.svg(), f"{self._title()}: {alt}")
 
     def _repr_html_(self) -> str:
         return f"<div>{display.escape(repr(self).strip('<>'))}</div>{self.picture()}"

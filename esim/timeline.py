@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from esim import display
+from esim.svg import INK, MARGIN, TOP, document, line, tag, text, titled
 
 WORDS = {
     "crash": "dies",
@@ -23,8 +23,8 @@ WORDS = {
 }
 """What is said of each kind of fault."""
 
-_ROW, _LANE, _LEFT, _TOP = 26, 216, 38, 40
-_CUT = 33
+_ROW, _LANE, _LEFT = 26, 216, 44
+_QUIET = "#8a8f98"
 
 
 class Step(NamedTuple):
@@ -41,7 +41,7 @@ class Step(NamedTuple):
         if not self.fault:
             return self.told
         between = " " if self.fault == "crash" else ": " if self.told else ""
-        return f"✗ {WORDS[self.fault]}{between}{self.told}"
+        return f"{WORDS[self.fault]}{between}{self.told}"
 
 
 def worth_telling(steps: Iterable[Step]) -> list[Step]:
@@ -55,56 +55,34 @@ def lanes_of(steps: Sequence[Step], first: Sequence[str] = ()) -> list[str]:
     return [lane for lane in first if lane in found] + [lane for lane in found if lane not in first]
 
 
-def svg(steps: Sequence[Step], first: Sequence[str] = (), title: str = "", ending: str = "") -> str:
+def picture(steps: Sequence[Step], first: Sequence[str], title: str, ending: str = "") -> str:
     """Return steps as SVG; lanes named in `first` come first, `ending` is said below, in red."""
     lanes = lanes_of(steps, first)
-    width = _LEFT + _LANE * max(len(lanes), 1) + 12
-    bottom = _TOP + _ROW * len(steps)
-    height = bottom + (34 if ending else 14)
+    top = TOP + 34
+    bottom = top + _ROW * len(steps)
     body = [_lane(lane, _LEFT + _LANE * at, bottom) for at, lane in enumerate(lanes)]
-    body += [_step(one, row, lanes.index(one.lane)) for row, one in enumerate(steps)]
+    body += [_step(one, top + _ROW * row, lanes.index(one.lane)) for row, one in enumerate(steps)]
     if ending:
-        told = display.escape(display.cut(f"✗ {ending}", width // 7))
-        body.append(_text(_LEFT, bottom + 22, told, fill=display.FAILURE, weight="bold"))
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}" font-family="ui-sans-serif,system-ui,sans-serif" font-size="12">'
-        f"<title>{display.escape(title)}</title>{''.join(body)}</svg>"
-    )
-
-
-def image(picture: str, alt: str) -> str:
-    """Return SVG as an image that an untrusted notebook shows, too."""
-    data = base64.b64encode(picture.encode()).decode()
-    return f'<img alt="{display.escape(alt)}" src="data:image/svg+xml;base64,{data}" style="max-width:none">'
+        width = max(_LANE * len(lanes), 600)
+        body.append(text(MARGIN, bottom + 16, f"✗ {ending}", fill=display.FAILURE, bold=True, room=width))
+    width = _LEFT + _LANE * max(len(lanes), 1)
+    return document(title, body, width=width, bottom=bottom + (24 if ending else 0))
 
 
 def _lane(name: str, x: int, bottom: int) -> str:
     color = display.color_of(name)
-    label = display.escape(display.cut(name, 26))
-    return (
-        f'<rect x="{x}" y="8" width="{_LANE - 12}" height="20" rx="3" fill="{color}"/>'
-        f"{_text(x + 8, 22, label, fill='#fff', weight='bold')}"
-        f'<line x1="{x + 8}" y1="30" x2="{x + 8}" y2="{bottom}" stroke="{color}" stroke-opacity="0.45" '
-        'stroke-width="2"/>'
-    )
+    box = tag("rect", x=x, y=TOP, width=_LANE - 12, height=20, rx=3, fill=color)
+    label = text(x + 8, TOP + 14, name, fill="#fff", bold=True, room=_LANE - 30)
+    return box + label + line(f"M{x + 8} {TOP + 22}V{bottom}", stroke=color, width=2, opacity=0.45)
 
 
-def _step(step: Step, row: int, lane: int) -> str:
-    x, y = _LEFT + _LANE * lane, _TOP + _ROW * row + 10
+def _step(step: Step, y: int, lane: int) -> str:
+    x = _LEFT + _LANE * lane
     color = display.FAILURE if step.fault else display.color_of(step.lane)
-    label = display.escape(display.cut(step.text, _CUT))
-    whole = f"<title>{display.escape(step.text)}</title>"
-    mark = (
-        f'<circle cx="{x + 8}" cy="{y}" r="5" fill="{color}"/>'
-        if not step.fault
-        else f'<path d="M{x + 3} {y - 5}l10 10m0 -10l-10 10" stroke="{color}" stroke-width="3"/>'
-    )
-    number = _text(_LEFT - 8, y + 4, str(step.number), fill="#8a8f98", anchor="end")
-    fill, weight = (display.FAILURE, "bold") if step.fault else ("#7d838c", "")
-    return f"<g>{whole}{number}{mark}{_text(x + 20, y + 4, label, fill=fill, weight=weight)}</g>"
-
-
-def _text(x: int, y: int, inner: str, *, fill: str, weight: str = "", anchor: str = "") -> str:
-    extra = (f' font-weight="{weight}"' if weight else "") + (f' text-anchor="{anchor}"' if anchor else "")
-    return f'<text x="{x}" y="{y}" fill="{fill}"{extra}>{inner}</text>'
+    mark = tag("circle", cx=x + 8, cy=y, r=5, fill=color)
+    if step.fault:
+        mark = line(f"M{x + 3} {y - 5}l10 10m0 -10l-10 10", stroke=color, width=3)
+    number = text(_LEFT - 8, y + 4, str(step.number), fill=_QUIET, anchor="end", size=11)
+    fill = display.FAILURE if step.fault else INK
+    label = text(x + 20, y + 4, step.text, bold=bool(step.fault), room=_LANE - 36, fill=fill)
+    return tag("g", titled(step.text), number, mark, label)

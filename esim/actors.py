@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, cast
 
 from esim.contract import Store
-from esim.delivery import Delivery, Point, Settings
+from esim.delivery import Delivery, Settings
 from esim.effects import Effects
 from esim.envelope import RecordedEvent
 from esim.errors import said
@@ -22,6 +22,7 @@ from esim.faults import Crash, Unavailable
 from esim.handler import HandlerOf, handler_of, is_handler
 from esim.outbox import Relay
 from esim.parts import StageClock
+from esim.points import Point
 from esim.process import ProcessManager
 from esim.scenario import Actor, Consume, Follow, Scenario, Task
 from esim.subscription import Subscription
@@ -39,7 +40,8 @@ _PLACES = {
     "committed": "has committed {}",
     "retry": "will try {} again",
     "give up": "is about to give up {}",
-    "send": "sends what {} asked for",
+    "send": "sends what was asked for up to {}",
+    "retry effect": "will send again what was asked for up to {}",
 }
 """The places of a delivery in words, by the name of their `Point`; a position comes in."""
 _SHORT = {
@@ -51,6 +53,7 @@ _SHORT = {
     "retry": "before a retry",
     "give up": "before giving up",
     "send": "at the outbox",
+    "retry effect": "before another sending",
 }
 
 
@@ -234,7 +237,7 @@ class Follower(Player):
         return mark.position < self.stage.store.position or self._owes() or self._is_due(now)
 
     def _owes(self) -> bool:
-        return self._mine._settings.outbox and bool(self._mine._progress.pending())
+        return self._mine._settings.outbox and bool(self._mine._progress.waiting("pending"))
 
     def _is_due(self, now: datetime) -> bool:
         manager = self._mine
@@ -270,7 +273,7 @@ class Follower(Player):
 
     def _sleep(self, seconds: float) -> None:
         until = self.stage.clock._now + timedelta(seconds=seconds)
-        if self._last == "retry":  # the next place comes before anything is done
+        if self._last in ("retry", "retry effect"):  # the next place comes before anything is done
             self._until = until
         else:
             self.stage.clock.jump(until)

@@ -1,7 +1,7 @@
-"""Events that could not be handled, kept beside the log with the cause.
+"""Events that could not be handled, kept beside the log with the cause; and effects that could not be done.
 
-They are kept in sequence: no event of a stream is handled before an earlier one of it. `redrive` hands them
-to the handler as it is now, `evict` gives one up for good.
+Events are kept in sequence: no event of a stream is handled before an earlier one of it. `redrive` hands them
+to the handler as it is now, `evict` gives one up for good. `resend` does effects that have failed once more.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from esim import display
 from esim.arguments import whole
-from esim.delivery import Delivery, Point, mortal
+from esim.delivery import Delivery
 from esim.errors import InvalidArgument, said
-from esim.progress import Letter, Progress, frame
+from esim.points import Point, mortal
+from esim.progress import Entry, Letter, Progress, frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,6 +87,22 @@ class DeadLetters:
                 if error is not None:
                     break
 
+    def resend(self, effect: str | None = None) -> pd.DataFrame:
+        """Do the effects (of one function, by its name) that failed in the outbox once more, in order.
+
+        Returns their lines of the ledger as they are then. Raises InvalidArgument if none of that function
+        has failed, or a function is not known here: pass the subscription sends=[…].
+        """
+        failed = {one.key: one.name for one in self._progress.waiting("failed")}
+        if effect is not None and effect not in failed.values():
+            told = display.did_you_mean(str(effect), list(dict.fromkeys(failed.values())))
+            raise InvalidArgument(f"no effect {effect!r} has failed{told}")
+        with self._turn() as delivery, closing(delivery.resend(effect)) as steps:
+            for _ in steps:
+                pass
+        tried = {key for key, name in failed.items() if effect in (None, name)}
+        return frame([line for line in self._progress.ledger() if line.key in tried], Entry)
+
     def evict(self, dead_letter_id: int) -> None:
         """Give a letter up: its event is never handled. Those that waited behind it stay for a redrive.
 
@@ -104,7 +121,10 @@ class DeadLetters:
         letters = self._progress.letters()
         failed = sum(letter.cause_type is not None for letter in letters)
         dead = f"{failed} dead letter{'' if failed == 1 else 's'}"
-        return f"<{dead}, and {len(letters) - failed} waiting behind {'it' if failed == 1 else 'them'}>"
+        waiting = f"{len(letters) - failed} waiting behind {'it' if failed == 1 else 'them'}"
+        count = len(self._progress.waiting("failed"))
+        effects = f"; {count} failed effect{'' if count == 1 else 's'}, to resend()" if count else ""
+        return f"<{dead}, and {waiting}{effects}>"
 
     def _repr_html_(self) -> str:
         rows = [

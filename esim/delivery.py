@@ -12,9 +12,8 @@ each attempt before it is made.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from esim.bar import Bar
 from esim.contract import Store
@@ -33,6 +32,7 @@ from esim.handler import HandlerOf
 from esim.intake import Batch, Intake
 from esim.letters import died, failed_again, letter_of
 from esim.outbox import Relay
+from esim.points import Point
 from esim.progress import Letter, Mark, Progress
 from esim.query import Filter
 from esim.retry import CircuitBreaker, RetryPolicy
@@ -57,13 +57,6 @@ class Settings:
     sends: Mapping[str, Callable[..., Any]]
     breaker: CircuitBreaker | None
     partition: tuple[int, int]
-
-
-class Point(NamedTuple):
-    """A place in a delivery where it may be stopped, or die: what comes next, and for which position."""
-
-    name: str
-    position: int
 
 
 class _CircuitOpen(Exception):
@@ -121,10 +114,15 @@ class Delivery:
             )
         self.effects.gate = self.mark.gate
         try:
+            yield from self.send(known=True)  # what an earlier process has left
             with Bar(self.mark.position, until, self.progress.name) as self._bar:
                 yield from self._all(until)
         except _CircuitOpen:
             self._commit(attempts=0)  # it is not the event that is to blame
+            yield from self.send()
+        except HandlerFailed:
+            yield from self.send(known=True)
+            raise
         except (GeneratorExit, KeyboardInterrupt):
             self._take_back()
             self._commit()
@@ -143,7 +141,8 @@ class Delivery:
             upcoming = next(batches, None)
             if batch.rows or upcoming is None:
                 yield Point("commit", batch.through)
-                self._commit(begun=upcoming.through if upcoming else batch.through)
+                sends = self.settings.outbox and self.effects.fresh  # what dies in that is not the next batch
+                self._commit(begun=upcoming.through if upcoming and not sends else batch.through)
                 yield Point("committed", batch.through)
                 yield from self.send()
             batch = upcoming
@@ -174,12 +173,16 @@ class Delivery:
                 self._parts = (recorded.position, part + 1)
             yield Point("handled", recorded.position)
 
-    def send(self) -> Iterator[Point]:
-        """Do what waits in the outbox."""
-        if not self.settings.outbox:
-            return
-        for _ in self._relay.send():
-            yield Point("send", self._position)
+    def send(self, *, known: bool = False) -> Iterator[Point]:
+        """Do what waits in the outbox, also where there was one only formerly; see `Relay.send`."""
+        if self.settings.outbox or self._relay.unsure:
+            for step in self._relay.send(known=known):
+                yield Point(step, self._position)
+
+    def resend(self, name: str | None) -> Generator[Point]:
+        """Do once more what has failed in the outbox; see `Relay.again`."""
+        for step in self._relay.again(name):
+            yield Point(step, self._position)
 
     # --- one event -----------------------------------------------------------------------------------------
 
@@ -328,6 +331,7 @@ class Delivery:
 
         Closing the generator, and an interrupt, keep of the event at hand only the effects that are done.
         """
+        yield from self.send(known=True)
         letter = letter._replace(attempts=letter.attempts + 1, last_touched=self.now())
         self.effects.gate = letter.position if letter.gated else 0
         yield from self._amend(letter)  # before it is tried: it may kill the process
@@ -423,22 +427,6 @@ class Delivery:
         if fresh:
             self._known["effects"] = max(self._known["effects"], *(one.position for one in fresh))
             self.effects.settle()
-
-
-class Died(BaseException):
-    """The process ends here, as far as a delivery can tell."""
-
-
-def mortal(steps: Generator[Point]) -> Iterator[Point]:
-    """Give the points of a delivery; whoever stops asking for more leaves it as a crash there would."""
-    with closing(steps):
-        for point in steps:
-            try:
-                yield point
-            except GeneratorExit:
-                with suppress(Died):
-                    steps.throw(Died())
-                raise
 
 
 _LASTING = (InvalidEvent, UnknownEventType, UpcasterFailed, InvalidArgument, TypeError)

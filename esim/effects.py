@@ -22,7 +22,7 @@ from esim.errors import InvalidArgument
 from esim.source import Source
 from esim.waiter import Waiter
 
-Status = Literal["done", "pending", "gated"]
+Status = Literal["done", "pending", "gated", "failed"]
 
 
 class Effect(NamedTuple):
@@ -38,6 +38,7 @@ class Effect(NamedTuple):
     name: str
     arguments: str
     status: Status
+    attempts: int
 
 
 class Effects:
@@ -99,14 +100,14 @@ class Effects:
         key = f"{key_of(cause)}:{name}:{calls[name]}"
         bound, told = _bound(function, args, kwargs, key)
         text = _json(name, told, exact=self._outbox)
-        effect = Effect(key, cause.position, cause.part, calls.total(), name, text, "done")
+        effect = Effect(key, cause.position, cause.part, calls.total(), name, text, "done", 1)
         if key in self.fresh or key in self._results:
             return self._handed(function, self._results.get(key))
         if self._done(key, cause.position):
             return self._handed(function, None)
         if self._outbox or cause.position <= self.gate:
             status: Status = "gated" if cause.position <= self.gate else "pending"
-            self.fresh[key] = effect._replace(status=status)
+            self.fresh[key] = effect._replace(status=status, attempts=0)
             return self._handed(function, None)
         result = function(*bound.args, **bound.kwargs)
         if not inspect.isawaitable(result):

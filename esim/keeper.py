@@ -30,10 +30,10 @@ def progress_of(store: Store, name: str, row: type[Row] | None = None) -> Progre
 def overview(progress: Progress, head: int) -> Overview:
     """Return a subscription as it is kept, of a log that ends at `head`."""
     registered = progress.known() or Registered("", "", None, "")
-    mark, parked = progress.load(), len(progress.letters())
+    mark, parked, failed = progress.load(), len(progress.letters()), len(progress.waiting("failed"))
     return Overview(
         *(progress.name, registered.handler, registered.checkpoint, mark.position, head - mark.position),
-        *(state_of(mark, misfit(progress.name, mark, head)), mark.attempts, parked),
+        *(state_of(mark, misfit(progress.name, mark, head)), mark.attempts, parked, failed),
     )
 
 

@@ -96,7 +96,7 @@ class Kept(Part):
             if one is not None
         ]
         effects = [
-            (one.position, one.key.partition(":")[2], one.effect, one.arguments, one.status)
+            (one.position, one.key.partition(":")[2], one.arguments, one.status, one.attempts)
             for one in mine.effects.values()
         ]
         inbox = [(position, key.partition(":")[2]) for key, position in mine.inbox.items()]
@@ -118,6 +118,10 @@ class _Watched(MemoryProgress):
     def sent(self, *args: Any, **kwargs: Any) -> None:
         self._part.stale = True
         super().sent(*args, **kwargs)
+
+    def tried(self, *args: Any, **kwargs: Any) -> None:
+        self._part.stale = True
+        super().tried(*args, **kwargs)
 
     def go_back(self, *args: Any, **kwargs: Any) -> None:
         self._part.stale = True

@@ -19,13 +19,13 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, get_args, get_origin
 
 from esim import display
-from esim.delivery import Point
 from esim.effects import Effects
 from esim.envelope import RecordedEvent, derived_id, keyed, metadata
 from esim.errors import InvalidArgument, InvalidEvent, Refused, text_of
 from esim.event import Event
 from esim.handler import Call, HandlerOf, latest
 from esim.messages import Command, Dispatcher, command_class
+from esim.points import Point
 from esim.readmodel import snake_case
 from esim.rows import Key, Row, Rows
 from esim.source import Source

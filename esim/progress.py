@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_type_hints
 
 from esim.effects import Effect, Status
 from esim.rows import Row, Rows
@@ -74,13 +74,23 @@ class Letter(NamedTuple):
     diagnostics: str | None
 
 
+class Waiting(NamedTuple):
+    """An effect that is to be done; `attempts` are those that are noted, by this process or former ones."""
+
+    key: str
+    name: str
+    arguments: str
+    attempts: int
+
+
 class Entry(NamedTuple):
     """One line of the ledger, as it is shown."""
 
     position: int
     effect: str
     arguments: str
-    status: Status | str
+    status: Status
+    attempts: int
     cause: str | None
     key: str
     last_touched: datetime
@@ -97,6 +107,13 @@ class Overview(NamedTuple):
     state: str
     attempts: int
     dead_letters: int
+    failed_effects: int
+
+    @property
+    def failures(self) -> str:
+        """What it could not do, in words: nothing, dead letters, failed effects."""
+        counted = ((self.dead_letters, "dead letter"), (self.failed_effects, "failed effect"))
+        return ", ".join(f"{count:,} {what}{'' if count == 1 else 's'}" for count, what in counted if count)
 
 
 class Progress(ABC):
@@ -179,12 +196,16 @@ class Progress(ABC):
         """Return the status of an effect, or None if it is not on the ledger."""
 
     @abstractmethod
-    def pending(self) -> list[tuple[str, str, str]]:
-        """Return key, name and arguments of what waits in the outbox, in order."""
+    def waiting(self, status: Literal["pending", "failed"]) -> list[Waiting]:
+        """Return what waits in the outbox, or has failed, in order."""
 
     @abstractmethod
-    def sent(self, key: str, at: datetime, failure: str | None) -> None:
-        """Note that an effect of the outbox is done, or why it failed."""
+    def tried(self, key: str, attempts: int) -> None:
+        """Note how many attempts there were at an effect of the outbox."""
+
+    @abstractmethod
+    def sent(self, key: str, at: datetime, failure: str | None, attempts: int) -> None:
+        """Note that an effect of the outbox is done, or why it failed, and after how many attempts."""
 
     @abstractmethod
     def handled(self, key: str) -> bool:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
-from esim.effects import Effect
+from esim.effects import Effect, Status
 from esim.memory import MemoryStore
-from esim.progress import Entry, Letter, Mark, Progress, Registered
+from esim.progress import Entry, Letter, Mark, Progress, Registered, Waiting
 from esim.rows import Row, Rows
 
 if TYPE_CHECKING:
@@ -160,13 +160,19 @@ class MemoryProgress(Progress):
         found = self._kept().effects.get(key)
         return found and found.status
 
-    def pending(self) -> list[tuple[str, str, str]]:
-        return [(one.key, one.effect, one.arguments) for one in self.ledger() if one.status == "pending"]
+    def waiting(self, status: Literal["pending", "failed"]) -> list[Waiting]:
+        found = (one for one in self.ledger() if one.status == status)
+        return [Waiting(one.key, one.effect, one.arguments, one.attempts) for one in found]
 
-    def sent(self, key: str, at: datetime, failure: str | None) -> None:
+    def tried(self, key: str, attempts: int) -> None:
         effects = self._kept().effects
-        status = "failed" if failure else "done"
-        effects[key] = effects[key]._replace(status=status, last_touched=at, cause=failure)
+        effects[key] = effects[key]._replace(attempts=attempts)
+
+    def sent(self, key: str, at: datetime, failure: str | None, attempts: int) -> None:
+        effects = self._kept().effects
+        status: Status = "failed" if failure else "done"
+        told = effects[key]._replace(status=status, last_touched=at, cause=failure, attempts=attempts)
+        effects[key] = told
 
     def handled(self, key: str) -> bool:
         return key in self._kept().inbox
@@ -207,4 +213,7 @@ def _carry_out(mine: Kept, commit: _Commit) -> None:
 
 def _entry(effect: Effect, at: datetime | None) -> Entry:
     assert at is not None  # noqa: S101 - effects come with the time
-    return Entry(effect.position, effect.name, effect.arguments, effect.status, None, effect.key, at)
+    return Entry(
+        *(effect.position, effect.name, effect.arguments, effect.status, effect.attempts, None),
+        *(effect.key, at),
+    )

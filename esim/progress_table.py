@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from esim.answer import frame
 from esim.effects import Effect
 from esim.errors import InvalidArgument
-from esim.progress import Entry, Letter, Mark, Progress, Registered
+from esim.progress import Entry, Letter, Mark, Progress, Registered, Waiting
 from esim.rows import Row, Rows
 from esim.storefile import DuckDB, first, quoted
 from esim.tables import RowTable, order_by
@@ -143,16 +143,21 @@ class TableProgress(Progress):
         found = self.db.fetch(query, [self.name, key])
         return found[0][0] if found else None
 
-    def pending(self) -> list[tuple[str, str, str]]:
-        query = """SELECT key, name, arguments FROM esim.effects
-                   WHERE subscription = ? AND status = 'pending' ORDER BY position, part, number"""
-        return self.db.fetch(query, [self.name])
+    def waiting(self, status: Literal["pending", "failed"]) -> list[Waiting]:
+        query = f"""SELECT {", ".join(Waiting._fields)} FROM esim.effects
+                    WHERE subscription = ? AND status = ? ORDER BY position, part, number"""
+        return [Waiting(*row) for row in self.db.fetch(query, [self.name, status])]
 
-    def sent(self, key: str, at: datetime, failure: str | None) -> None:
-        query = """UPDATE esim.effects SET status = $3, last_touched = $4, cause = $5
+    def tried(self, key: str, attempts: int) -> None:
+        query = "UPDATE esim.effects SET attempts = $3 WHERE subscription = $1 AND key = $2"
+        with self.db.transaction() as con:
+            con.execute(query, [self.name, key, attempts])
+
+    def sent(self, key: str, at: datetime, failure: str | None, attempts: int) -> None:
+        query = """UPDATE esim.effects SET status = $3, last_touched = $4, cause = $5, attempts = $6
                    WHERE subscription = $1 AND key = $2"""
         with self.db.transaction() as con:
-            con.execute(query, [self.name, key, "failed" if failure else "done", at, failure])
+            con.execute(query, [self.name, key, "failed" if failure else "done", at, failure, attempts])
 
     def handled(self, key: str) -> bool:
         query = "SELECT 1 FROM esim.inbox WHERE subscription = ? AND key = ?"
@@ -163,8 +168,8 @@ class TableProgress(Progress):
         return int(self.db.fetch(query, [self.name])[0][0])
 
     def ledger(self) -> list[Entry]:
-        query = """SELECT position, name, arguments, status, cause, key, last_touched FROM esim.effects
-                   WHERE subscription = ? ORDER BY position, part, number"""
+        query = """SELECT position, name, arguments, status, attempts, cause, key, last_touched
+                   FROM esim.effects WHERE subscription = ? ORDER BY position, part, number"""
         return [Entry(*row) for row in self.db.fetch(query, [self.name])]
 
     def row_frame(self) -> pd.DataFrame:

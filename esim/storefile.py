@@ -60,7 +60,8 @@ CREATE TABLE esim.dead_letters(
 CREATE TABLE esim.effects(
     subscription VARCHAR NOT NULL, key VARCHAR NOT NULL, position BIGINT NOT NULL, part INTEGER NOT NULL,
     number INTEGER NOT NULL, name VARCHAR NOT NULL, arguments JSON NOT NULL, status VARCHAR NOT NULL,
-    last_touched TIMESTAMP NOT NULL, cause VARCHAR, PRIMARY KEY (subscription, key));
+    attempts INTEGER NOT NULL, last_touched TIMESTAMP NOT NULL, cause VARCHAR,
+    PRIMARY KEY (subscription, key));
 CREATE TABLE esim.inbox(
     subscription VARCHAR NOT NULL, key VARCHAR NOT NULL, position BIGINT NOT NULL,
     PRIMARY KEY (subscription, key));

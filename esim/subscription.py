@@ -25,13 +25,14 @@ from esim.arguments import storable, whole
 from esim.columns import columns_of
 from esim.contract import Moment, Store
 from esim.deadletters import DeadLetters
-from esim.delivery import Checkpoint, Delivery, Exhausted, Point, mortal
+from esim.delivery import Checkpoint, Delivery, Exhausted
 from esim.envelope import reacting
 from esim.errors import InvalidArgument, NotCaughtUp, StoreClosed, Superseded, said
 from esim.follower import Follower
 from esim.handler import HandlerOf, handler_of
 from esim.keeper import misfit, must_fit, overview, progress_of, state_of, wanted_of, wider
 from esim.options import settings_of
+from esim.points import Point, mortal
 from esim.progress import Entry, Mark, Overview, Registered, frame
 from esim.retry import CircuitBreaker, RetryPolicy
 
@@ -368,8 +369,8 @@ class Subscription:
     def effects(self) -> pd.DataFrame:
         """Return the ledger of effects as a dataframe.
 
-        Columns: position, effect, arguments (JSON), status (done, pending, gated, failed), cause, key,
-        last_touched (UTC).
+        Columns: position, effect, arguments (JSON), status (done, pending, gated, failed), attempts, cause,
+        key, last_touched (UTC).
         """
         return frame(self._progress.ledger(), Entry)
 
@@ -387,10 +388,9 @@ class Subscription:
             told = self._told()
         except StoreClosed:
             return f"<Subscription {self.name!r} of a closed store>"
-        parked = told.dead_letters
-        letters = f", {parked} dead letter{'' if parked == 1 else 's'}" if parked else ""
         where = f"at position {told.position:,} of {told.position + told.lag:,}"
-        return f"<Subscription {self.name!r} {where}: {told.state}{letters}>"
+        state = ", ".join(filter(None, (told.state, told.failures)))
+        return f"<Subscription {self.name!r} {where}: {state}>"
 
     def _repr_html_(self) -> str:
         try:
@@ -399,6 +399,8 @@ class Subscription:
             return display.escape(repr(self))
         header = ("subscription", "checkpoint", "position", "lag", "state", "dead letters")
         state = display.escape(display.cut(told.state, 120))
+        if told.failed_effects:
+            state += f", {told._replace(dead_letters=0).failures}"
         if told.state.startswith("stopped"):
             state = f'<span style="color:{display.FAILURE}">{state}</span>'
         numbers = (f"{told.position:,}", f"{told.lag:,}", state, f"{told.dead_letters:,}")
@@ -408,7 +410,8 @@ class Subscription:
 def subscriptions(store: Store) -> pd.DataFrame:
     """Return what subscriptions a store has, also those of earlier processes.
 
-    Columns: name, handler, checkpoint, position, lag, state, attempts (of the event at hand), dead_letters.
+    Columns: name, handler, checkpoint, position, lag, state, attempts (of the event at hand), dead_letters,
+    failed_effects.
     """
     live, head = _latest.get(store, {}), store.position
     found = [

@@ -13,10 +13,10 @@ import pytest
 from esim import delivery, effects, intake, letters, rows
 from esim.clock import ManualClock, SeededIds
 from esim.contract import Store
-from esim.delivery import Point
 from esim.effects import Effects
 from esim.event import Event
 from esim.memory import MemoryStore
+from esim.points import Point
 from esim.projection import Key, Row, Rows, on
 from esim.retry import RetryPolicy
 from esim.store import EventStore

@@ -513,6 +513,32 @@ def test_a_refused_command_is_told_in_the_stream_of_its_process(store):
     assert store.read("hasty/a").first().event.target == "o-9"
 
 
+def test_a_command_whose_decision_has_a_bug_is_sent_again_once_it_is_mended(store, monkeypatch):
+    def broken(self: Inventory, sku: str, order: str, quantity: int) -> StockReserved:
+        raise ZeroDivisionError("a bug")
+
+    class Reserving(ProcessManager[Job]):
+        by = {StockReserved: "order"}
+
+        @on(Started)
+        def started(self, event, job):
+            return ReserveStock("tea", order=job.id, quantity=1)
+
+        @on(StockReserved)
+        def reserved(self, event, job):
+            return job.but(steps=1)
+
+    Repository(store, Inventory).run("tea", Inventory.receive, sku="tea", quantity=5)
+    store.append("Job/a", Started(name="a"))
+    with monkeypatch.context() as patched:
+        patched.setattr(Inventory, "reserve", broken)
+        reserving = Reserving(store).catch_up()
+    assert repr(reserving).endswith("idle, 1 failed effect>")
+    told = reserving.dead_letters.resend("send_command")
+    assert told.status.tolist() == ["done"]
+    assert reserving.catch_up().df().steps.tolist() == [1]
+
+
 def test_a_directory_says_whom_it_does_not_know(shop):
     with pytest.raises(Exception, match="'eve' has no address"):
         HomesDirectory(shop.store).address_of("eve")

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from esim import caused_by
 from esim.clock import ManualClock, SeededIds
 from esim.contract import Store
-from esim.delivery import Point
 from esim.effects import Effects
 from esim.envelope import RecordedEvent
 from esim.errors import (
@@ -30,6 +29,7 @@ from esim.errors import (
 )
 from esim.event import Event, Tag
 from esim.memory import MemoryStore
+from esim.points import Point
 from esim.progress import Mark
 from esim.projection import Key, Projection, Row, Rows, on
 from esim.retry import CircuitBreaker, RetryPolicy

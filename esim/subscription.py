@@ -155,9 +155,10 @@ class Subscription:
         return self
 
     def _drive(self, delivery: Delivery, until: int) -> None:
+        stopping, halting = self._follower.stopping, self._halting
         with closing(delivery.steps(until)) as steps:  # at once, not when a traceback lets go of it
             for _ in steps:
-                if self._halted:
+                if stopping.is_set() or halting.is_set():
                     steps.close()
 
     def steps(self) -> Iterator[Point]:

@@ -1253,6 +1253,25 @@ def test_a_paused_subscription_stays_paused_when_it_is_reset(store):
     assert watch.seen == [*range(1, 13), *range(1, 13)]
 
 
+def test_a_pause_waits_for_no_further_attempt():
+    """By the system's clock, the next one would come in an hour."""
+    failed = threading.Event()
+
+    @on(Paid)
+    def handler(event):
+        failed.set()
+        raise ConnectionError("no answer")
+
+    with EventStore() as store:
+        store.append("Order/o-1", Paid(customer="c-1", amount=1))
+        hourly = RetryPolicy(initial_interval=3600, maximum_interval=3600, jitter="none")
+        mine = Subscription(store, handler, retry=hourly).start()
+        assert failed.wait(30)
+        in_time(mine.pause)
+        assert (mine.state, mine.position, len(mine.dead_letters)) == ("paused", 0, 0)
+        in_time(mine.stop)
+
+
 def test_to_resume_ends_no_delivery_that_is_going_on(store):
     resumed, seen = threading.Event(), []
 

@@ -380,14 +380,14 @@ class Consumer(Player):
         queue, waiting = self._queue, self._queue.waiting()
         told = [f"takes {_short(one)}" for one in waiting]
         message = self._message = waiting[self.stage.choose(told, "reorder", self.name)]
-        queue.take(message, self.name)
+        body = queue.take(message, self.name)
         if self._spec.ack == "before":
             queue.acknowledge(message)
         self.stage.note(self.name, f"takes {_short(message)}")
         yield "takes"
         for attempt in range(1, self._spec.attempts + 1):
             try:
-                yield from pausing(self._call(message.body))
+                yield from pausing(self._call(body))
                 break
             except Exception as error:  # noqa: BLE001 - a user's handler may raise anything
                 self.stage.note(self.name, said(error))

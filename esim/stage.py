@@ -312,7 +312,7 @@ class Stage:
         """Return what tells the state that is kept from another: equal for equal states."""
         interned = self._interned
         for index, part in enumerate(self.parts):
-            if part.stale:
+            if part.stale or part.volatile:  # what is in memory may change without anybody's notice
                 part.stale = False
                 self._fresh[index] = False
                 found = index, part.frozen()
@@ -344,7 +344,7 @@ class Stage:
             self.world.owner, self._fresh = self, [False] * len(self.parts)
         for index, picture in enumerate(pictures):
             part = self.parts[index]
-            if part.stale or not self._fresh[index] or self._pictures[index] is not picture:
+            if part.stale or part.volatile or not self._fresh[index] or self._pictures[index] is not picture:
                 part.restore(picture)
                 part.stale = False
                 self._pictures[index] = picture

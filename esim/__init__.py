@@ -22,18 +22,22 @@ from esim.writing import Write
 if TYPE_CHECKING:
     from esim.bus import Bus
     from esim.effects import Effects
+    from esim.faults import Faults
     from esim.projection import Key, Projection, Row, Rows, SqlProjection, on
     from esim.repository import Repository
     from esim.retry import CircuitBreaker, RetryPolicy
+    from esim.simulation import explore, replay, simulate
     from esim.spec import given
     from esim.store import EventStore
     from esim.subscription import Subscription
+    from esim.world import World
 
 _LATER = {
     "Bus": "esim.bus",
     "CircuitBreaker": "esim.retry",
     "Effects": "esim.effects",
     "EventStore": "esim.store",
+    "Faults": "esim.faults",
     "Key": "esim.projection",
     "Projection": "esim.projection",
     "Repository": "esim.repository",
@@ -42,8 +46,12 @@ _LATER = {
     "Rows": "esim.projection",
     "SqlProjection": "esim.projection",
     "Subscription": "esim.subscription",
+    "World": "esim.world",
+    "explore": "esim.simulation",
     "given": "esim.spec",
     "on": "esim.projection",
+    "replay": "esim.simulation",
+    "simulate": "esim.simulation",
 }
 
 
@@ -67,6 +75,7 @@ __all__ = [
     "EsimError",
     "Event",
     "EventStore",
+    "Faults",
     "Key",
     "ManualClock",
     "MemoryStore",
@@ -86,11 +95,15 @@ __all__ = [
     "Subscription",
     "Tag",
     "Value",
+    "World",
     "Write",
     "caused_by",
+    "explore",
     "fold",
     "given",
     "metadata",
     "on",
+    "replay",
     "retired",
+    "simulate",
 ]

@@ -6,19 +6,29 @@ to the handler as it is now, `evict` gives one up for good.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, closing
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from esim import display
 from esim.arguments import whole
-from esim.delivery import Delivery
+from esim.delivery import Delivery, Point, mortal
 from esim.errors import InvalidArgument, said
 from esim.progress import Letter, Progress, frame
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class _Tried(NamedTuple):
+    """What became of a letter that was redriven."""
+
+    dead_letter_id: int
+    sequence_id: str
+    position: int
+    handled: bool
+    cause: str | None
 
 
 class DeadLetters:
@@ -38,7 +48,7 @@ class DeadLetters:
         failed first, later ones may only wait), event_id, position, attempts, cause_type, cause_message,
         enqueued_at and last_touched (UTC), diagnostics (JSON).
         """
-        return frame(self._progress.letters(), Letter).drop(columns="part")
+        return frame(self._progress.letters(), Letter).drop(columns=["part", "whole", "gated"])
 
     def redrive(self, sequence: str | None = None) -> pd.DataFrame:
         """Hand the letters (of one sequence) to the handler again, each sequence until one fails.
@@ -49,24 +59,32 @@ class DeadLetters:
         """
         import pandas as pd
 
-        tried: list[tuple[int, str, int, bool, str | None]] = []
+        tried: list[_Tried] = []
+        with self._turn() as delivery, closing(self._redriven(delivery, sequence, tried)) as steps:
+            for _ in steps:
+                pass
+        return pd.DataFrame(tried, columns=_Tried._fields)
+
+    def steps(self, sequence: str | None = None) -> Iterator[Point]:
+        """Redrive step by step: give each point at which the process could die; see `Subscription.steps`."""
         with self._turn() as delivery:
-            letters = sorted(self._progress.letters(), key=lambda one: (one.sequence_id, one.sequence_index))
-            names = list(dict.fromkeys(letter.sequence_id for letter in letters))
-            if sequence is not None and sequence not in names:
-                told = display.did_you_mean(str(sequence), names)
-                raise InvalidArgument(f"no dead letter is of the sequence {sequence!r}{told}")
-            for name, group in groupby(letters, key=lambda one: one.sequence_id):
-                if sequence not in (None, name):
-                    continue
-                for letter in group:
-                    error = delivery.redrive(letter)
-                    cause = said(error) if error else None
-                    tried.append((letter.dead_letter_id, name, letter.position, error is None, cause))
-                    if error is not None:
-                        break
-        columns = ["dead_letter_id", "sequence_id", "position", "handled", "cause"]
-        return pd.DataFrame(tried, columns=columns)
+            yield from mortal(self._redriven(delivery, sequence, []))
+
+    def _redriven(self, delivery: Delivery, sequence: str | None, tried: list[_Tried]) -> Generator[Point]:
+        letters = sorted(self._progress.letters(), key=lambda one: (one.sequence_id, one.sequence_index))
+        names = list(dict.fromkeys(letter.sequence_id for letter in letters))
+        if sequence is not None and sequence not in names:
+            told = display.did_you_mean(str(sequence), names)
+            raise InvalidArgument(f"no dead letter is of the sequence {sequence!r}{told}")
+        for name, group in groupby(letters, key=lambda one: one.sequence_id):
+            if sequence not in (None, name):
+                continue
+            for letter in group:
+                error = yield from delivery.redrive(letter)
+                cause = said(error) if error else None
+                tried.append(_Tried(letter.dead_letter_id, name, letter.position, error is None, cause))
+                if error is not None:
+                    break
 
     def evict(self, dead_letter_id: int) -> None:
         """Give a letter up: its event is never handled. Those that waited behind it stay for a redrive.
@@ -75,11 +93,12 @@ class DeadLetters:
         """
         wanted = whole(dead_letter_id, "dead_letter_id")
         with self._turn() as delivery:
-            letters = self._progress.letters()
-            if wanted not in {letter.dead_letter_id for letter in letters}:
-                known = ", ".join(str(letter.dead_letter_id) for letter in letters[:10]) or "none"
+            letters = {letter.dead_letter_id: letter for letter in self._progress.letters()}
+            if wanted not in letters:
+                known = ", ".join(map(str, list(letters)[:10])) or "none"
                 raise InvalidArgument(f"there is no dead letter {wanted}; there is {known}")
-            delivery.dismiss([wanted])
+            for _ in delivery.dismiss(letters[wanted]):
+                pass
 
     def __repr__(self) -> str:
         letters = self._progress.letters()

@@ -12,6 +12,7 @@ each attempt before it is made.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -32,7 +33,7 @@ from esim.handler import HandlerOf
 from esim.intake import Batch, Intake
 from esim.letters import died, failed_again, letter_of
 from esim.outbox import Relay
-from esim.progress import Letter, Progress
+from esim.progress import Letter, Mark, Progress
 from esim.query import Filter
 from esim.retry import CircuitBreaker, RetryPolicy
 from esim.rows import Rows
@@ -98,8 +99,12 @@ class Delivery:
         self.intake = Intake(store, settings.wanted, settings.partition, settings.batch)
         self._rows: Rows[Any] | None = None
         self._known = {name: progress.farthest(name) for name in ("inbox", "effects")}
-        self.effects = Effects(outbox=settings.outbox, done=self._is_done)
         self._waiter = Waiter()
+        self.effects = Effects(
+            outbox=settings.outbox, done=self._is_done, waiter=self._waiter, functions=settings.sends
+        )
+        functions, wait = self.effects.functions, self._waiter.result
+        self._relay = Relay(progress, functions, settings.retry, sleep=sleep, now=self.now, wait=wait)
 
     # --- the steps -----------------------------------------------------------------------------------------
 
@@ -119,7 +124,7 @@ class Delivery:
             with Bar(self.mark.position, until, self.progress.name) as self._bar:
                 yield from self._all(until)
         except _CircuitOpen:
-            self._commit()
+            self._commit(attempts=0)  # it is not the event that is to blame
         except (GeneratorExit, KeyboardInterrupt):
             self._take_back()
             self._commit()
@@ -173,10 +178,7 @@ class Delivery:
         """Do what waits in the outbox."""
         if not self.settings.outbox:
             return
-        functions = {**self.settings.sends, **self.effects.functions}
-        retry, wait = self.settings.retry, self._waiter.result
-        relay = Relay(self.progress, functions, retry, sleep=self._sleep, now=self.now, wait=wait)
-        for _ in relay.send():
+        for _ in self._relay.send():
             yield Point("send", self._position)
 
     # --- one event -----------------------------------------------------------------------------------------
@@ -205,9 +207,11 @@ class Delivery:
             if not self._retries(last, attempts):
                 yield from self._give_up(recorded, attempts, last)
                 return
-            self._commit(trying=recorded, attempts=attempts + careful, begun=self.mark.begun)
+            self._commit(trying=recorded, attempts=attempts, begun=self.mark.begun)
             yield Point("retry", recorded.position)
             self._sleep(self.settings.retry.wait(attempts, f"{self.progress.name} {recorded.event_id}"))
+            if careful:  # the attempt itself may kill the process
+                self._commit(trying=recorded, attempts=attempts + 1, begun=self.mark.begun)
             yield Point("handle", recorded.position)
             last = self._tried(recorded)
             attempts += 1
@@ -234,6 +238,8 @@ class Delivery:
             result = (calls.get(recorded.type) or calls[""])(recorded, rows, effects)
             if result is not None and isinstance(result, Awaitable):
                 self._waiter.result(result)
+            if effects.open:
+                effects.must_be_awaited()
         except BaseException as error:
             if rows is not None:
                 rows.undo()
@@ -254,13 +260,15 @@ class Delivery:
 
     def _take_back(self) -> None:
         """Leave of what an interrupt found between its begin and its end only the effects that are done."""
-        at = self._at
-        if at is not None and self._is_open(at):
-            if self._rows is not None:
-                self._rows.undo()
-            self.effects.take_back()
-            self._inbox = [entry for entry in self._inbox if entry[0] != key_of(at)]
+        if self._at is not None and self._is_open(self._at):
+            self._undo(self._at)
         self._new = [letter for letter in self._new if not self._is_open(letter)]
+
+    def _undo(self, recorded: RecordedEvent[Any]) -> None:
+        if self._rows is not None:
+            self._rows.undo()
+        self.effects.take_back()
+        self._inbox = [entry for entry in self._inbox if entry[0] != key_of(recorded)]
 
     def _is_open(self, one: RecordedEvent[Any] | Letter) -> bool:
         return one.position > self._position and not self._is_finished(one.position, one.part)
@@ -291,7 +299,7 @@ class Delivery:
         yield Point("give up", recorded.position)
         if self.settings.on_exhausted == "stop":
             told = said(error) if error else died(attempts)
-            self._commit(told=told)
+            self._commit(told=told, attempts=0)
             raise HandlerFailed(
                 f"{self.progress.name} stopped at position {recorded.position} ({recorded.stream}, version "
                 f"{recorded.version}, {recorded.type}), after {attempts} attempts: {told}; nothing later was "
@@ -304,40 +312,67 @@ class Delivery:
         """Put an event among the dead letters, in the next commit; later ones of its stream will follow."""
         index = self._parked.get(recorded.stream, 0)
         self._parked[recorded.stream] = index + 1
-        number = self.progress.next_letter() + len(self._new)
-        told = {"number": number, "index": index, "attempts": attempts, "at": self.now()}
-        self._new.append(letter_of(recorded, error, subscription=self.progress.name, **told))
+        letter = letter_of(recorded, error, attempts, self.now())._replace(
+            dead_letter_id=self.progress.next_letter() + len(self._new),
+            subscription=self.progress.name,
+            sequence_index=index,
+            whole=recorded.position in self.intake.spoilt,
+            gated=recorded.position <= self.effects.gate,
+        )
+        self._new.append(letter)
 
     # --- dead letters --------------------------------------------------------------------------------------
 
-    def redrive(self, letter: Letter) -> Exception | None:
-        """Hand a dead letter's event to the handler; return why it failed again, or None."""
-        tried = letter._replace(attempts=letter.attempts + 1, last_touched=self.now())
+    def redrive(self, letter: Letter) -> Generator[Point, None, Exception | None]:
+        """Hand a dead letter's event to the handler; return why it failed again, or None.
+
+        Closing the generator, and an interrupt, keep of the event at hand only the effects that are done.
+        """
+        letter = letter._replace(attempts=letter.attempts + 1, last_touched=self.now())
+        self.effects.gate = letter.position if letter.gated else 0
+        yield from self._amend(letter)  # before it is tried: it may kill the process
         try:
             found = self.intake.again(letter.position)
         except UpcasterFailed as spoilt:
-            return self._failed_again(tried, spoilt)
-        recorded = next((one for one in found if one.part == letter.part), None)
-        if recorded is None:
-            self.dismiss([letter.dead_letter_id])  # it is read as another event today, or as none
-            return None
-        self.progress.commit(self.mark, letters=[tried])  # before it is tried: it may kill the process
-        error = self._tried(recorded)
-        if error is None:
-            self.dismiss([letter.dead_letter_id])
-            return None
-        return self._failed_again(tried, error)
+            yield from self._amend(failed_again(letter, spoilt))
+            return spoilt
+        mine = [one for one in found if one.part == letter.part or (letter.whole and one.part > letter.part)]
+        for number, recorded in enumerate(mine, 1):
+            error = yield from self._retried(recorded)
+            if error is not None:
+                yield from self._amend(failed_again(letter, error))
+                return error
+            if number < len(mine):
+                letter = letter._replace(part=mine[number].part)
+                yield from self._amend(letter)
+        yield from self.dismiss(letter)
+        return None
 
-    def _failed_again(self, letter: Letter, error: Exception) -> Exception:
-        self.progress.commit(self.mark, letters=[failed_again(letter, error)])
+    def _retried(self, recorded: RecordedEvent[Any]) -> Generator[Point, None, Exception | None]:
+        try:
+            yield Point("handle", recorded.position)
+            error = self._tried(recorded)
+            yield Point("handled", recorded.position)
+        except (GeneratorExit, KeyboardInterrupt):
+            self._undo(recorded)
+            self._keep(self.mark)
+            raise
         return error
 
-    def dismiss(self, gone: Sequence[int]) -> None:
-        """Commit that letters are no more, with the rows and effects of what was handled in their place."""
-        self._commit(gone=gone)
+    def _amend(self, letter: Letter) -> Iterator[Point]:
+        """Commit what is to be said of a letter now, with what came of the parts of its event so far."""
+        yield Point("commit", letter.position)
+        self._new = [letter]
+        self._keep(self.mark)
+        yield Point("committed", letter.position)
+
+    def dismiss(self, letter: Letter) -> Iterator[Point]:
+        """Commit that a letter is no more, with the rows and effects of what was handled in its place."""
+        yield Point("commit", letter.position)
+        self._keep(self.mark, gone=[letter.dead_letter_id])
         self._parked = self._waiting()
-        for _ in self.send():
-            pass
+        yield Point("committed", letter.position)
+        yield from self.send()
 
     def _waiting(self) -> dict[str, int]:
         return {one.sequence_id: one.sequence_index + 1 for one in self.progress.letters()}
@@ -353,38 +388,57 @@ class Delivery:
         *,
         begun: int = 0,
         trying: RecordedEvent[Any] | None = None,
-        attempts: int = 0,
+        attempts: int | None = None,
         told: str | None = None,
-        gone: Sequence[int] = (),
     ) -> None:
+        """Commit what came of the events so far, and how far that is.
+
+        Attempts at an event that is not done with stay noted, unless it is said how many there were.
+        """
         position = max(self._position, self.mark.position)
-        parts = self._parts if self._parts[0] > position else (0, 0)
-        at, part = (trying.position, trying.part) if trying else parts
-        mark = replace(
-            self.mark,
-            position=position,
-            begun=max(begun, position),
-            trying=at,
-            part=part,
-            attempts=attempts,
-            told=told,
-        )
+        noted = (self.mark.trying, self.mark.part)
+        at = (trying.position, trying.part) if trying else max(self._parts, noted)
+        if at[0] <= position:
+            at = (0, 0)
+        if attempts is None:
+            attempts = self.mark.attempts if at == noted else 0
+        mark = replace(self.mark, position=position, begun=max(begun, position), told=told)
+        self._keep(replace(mark, trying=at[0], part=at[1], attempts=attempts))
+
+    def _keep(self, mark: Mark, *, gone: Sequence[int] = ()) -> None:
         if mark == self.mark and not (self._new or self._inbox or self.effects.fresh or gone):
             return
+        fresh = list(self.effects.fresh.values())
         self.progress.commit(
             mark,
             letters=self._new,
             gone=gone,
-            effects=self.effects.fresh.values(),
+            effects=fresh,
             inbox=self._inbox,
             at=self.now(),
             rows=self._rows,
         )
         self.mark = mark
         self._new, self._inbox = [], []
-        if self.effects.fresh:
-            self._known["effects"] = max(self._known["effects"], position, trying.position if trying else 0)
+        if fresh:
+            self._known["effects"] = max(self._known["effects"], *(one.position for one in fresh))
             self.effects.settle()
+
+
+class Died(BaseException):
+    """The process ends here, as far as a delivery can tell."""
+
+
+def mortal(steps: Generator[Point]) -> Iterator[Point]:
+    """Give the points of a delivery; whoever stops asking for more leaves it as a crash there would."""
+    with closing(steps):
+        for point in steps:
+            try:
+                yield point
+            except GeneratorExit:
+                with suppress(Died):
+                    steps.throw(Died())
+                raise
 
 
 _LASTING = (InvalidEvent, UnknownEventType, UpcasterFailed, InvalidArgument, TypeError)

@@ -192,5 +192,9 @@ class SimulationFailed(EsimError, AssertionError):
     """A run breaks an invariant."""
 
 
+class InvalidLog(EsimError, ValueError):
+    """A file of events is malformed, or says what its format does not allow; the message says where."""
+
+
 class SpecFailed(EsimError, AssertionError):
     """A given/when/then specification does not hold."""

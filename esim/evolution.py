@@ -249,8 +249,14 @@ def transform(store: Store, path: str | PathLike[str]) -> Counter[str]:
 
     Positions and versions count anew, without gaps; the rest of the envelope stays, and so do payloads that
     need no upcaster. The second and later parts of a split event have ids derived from its own, so that the
-    same log gives the same file. Snapshots and read models are not copied. Raises InvalidArgument if the file
-    exists, and as reading does if an event fails; then there is no file.
+    same log gives the same file.
+
+    Nothing else is copied: no snapshots, no read models, and nothing of subscriptions, no checkpoints, dead
+    letters or ledger. One that writes rows simply begins anew. One with effects would do them all again, so
+    catch up with it and redrive its letters first, and begin behind what was handled:
+    `Subscription(new, send_receipt).reset(after=new.position)`.
+
+    Raises InvalidArgument if the file exists, and as reading does if an event fails; then there is no file.
     """
     from esim.store import EventStore
 

@@ -1,4 +1,4 @@
-"""The invariants of a simulation, asked of a real log: when was each broken first?"""
+"""The invariants of a simulation, asked of a recorded log: where each was broken first."""
 
 from __future__ import annotations
 

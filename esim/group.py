@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Self
 
 from esim.arguments import whole
+from esim.bar import Bar
 from esim.errors import InvalidArgument
 from esim.handler import handler_of
+from esim.intake import share_of
 from esim.keeper import progress_of
 from esim.progress import Mark, Progress
+from esim.query import Filter
 from esim.subscription import Subscription, forget
 
 if TYPE_CHECKING:
@@ -24,7 +27,8 @@ class ConsumerGroup:
     """Subscriptions that share the streams of a log: the events of a stream are handled by one, in order.
 
     They stand beside each other as `name-1-of-3` and so on, each with its checkpoint and dead letters. A
-    group that is made with another number of members goes on where the former members stand.
+    group that is made with another number of members goes on where the former members stand: each member has
+    the ledger and the inbox of its streams, and what was gated is.
     """
 
     def __init__(
@@ -39,7 +43,7 @@ class ConsumerGroup:
 
         Raises InvalidArgument for less than one member, a handler that writes rows (each member would have a
         table of its own), where the group had another number of members that do not stand at the same
-        position, or have dead letters, and as `Subscription` does.
+        position, are replayed up to different ones, or have dead letters, and as `Subscription` does.
         """
         if whole(members, "members", "give 1 or more") < 1:
             raise InvalidArgument("members=0: give 1 or more")
@@ -49,42 +53,60 @@ class ConsumerGroup:
                 f"{known.name} writes rows, and each member would keep a table of its own: use a Subscription"
             )
         self.name = known.name if name is None else name
-        former = self._former(store, members)
+        others = self._others(store, members)
+        begun = [each for each in others if any(one.load() != Mark() for one in each)]
+        former = [one for each in begun for one in each]
+        mark = _common(self.name, former, members)
         self.members = tuple(
             Subscription(
                 store, handler, f"{self.name}-{share + 1}-of-{members}", partition=(share, members), **options
             )
             for share in range(members)
         )
-        if former:
-            position = former[0].load().position
-            for member in self.members:
-                member._progress.commit(Mark(position=position, begun=position))
-            self.members[0]._progress.inherit([one.name for one in former])
-        for one in former:
+        if mark is not None:
+            self._take_over(store, former, mark)
+        for one in (one for each in others for one in each):
             forget(store, one.name)
 
-    def _former(self, store: Store, members: int) -> list[Progress]:
-        """Return what is kept of the members where there were more of them, or less."""
+    def _others(self, store: Store, members: int) -> list[list[Progress]]:
+        """Return what is kept of the members where there were more of them, or less, by their number."""
         share = re.compile(re.escape(self.name) + r"-\d+-of-(\d+)")
-        named = ((name, share.fullmatch(name)) for name in progress_of(store, "").names())
-        found = [progress_of(store, name) for name, match in named if match and int(match[1]) != members]
-        places = sorted({one.load().position for one in found})
-        parked = sum(len(one.letters()) for one in found)
-        if len(places) > 1 or parked:
-            where = " and ".join(f"{place:,}" for place in (places[0], places[-1])[: len(places)])
-            raise InvalidArgument(
-                f"the group {self.name!r} has {len(found)} members, which stand at position {where} with "
-                f"{parked} dead letters: catch up with members={len(found)}, and redrive, before there are "
-                f"{members}"
-            )
-        return found
+        found: dict[int, list[Progress]] = {}
+        for name in progress_of(store, "").names():
+            match = share.fullmatch(name)
+            if match and int(match[1]) != members:
+                found.setdefault(int(match[1]), []).append(progress_of(store, name))
+        return list(found.values())
+
+    def _take_over(self, store: Store, former: Sequence[Progress], mark: Mark) -> None:
+        """Stand where the former members stand, each with what they have kept of its streams."""
+        names = [one.name for one in former]
+        last = max(one.farthest(table) for one in former for table in ("effects", "inbox"))
+        shares: list[list[int]] = [[] for _ in self.members]
+        with Bar(0, last, self.name) as bar:
+            for rows in store._scan(Filter(until=last)) if last else ():
+                for row in rows:
+                    shares[share_of(row[1], len(shares))].append(row[0])
+                bar.at(rows[-1][0])
+        for member, positions in zip(self.members, shares, strict=True):
+            member._progress.inherit(names, positions)
+            member._progress.commit(mark)
 
     def catch_up(self) -> Self:
-        """Deliver up to the head, all members at once. Raises the first failure that stopped one."""
+        """Deliver up to the head, all members at once. Raises the first failure that stopped one.
+
+        Ctrl-C ends each member after the event at hand, and keeps what was handled.
+        """
         with ThreadPoolExecutor(len(self.members)) as pool:
-            for done in [pool.submit(member.catch_up) for member in self.members]:
-                done.result()
+            running = {pool.submit(member.catch_up): member for member in self.members}
+            try:
+                for done in running:
+                    done.result()
+            except KeyboardInterrupt:
+                for done, member in running.items():
+                    member._halting.set()
+                    done.add_done_callback(_released(member))
+                raise
         return self
 
     def start(self) -> Self:
@@ -112,3 +134,32 @@ class ConsumerGroup:
 
     def __repr__(self) -> str:
         return f"<ConsumerGroup {self.name!r} of {len(self.members)} at position {self.position:,}>"
+
+
+def _common(name: str, former: Sequence[Progress], members: int) -> Mark | None:
+    """Return where all the former members stand; None if there were none.
+
+    Raises InvalidArgument where they stand apart, or have dead letters.
+    """
+    marks = [one.load() for one in former]
+    places = sorted({mark.position for mark in marks})
+    gates = sorted({max(mark.gate, mark.position) for mark in marks})
+    parked = sum(len(one.letters()) for one in former)
+    if len(places) > 1 or len(gates) > 1 or parked:
+        gated = f" (replayed up to position {_between(gates)})" if gates != places else ""
+        raise InvalidArgument(
+            f"the group {name!r} has {len(former)} members, which stand at position {_between(places)}{gated}"
+            f" with {parked} dead letters: catch up with members={len(former)}, and redrive, before there "
+            f"are {members}"
+        )
+    paused = any(mark.paused for mark in marks)
+    return Mark(position=places[0], begun=places[0], gate=gates[0], paused=paused) if marks else None
+
+
+def _between(positions: Sequence[int]) -> str:
+    return " and ".join(f"{each:,}" for each in dict.fromkeys((positions[0], positions[-1])))
+
+
+def _released(member: Subscription) -> Callable[[Future[Subscription]], None]:
+    """Return what lets a member deliver again, once it has ended."""
+    return lambda _: member._halting.clear()

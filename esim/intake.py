@@ -41,7 +41,7 @@ class Intake:
                 pair
                 for stored in self.store._scan(replace(wanted.leading(), after=low, until=high))
                 for pair in self._today(wanted, stored)
-                if self._among == 1 or _share(pair[0][1], self._among) == self._share
+                if self._among == 1 or share_of(pair[0][1], self._among) == self._share
             ]
             start = 0
             while start < len(rows):
@@ -73,6 +73,6 @@ class Intake:
         return [one for one in found if self.wanted.query.matches(one.type, one.tags)]
 
 
-def _share(stream: str, among: int) -> int:
+def share_of(stream: str, among: int) -> int:
     """Return which share a stream belongs to; names that differ in one digit are spread as well."""
     return (crc32(stream.encode()) * 0x9E3779B1 >> 16) % among

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 
 from esim.contract import Store, must_be_store
-from esim.errors import InvalidArgument
+from esim.errors import CheckpointAhead, InvalidArgument
 from esim.event import Event
 from esim.memory import MemoryStore
 from esim.progress import Mark, Overview, Progress, Registered
@@ -33,15 +33,33 @@ def overview(progress: Progress, head: int) -> Overview:
     mark, parked = progress.load(), len(progress.letters())
     return Overview(
         *(progress.name, registered.handler, registered.checkpoint, mark.position, head - mark.position),
-        *(state_of(mark), mark.attempts, parked),
+        *(state_of(mark, misfit(progress.name, mark, head)), mark.attempts, parked),
     )
 
 
-def state_of(mark: Mark) -> str:
+def misfit(name: str, mark: Mark, head: int) -> str | None:
+    """Return what is to be told of a subscription that stands beyond the head of its log; usually None."""
+    if mark.position <= head:
+        return None
+    return (
+        f"{name} stands at position {mark.position:,}, and the log ends at {head:,}: it is another log, or "
+        "an older copy; replay() begins again"
+    )
+
+
+def must_fit(name: str, mark: Mark, head: int) -> None:
+    """Raise CheckpointAhead where a subscription stands beyond the head of its log."""
+    told = misfit(name, mark, head)
+    if told:
+        raise CheckpointAhead(told)
+
+
+def state_of(mark: Mark, misfit: str | None) -> str:
     """Return what a subscription does as far as is kept: idle, paused, or stopped and why."""
-    if mark.paused:
+    told = misfit or mark.told
+    if mark.paused and not misfit:
         return "paused"
-    return f"stopped: {mark.told}" if mark.told else "idle"
+    return f"stopped: {told}" if told else "idle"
 
 
 def wanted_of(wanted: Filter, partition: tuple[int, int], types: Iterable[type[Event]]) -> str:

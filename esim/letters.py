@@ -15,17 +15,8 @@ from esim.progress import Letter
 _FRAMES = 5  # of a traceback are kept with a dead letter
 
 
-def letter_of(
-    recorded: RecordedEvent[Any],
-    error: Exception | None,
-    *,
-    number: int,
-    subscription: str,
-    index: int,
-    attempts: int,
-    at: datetime,
-) -> Letter:
-    """Return the letter of an event, the one of that `index` in its stream.
+def letter_of(recorded: RecordedEvent[Any], error: Exception | None, attempts: int, at: datetime) -> Letter:
+    """Return the letter of an event, without its number and its place among those of its subscription.
 
     Without an error the process died in it, or, if there were no attempts, it waits behind another.
     """
@@ -35,13 +26,15 @@ def letter_of(
     elif attempts:
         cause, told = "ProcessDied", died(attempts)
     return Letter(
-        dead_letter_id=number,
-        subscription=subscription,
+        dead_letter_id=0,
+        subscription="",
         sequence_id=recorded.stream,
-        sequence_index=index,
+        sequence_index=0,
         event_id=str(recorded.event_id),
         position=recorded.position,
         part=recorded.part,
+        whole=False,
+        gated=False,
         attempts=attempts,
         cause_type=cause,
         cause_message=told,

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError, validate_call
 
 from esim import display
-from esim.effects import takes_key
+from esim.effects import handed, takes_key
 from esim.errors import InvalidArgument, said
 from esim.progress import Progress
 from esim.retry import RetryPolicy
@@ -59,7 +59,8 @@ class Relay:
         attempts = 0
         while True:
             try:
-                result = validate_call(function)(**arguments)
+                args, kwargs = handed(function, arguments)
+                result = validate_call(function)(*args, **kwargs)
                 if inspect.isawaitable(result):
                     self._wait(result)
             except Exception as error:  # noqa: BLE001 - a user's function may raise anything

@@ -7,7 +7,7 @@ inbox: they stand or fall together.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
@@ -51,7 +51,11 @@ class Registered(NamedTuple):
 
 
 class Letter(NamedTuple):
-    """An event that its subscription cannot handle: a dead letter, or one that waits behind it."""
+    """An event that its subscription cannot handle: a dead letter, or one that waits behind it.
+
+    It stands for one `part` of a stored event, or, as a `whole`, for that and all later ones: where upcasters
+    fail nobody knows how many there are. If it is `gated` a replay made it, and its effects are not done.
+    """
 
     dead_letter_id: int
     subscription: str
@@ -60,6 +64,8 @@ class Letter(NamedTuple):
     event_id: str
     position: int
     part: int
+    whole: bool
+    gated: bool
     attempts: int
     cause_type: str | None
     cause_message: str | None
@@ -134,15 +140,15 @@ class Progress(ABC):
         """Make all of this durable, or nothing; `letters` replace those of the same id."""
 
     @abstractmethod
-    def go_back(self, position: int, gate: int, *, again: bool) -> None:
-        """Stand at an earlier position, and forget the rows and what came of the events after it.
+    def go_back(self, mark: Mark, *, again: bool) -> None:
+        """Stand at an earlier `mark`, and forget the rows and what came of the events after it.
 
         The ledger keeps what was done, unless it is to be done `again`.
         """
 
     @abstractmethod
-    def inherit(self, names: Iterable[str]) -> None:
-        """Take over the ledger and the inbox of other subscriptions."""
+    def inherit(self, names: Iterable[str], positions: Collection[int]) -> None:
+        """Take over what other subscriptions have on the ledger and in the inbox of events at `positions`."""
 
     @abstractmethod
     def remove(self) -> None:

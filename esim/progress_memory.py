@@ -6,7 +6,7 @@ whoever looks next.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -108,9 +108,9 @@ class MemoryProgress(Progress):
         if rows is not None:
             rows.changed = {}
 
-    def go_back(self, position: int, gate: int, *, again: bool) -> None:
-        mine = self._kept()
-        earlier = Kept(mine.registered, Mark(position=position, begun=position, gate=gate))
+    def go_back(self, mark: Mark, *, again: bool) -> None:
+        mine, position = self._kept(), mark.position
+        earlier = Kept(mine.registered, mark)
         for one in self.letters():
             if one.position <= position:
                 earlier.letters[one.dead_letter_id] = one
@@ -120,12 +120,12 @@ class MemoryProgress(Progress):
         }
         kept(self.store)[self.name] = earlier
 
-    def inherit(self, names: Iterable[str]) -> None:
-        mine = self._kept()
+    def inherit(self, names: Iterable[str], positions: Collection[int]) -> None:
+        mine, here = self._kept(), frozenset(positions)
         for name in names:
             other = MemoryProgress(self.store, name)._kept()
-            mine.effects |= other.effects
-            mine.inbox |= other.inbox
+            mine.effects |= {key: one for key, one in other.effects.items() if one.position in here}
+            mine.inbox |= {key: at for key, at in other.inbox.items() if at in here}
 
     def remove(self) -> None:
         kept(self.store).pop(self.name, None)
@@ -179,7 +179,7 @@ class MemoryProgress(Progress):
         return max(positions, default=0)
 
     def ledger(self) -> list[Entry]:
-        return sorted(self._kept().effects.values(), key=lambda one: (one.position, len(one.key), one.key))
+        return sorted(self._kept().effects.values(), key=lambda one: one.position)  # then as they were asked
 
     def row_frame(self) -> pd.DataFrame:
         from esim.progress_table import TableProgress  # the only need for DuckDB here

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -92,9 +92,8 @@ class TableProgress(Progress):
         if self._table is not None and rows is not None:
             rows.settle(self._table, _AT_HAND)
 
-    def go_back(self, position: int, gate: int, *, again: bool) -> None:
-        after = [self.name, position]
-        mark = Mark(position=position, begun=position, gate=gate)
+    def go_back(self, mark: Mark, *, again: bool) -> None:
+        after = [self.name, mark.position]
         with self.db.transaction() as con:
             con.execute("DELETE FROM esim.dead_letters WHERE subscription = $1 AND position > $2", after)
             con.execute("DELETE FROM esim.inbox WHERE subscription = $1 AND position > $2", after)
@@ -104,12 +103,13 @@ class TableProgress(Progress):
                 con.execute(f"DELETE FROM {self._table.path}")
             con.execute(f"UPDATE esim.subscriptions SET {_SET} WHERE name = $1", [self.name, *_values(mark)])
 
-    def inherit(self, names: Iterable[str]) -> None:
+    def inherit(self, names: Iterable[str], positions: Collection[int]) -> None:
+        query = """UPDATE esim.{} SET subscription = $1
+                   WHERE subscription = $2 AND position IN (SELECT unnest($3::BIGINT[]))"""
         with self.db.transaction() as con:
             for name in names:
                 for table in ("effects", "inbox"):
-                    query = f"UPDATE esim.{table} SET subscription = $1 WHERE subscription = $2"
-                    con.execute(query, [self.name, name])
+                    con.execute(query.format(table), [self.name, name, list(positions)])
 
     def remove(self) -> None:
         with self.db.transaction() as con:
@@ -145,7 +145,7 @@ class TableProgress(Progress):
 
     def pending(self) -> list[tuple[str, str, str]]:
         query = """SELECT key, name, arguments FROM esim.effects
-                   WHERE subscription = ? AND status = 'pending' ORDER BY position, length(key), key"""
+                   WHERE subscription = ? AND status = 'pending' ORDER BY position, part, number"""
         return self.db.fetch(query, [self.name])
 
     def sent(self, key: str, at: datetime, failure: str | None) -> None:
@@ -164,7 +164,7 @@ class TableProgress(Progress):
 
     def ledger(self) -> list[Entry]:
         query = """SELECT position, name, arguments, status, cause, key, last_touched FROM esim.effects
-                   WHERE subscription = ? ORDER BY position, length(key), key"""
+                   WHERE subscription = ? ORDER BY position, part, number"""
         return [Entry(*row) for row in self.db.fetch(query, [self.name])]
 
     def row_frame(self) -> pd.DataFrame:

@@ -224,7 +224,7 @@ class Run:
         """Return the steps as a dataframe: step, lane, what, fault."""
         import pandas as pd
 
-        rows = [(one.number, one.lane, one.text, one.fault or None) for one in self._steps]
+        rows = [(one.number, one.lane, one.text, one.fault) for one in self._steps]
         return pd.DataFrame(rows, columns=["step", "lane", "what", "fault"])
 
     def effects(self) -> pd.DataFrame:

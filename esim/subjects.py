@@ -157,7 +157,8 @@ def _handle(
     handler = handler_of(given)
     past, now = _told(handler.name, scene, args, kwargs)
     rows = None if handler.row is None else Rows[Any](handler.row)
-    effects, waiter = Effects(outbox=False, done=lambda *_: False), Waiter()
+    waiter = Waiter()
+    effects = Effects(outbox=False, done=lambda *_: False, waiter=waiter)
     effects.gate = len(past) + len(now)  # noted, and not done
     for recorded in (*past, *now):
         if handler.types and recorded.type not in {one.event_type for one in handler.types}:

@@ -14,7 +14,8 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 from weakref import WeakKeyDictionary
@@ -24,11 +25,12 @@ from esim.arguments import storable, whole
 from esim.columns import columns_of
 from esim.contract import Moment, Store
 from esim.deadletters import DeadLetters
-from esim.delivery import Checkpoint, Delivery, Exhausted, Point
+from esim.delivery import Checkpoint, Delivery, Exhausted, Point, mortal
 from esim.envelope import reacting
-from esim.errors import InvalidArgument, NotCaughtUp, StoreClosed, Superseded
+from esim.errors import InvalidArgument, NotCaughtUp, StoreClosed, Superseded, said
+from esim.follower import Follower
 from esim.handler import HandlerOf, handler_of
-from esim.keeper import overview, progress_of, state_of, wanted_of, wider
+from esim.keeper import misfit, must_fit, overview, progress_of, state_of, wanted_of, wider
 from esim.options import settings_of
 from esim.progress import Entry, Mark, Overview, Registered, frame
 from esim.retry import CircuitBreaker, RetryPolicy
@@ -37,12 +39,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _POLL = 0.02  # seconds between two looks of who waits for a subscription
-_LOOK = 0.5  # seconds after which one that runs looks at the log, whether an append woke it or not
 _latest: WeakKeyDictionary[Store, dict[str, Subscription]] = WeakKeyDictionary()
-
-
-class _Died(BaseException):
-    pass
+_delivering: ContextVar[tuple[Subscription, ...]] = ContextVar("esim-delivering", default=())
+"""Whose handler runs here; a coroutine has it, too, though it runs in another thread."""
 
 
 class Subscription:
@@ -97,10 +96,10 @@ class Subscription:
             partition=partition,
         )
         self._lock = threading.RLock()
-        self._busy = False
-        self._stopping, self._halting, self._news = (threading.Event() for _ in range(3))
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
+        self._wish: bool | None = None  # of the handler that runs: to be paused after its event, or not
+        self._short: int | None = None  # where the log ended before the checkpoint, when this was made
+        self._halting = threading.Event()
+        self._follower = Follower(store, self.name, self._look)
         self._delivery: Delivery | None = None
         self._register(adopt=adopt)
 
@@ -134,6 +133,8 @@ class Subscription:
             )
         if known != registered:
             self._progress.register(registered, self._progress.load() if known else Mark())
+        head = self.store.position
+        self._short = head if self.position > head else None
         others[self.name] = self
 
     # --- delivering ----------------------------------------------------------------------------------------
@@ -149,6 +150,7 @@ class Subscription:
             waits = delivery.open_until is not None and now < delivery.open_until
             if not delivery.mark.paused and not waits:
                 self._drive(delivery, self.store.position)
+        self._follower.error = None
         return self
 
     def _drive(self, delivery: Delivery, until: int) -> None:
@@ -162,29 +164,33 @@ class Subscription:
 
         Whoever stops asking for more leaves the subscription as a crash there would. For lessons and tests.
         """
-        with self._turn() as delivery, closing(delivery.steps(self.store.position)) as steps:
-            for point in steps:
-                try:
-                    yield point
-                except GeneratorExit:
-                    with suppress(_Died):
-                        steps.throw(_Died())
-                    raise
+        with self._turn() as delivery:
+            try:
+                yield from mortal(delivery.steps(self.store.position))
+            except GeneratorExit:
+                self._wish = None
+                self._halting.clear()
+                raise
 
     @contextmanager
-    def _turn(self) -> Iterator[Delivery]:
-        """Deliver from one thread at a time; after an error nothing in memory is trusted."""
+    def _turn(self, *, fit: bool = True) -> Iterator[Delivery]:
+        """Deliver from one thread at a time; after an error nothing in memory is trusted.
+
+        Raises CheckpointAhead where the log does not `fit`, unless that does not matter.
+        """
+        if self in _delivering.get():  # before the lock, which the thread that delivers holds
+            raise InvalidArgument(f"the handler of {self.name!r} asks its own subscription to go on")
         with self._lock:
-            if self._busy:
-                raise InvalidArgument(f"the handler of {self.name!r} asks its own subscription to go on")
             if _latest.get(self.store, {}).get(self.name) is not self:
                 raise Superseded(f"the subscription {self.name!r} has been made anew: use the latest one")
             try:
-                self._busy = True
+                _delivering.set((*_delivering.get(), self))
                 if self._delivery is None:
                     self._delivery = Delivery(
                         *(self.store, self._progress, self.handler, self._settings, self._sleep)
                     )
+                if fit:
+                    must_fit(self.name, self._delivery.mark, self._head)
                 effects = self._delivery.effects
                 with reacting(lambda: effects.cause):  # of what handlers append
                     yield self._delivery
@@ -192,7 +198,18 @@ class Subscription:
                 self._delivery = None
                 raise
             finally:
-                self._busy = False
+                _delivering.set(tuple(one for one in _delivering.get() if one is not self))
+                self._fulfil()
+
+    def _fulfil(self) -> None:
+        """Pause or resume, if the handler has asked for it."""
+        if self._wish is not None:
+            mark = replace(self._progress.load(), paused=self._wish)
+            self._wish = None
+            self._halting.clear()
+            self._progress.commit(mark)
+            if self._delivery is not None:
+                self._delivery.mark = mark
 
     def _sleep(self, seconds: float) -> None:
         """Wait, by the store's clock: a manual one moves on, the system's is waited for."""
@@ -200,30 +217,20 @@ class Subscription:
         if sleep is not None:
             sleep(seconds)
         else:
-            self._stopping.wait(seconds)
+            self._halting.wait(seconds)
 
     def start(self) -> Self:
-        """Follow the log in a thread of its own, until `stop()` or a failure that stops it."""
-        with self._lock:
-            if self._thread is None or not self._thread.is_alive():
-                self._stopping.clear()
-                self._error = None
-                self._thread = threading.Thread(target=self._follow, name=f"esim-{self.name}", daemon=True)
-                self._thread.start()
+        """Follow the log in a thread of its own, until `stop()` or a failure that stops it.
+
+        Raises CheckpointAhead as `catch_up` does.
+        """
+        with self._turn():
+            self._follower.start()
         return self
 
-    def _follow(self) -> None:
-        self.store._listeners.append(self._news.set)
-        try:
-            while not self._stopping.is_set():
-                self._news.clear()
-                if self._wants():
-                    self.catch_up()
-                self._news.wait(_LOOK)
-        except Exception as error:  # noqa: BLE001 - it is shown as the state, and raised by wait_for
-            self._error = error
-        finally:
-            self.store._listeners.remove(self._news.set)
+    def _look(self) -> None:
+        if self._wants():
+            self.catch_up()
 
     def _wants(self) -> bool:
         return self.store.position > self.position
@@ -231,16 +238,17 @@ class Subscription:
     @property
     def _halted(self) -> bool:
         """Whether somebody asks it to stop, or to pause."""
-        return self._stopping.is_set() or self._halting.is_set()
+        return self._follower.stopping.is_set() or self._halting.is_set()
 
     def stop(self) -> Self:
         """End the thread after the event at hand; what was handled is committed."""
-        self._stopping.set()
-        self._news.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
-        self._thread = None
-        self._stopping.clear()
+        if self in _delivering.get():
+            self._follower.stop()  # no more than that: the thread waits for its handler
+        elif self._follower.alive:
+            self._halting.set()
+            self._follower.stop()
+            self._follower.join()
+            self._halting.clear()
         return self
 
     def wait_for(self, position: int, timeout: float = 5.0) -> Self:
@@ -249,12 +257,12 @@ class Subscription:
         Raises NotCaughtUp after `timeout` seconds, and what stopped the subscription.
         """
         position = whole(position, "position")
-        if self._thread is None:
+        if self._follower.error is None and not self._follower.alive:
             self.catch_up()
         pause = threading.Event()
         for _ in range(max(int(timeout / _POLL), 1)):
-            if self._error is not None:
-                raise self._error
+            if self._follower.error is not None:
+                raise self._follower.error
             if self.position >= position:
                 return self
             pause.wait(_POLL)
@@ -266,7 +274,11 @@ class Subscription:
     # --- going back, holding -------------------------------------------------------------------------------
 
     def pause(self) -> Self:
-        """Deliver nothing from now on, in this process and the next, until `resume()`."""
+        """Deliver nothing from now on, in this process and the next, until `resume()`.
+
+        A catch-up in another thread ends after the event at hand; so it does where a handler asks.
+        """
+        self._halting.set()
         return self._marked(paused=True)
 
     def resume(self) -> Self:
@@ -295,22 +307,30 @@ class Subscription:
                 f"{self.name} has {owed} dead letters whose effects were never done, and a replay would gate "
                 "them: redrive or evict them first, or choose effects='again'"
             )
-        with self._turn() as delivery:
-            gate = max(delivery.mark.position, delivery.mark.gate) if effects == "gated" else 0
-            self._progress.go_back(position, gate, again=gate == 0)
-            self._delivery = None
+        with self._turn(fit=False) as delivery:
+            mark = delivery.mark
+            gate = min(max(mark.position, mark.gate), self._head) if effects == "gated" else 0
+            earlier = Mark(position=position, begun=position, gate=gate, paused=mark.paused)
+            self._progress.go_back(earlier, again=gate == 0)
+            self._delivery = self._short = None
         return self
 
     def replay(self, after: Moment = 0, *, effects: Literal["gated", "again"] = "gated") -> Self:
-        """Go back, and deliver every event after that position or time once more; see `reset`."""
+        """Go back, and deliver every event after that position or time once more; see `reset`.
+
+        Where it is paused, that waits for `resume()`.
+        """
         return self.reset(after, effects=effects).catch_up()
 
-    def _marked(self, **changes: Any) -> Self:
-        self._halting.set()  # a long catch-up in another thread ends after the event at hand
-        with self._turn() as delivery:
+    def _marked(self, *, paused: bool) -> Self:
+        if self in _delivering.get():
+            self._wish = paused
+            return self
+        try:
+            with self._turn(fit=False):
+                self._wish = paused
+        finally:
             self._halting.clear()
-            delivery.mark = replace(delivery.mark, **changes)
-            self._progress.commit(delivery.mark)
         return self
 
     # --- looking -------------------------------------------------------------------------------------------
@@ -326,6 +346,10 @@ class Subscription:
         return self._progress.load().position
 
     @property
+    def _head(self) -> int:
+        return self.store.position if self._short is None else self._short
+
+    @property
     def lag(self) -> int:
         """How many positions it is behind the head of the log."""
         return self.store.position - self.position
@@ -333,11 +357,13 @@ class Subscription:
     @property
     def state(self) -> str:
         """What it does: running, idle, paused, `circuit open`, or stopped and why."""
-        kept = state_of(self._progress.load())
+        mark = self._progress.load()
+        kept = state_of(mark, misfit(self.name, mark, self._head))
         if kept != "paused" and self._delivery is not None and self._delivery.open_until is not None:
             return "circuit open"
-        alive = self._thread is not None and self._thread.is_alive()
-        return "running" if kept == "idle" and alive else kept
+        if kept == "idle" and self._follower.error is not None:
+            return f"stopped: {said(self._follower.error)}"
+        return "running" if kept == "idle" and self._follower.alive else kept
 
     def effects(self) -> pd.DataFrame:
         """Return the ledger of effects as a dataframe.

@@ -51,6 +51,10 @@ class Waiter:
             raise ends
         return value
 
+    def inside(self) -> bool:
+        """Say whether this is asked from within a coroutine that it runs."""
+        return self._thread is not None and threading.current_thread() is self._thread
+
     def close(self) -> None:
         """End the loop and its thread, once what runs in it has ended."""
         if self._end is not None and self._thread is not None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -16,7 +17,7 @@ from esim.delivery import Point
 from esim.effects import Effects
 from esim.event import Event
 from esim.memory import MemoryStore
-from esim.projection import Key, Row, Rows
+from esim.projection import Key, Row, Rows, on
 from esim.retry import RetryPolicy
 from esim.store import EventStore
 from esim.subscription import Subscription
@@ -141,12 +142,17 @@ def interrupted_before(line: int, error: type[BaseException]) -> Any:
     return trace
 
 
-def stopped_before(line: int, error: type[BaseException], subscription: Subscription) -> bool:
+def stopped_before(
+    line: int,
+    error: type[BaseException],
+    subscription: Subscription,
+    act: Callable[[Subscription], object] = Subscription.catch_up,
+) -> bool:
     """Catch up until just before a line; say whether it was reached."""
     former = sys.gettrace()
     sys.settrace(interrupted_before(line, error))
     try:
-        subscription.catch_up()
+        act(subscription)
     except error:
         return True
     finally:
@@ -212,3 +218,52 @@ def test_a_catch_up_that_is_stopped_between_two_parts_goes_on_with_the_second(ki
             steps.close()
         assert mine.position == 1
         assert subscribed(store, batch=100).catch_up().df().events.sum() == 12
+
+
+@pytest.mark.parametrize("kind", [EventStore, MemoryStore])
+def test_attempts_that_are_interrupted_while_they_wait_count_in_the_next_run(kind):
+    """Ctrl-C in each back-off, however often: there are as many attempts as the policy allows."""
+    tries: list[int] = []
+
+    @on(Paid)
+    def failing(event):
+        tries.append(event.amount)
+        raise ValueError("no")
+
+    with kind(clock=ManualClock(), ids=SeededIds(3)) as store:
+        store.append("Account/1", Paid(customer="a", amount=1))
+        for number in range(1, 5):
+            mine = Subscription(store, failing, retry=RetryPolicy(max_attempts=3))
+            mine._sleep = interrupted  # type: ignore[method-assign]
+            with suppress(KeyboardInterrupt):
+                mine.catch_up()
+            assert len(tries) <= 3, number
+        assert len(tries) == 3
+        assert mine.dead_letters.df().attempts.tolist() == [3]
+
+
+def interrupted(_: float) -> None:
+    """Be interrupted instead of waiting."""
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_anywhere_in_a_redrive_leaves_whole_events_and_loses_and_doubles_none():
+    def parked() -> MemoryStore:
+        store = filled(memory())
+        assert len(subscribed(store, fails={"failing": 1}).catch_up().dead_letters) == 6
+        return store
+
+    whole = found(redriven(subscribed(parked())))
+    line, came = 1, True
+    while came:
+        store = parked()
+        came = stopped_before(line, KeyboardInterrupt, subscribed(store), redriven)
+        must_be_whole(subscribed(store))
+        assert found(redriven(subscribed(store))) == whole, f"interrupted before line {line}"
+        line += 19
+    assert line > 300
+
+
+def redriven(subscription: Subscription) -> Subscription:
+    subscription.dead_letters.redrive()
+    return subscription

@@ -12,13 +12,16 @@ import pytest
 
 from esim import evolution
 from esim.clock import ManualClock, SeededIds
+from esim.effects import Effects
 from esim.envelope import NewEvent, metadata
 from esim.errors import InvalidArgument, InvalidEvent, SpecFailed, UpcasterFailed
 from esim.event import Event, Tag
 from esim.evolution import check_samples, dry_run, keep_samples, transform
 from esim.repository import Repository
+from esim.rows import on
 from esim.state import State
 from esim.store import EventStore
+from esim.subscription import Subscription, subscriptions
 from esim.upcast import retired
 from esim.value import Money
 
@@ -311,3 +314,25 @@ def test_the_state_is_the_same_before_and_after_a_transformation(store: EventSto
     with EventStore(tmp_path / "new.duckdb") as new:
         assert Repository(new, state).load("a").state == lazily
         assert dry_run(new, state).events["outcome"].tolist() == ["fits", "fits"]
+
+
+def test_a_transformed_log_has_no_subscriptions_and_their_effects_are_not_done_again(
+    store: EventStore, tmp_path: Path
+):
+    """Where a subscription goes on behind what was handled before, as the docstring says."""
+    sent: list[int] = []
+
+    def send(position: int) -> None:
+        sent.append(position)
+
+    def mail(event: Event, recorded: Any, effects: Effects) -> None:
+        effects.call(send, recorded.position)
+
+    Subscription(store, on(Event)(mail)).catch_up()
+    transform(store, tmp_path / "new.duckdb")
+    with EventStore(tmp_path / "new.duckdb") as new:
+        assert len(subscriptions(new)) == 0
+        mails = Subscription(new, on(Event)(mail)).reset(after=new.position)
+        last = new.append("Account/a", Noted(text="new"))[-1].position
+        mails.catch_up()
+    assert sent == [1, 2, 3, 4, 5, last]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections import defaultdict
 
@@ -13,11 +14,12 @@ from esim.errors import HandlerFailed, InvalidArgument, Superseded
 from esim.event import Event
 from esim.group import ConsumerGroup
 from esim.memory import MemoryStore
+from esim.progress import Mark
 from esim.projection import Projection, on
 from esim.retry import RetryPolicy
 from esim.rows import Key, Row
 from esim.store import EventStore
-from esim.subscription import subscriptions
+from esim.subscription import Subscription, subscriptions
 
 
 class Paid(Event):
@@ -106,6 +108,103 @@ def test_a_group_of_another_number_of_members_goes_on_where_the_former_stand(sto
     assert sum(len(member.effects()) for member in group.members) == 61
     ConsumerGroup(store, handler, 2, inbox=True).members[0].replay(effects="again")
     assert len(seen) > 61
+
+
+@pytest.mark.parametrize("members", [1, 3, 5])
+@pytest.mark.parametrize("reset", [True, False])
+def test_no_effect_is_done_again_by_a_group_of_another_number_of_members(store, members, reset):
+    """Neither gated ones, as each member knows how far it is replayed, nor those on the ledger of another."""
+    seen: list[int] = []
+
+    def note(amount: int) -> None:
+        seen.append(amount)
+
+    @on(Paid)
+    def handler(event, effects: Effects):
+        effects.call(note, event.amount)
+
+    two = ConsumerGroup(store, handler, 2, "group").catch_up()
+    if reset:
+        for member in two.members:
+            member.reset()
+    group = ConsumerGroup(store, handler, members, "group")
+    if not reset:
+        for member in group.members:  # as if only the ledger could tell
+            member._progress.commit(Mark())
+    group.catch_up()
+    assert sorted(seen) == list(range(60))
+    lines = [line for member in group.members for line in member.effects().position]
+    assert sorted(lines) == list(range(1, 61))
+    streams = [{event.stream for event in events_of(store, member)} for member in group.members]
+    assert sum(map(len, streams)) == 12
+
+
+def events_of(store, member):
+    """Give the events whose effects are on the ledger of a member."""
+    positions = set(member.effects().position)
+    return [event for event in store.read() if event.position in positions]
+
+
+def test_a_group_that_was_half_made_before_the_process_died_is_made_anew(store):
+    """Members that have done nothing yet stand in nobody's way, and take nobody's place."""
+    seen: list[int] = []
+
+    @on(Paid)
+    def handler(event):
+        seen.append(event.amount)
+
+    ConsumerGroup(store, handler, 2).catch_up()
+    Subscription(store, handler, "handler-1-of-3", partition=(0, 3))
+    assert ConsumerGroup(store, handler, 2).catch_up().position == 60
+    assert subscriptions(store).name.tolist() == ["handler-1-of-2", "handler-2-of-2"]
+    Subscription(store, handler, "handler-1-of-3", partition=(0, 3))
+    assert ConsumerGroup(store, handler, 3).catch_up().position == 60
+    assert sorted(seen) == list(range(60))
+
+
+def test_members_that_are_replayed_from_different_places_are_not_changed_in_number(store):
+    """Up to where effects are gated is not the same for all, until they have caught up."""
+
+    @on(Paid)
+    def handler(event, effects: Effects): ...
+
+    group = ConsumerGroup(store, handler, 2).catch_up()
+    group.members[0].reset()
+    store.append("Order/1", Paid(amount=60))
+    group.members[1].catch_up().reset()
+    with pytest.raises(InvalidArgument, match=r"replayed up to position 60 and 61.*catch up with members=2"):
+        ConsumerGroup(store, handler, 3)
+    group.catch_up()
+    assert ConsumerGroup(store, handler, 3).position == 61
+
+
+def test_an_interrupt_ends_a_groups_catch_up_after_the_events_at_hand(store):
+    """Every member is asked to end, and stands where it has come to; the next catch-up goes on there."""
+    seen: list[int] = []
+    both, ended = threading.Barrier(3), threading.Event()
+
+    @on(Paid)
+    def handler(event):
+        if not ended.is_set():
+            both.wait(30)
+            for member in group.members:
+                member._halting.wait(5)
+        seen.append(event.amount)
+
+    def interrupt() -> None:
+        both.wait(30)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    group = ConsumerGroup(store, handler, 2)
+    other = threading.Thread(target=interrupt)
+    other.start()
+    with pytest.raises(KeyboardInterrupt):
+        group.catch_up()
+    other.join(30)
+    assert len(seen) == 2
+    ended.set()
+    group.catch_up()
+    assert sorted(seen) == list(range(60))
 
 
 def test_members_that_stand_apart_are_not_changed_in_number(store):

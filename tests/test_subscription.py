@@ -248,14 +248,98 @@ def test_the_shares_of_a_partition_are_disjoint_and_whole(store):
         assert sum(bool(positions & each) for each in seen) == 1
 
 
-def test_a_handler_is_not_asked_to_go_on_by_itself(store):
-    @on(Paid)
-    def greedy(event):
-        mine.catch_up()
+@pytest.mark.parametrize("verb", ["catch_up", "start", "reset", "replay"])
+@pytest.mark.parametrize("kind", ["plain", "async"])
+def test_a_handler_is_not_asked_to_go_on_by_itself(store, kind, verb):
+    """It is told, wherever it runs; an async one runs in a thread of its own."""
 
-    mine = Subscription(store, greedy)
-    mine.catch_up()
+    @on(Paid)
+    def plain(event):
+        getattr(mine, verb)()
+
+    @on(Paid)
+    async def in_a_loop(event):
+        getattr(mine, verb)()
+
+    mine = Subscription(store, plain if kind == "plain" else in_a_loop, "greedy")
+    in_time(mine.catch_up)
     assert mine.dead_letters.df().cause_message[0].startswith("the handler of 'greedy' asks")
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+def test_a_handler_may_pause_its_subscription_after_its_event(store, kind):
+    seen: list[int] = []
+
+    def enough(event: Paid) -> None:
+        seen.append(event.amount)
+        if event.amount == 3:
+            mine.pause()
+
+    async def in_a_loop(event: Paid) -> None:
+        enough(event)
+
+    handler = on(Paid)(enough if kind == "plain" else in_a_loop)
+    mine = Subscription(store, handler, "mine")
+    in_time(mine.catch_up)
+    assert (seen, mine.position, mine.state, len(mine.dead_letters)) == ([1, 2, 3], 3, "paused", 0)
+    in_time(mine.catch_up)
+    assert Subscription(store, handler, "mine").state == "paused"
+    assert seen == [1, 2, 3]
+    mine = Subscription(store, handler, "mine").resume()
+    in_time(mine.catch_up)
+    assert seen == list(range(1, 13))
+
+
+def test_what_a_handler_asked_for_before_the_process_died_is_not_done(store):
+    """A pause is committed after its event, and what died committed nothing."""
+
+    @on(Paid)
+    def handler(event):
+        mine.pause()
+
+    mine = Subscription(store, handler)
+    assert crash_at(mine, "handled", 1)
+    assert (mine.state, mine.position) == ("idle", 0)
+    assert mine.catch_up().state == "paused"
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+def test_a_handler_may_stop_the_thread_that_it_runs_in(store, kind):
+    seen: list[int] = []
+
+    def enough(event: Paid) -> None:
+        seen.append(event.amount)
+        if event.amount == 3:
+            mine.stop()
+
+    async def in_a_loop(event: Paid) -> None:
+        enough(event)
+
+    mine = Subscription(store, on(Paid)(enough if kind == "plain" else in_a_loop), "mine").start()
+    assert mine._follower._thread is not None
+    mine._follower._thread.join(30)
+    assert (seen, mine.position, mine.state) == ([1, 2, 3], 3, "idle")
+    assert mine.wait_for(12).position == 12
+    assert seen == list(range(1, 13))
+
+
+def test_steps_of_two_subscriptions_may_take_turns(store):
+    """And afterwards neither is taken for one whose handler runs."""
+    first, second = Watch(), Watch()
+    both = [Subscription(store, watch, name) for watch, name in ((first, "a"), (second, "b"))]
+    steps = [each.steps() for each in both]
+    while steps:
+        steps = [each for each in steps if next(each, None) is not None]
+    assert first.seen == second.seen == list(range(1, 13))
+    assert [each.catch_up().state for each in both] == ["idle", "idle"]
+
+
+def in_time(function) -> None:
+    """Call a function in a thread, and fail where it hangs."""
+    thread = threading.Thread(target=function, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive(), "it hangs"
 
 
 # --- registration ------------------------------------------------------------------------------------------
@@ -340,7 +424,7 @@ def test_two_partials_of_one_function_need_names_of_their_own(store):
         server.append((to, event.amount))
 
     first = Subscription(store, partial(mail, server=seen, to="ann"))
-    with pytest.raises(InvalidArgument, match="'mail' is bound to another 'to'.* name=…, or adopt=True"):
+    with pytest.raises(InvalidArgument, match=r"'mail' is bound to another 'to'.* name=…, or adopt=True"):
         Subscription(store, partial(mail, server=seen, to="bob"))
     first.catch_up()
     other = Subscription(store, partial(mail, server=seen, to="bob"), "mail bob").catch_up()
@@ -1159,6 +1243,36 @@ def test_a_paused_subscription_delivers_nothing_also_when_it_is_made_again(store
     assert watch.seen == list(range(1, 13))
 
 
+def test_a_paused_subscription_stays_paused_when_it_is_reset(store):
+    watch = Watch()
+    mails = Subscription(store, watch, "mails").catch_up().pause().reset()
+    assert (mails.state, mails.position) == ("paused", 0)
+    assert mails.catch_up().position == 0
+    assert Subscription(store, watch, "mails").replay().position == 0
+    assert Subscription(store, watch, "mails").resume().catch_up().position == 12
+    assert watch.seen == [*range(1, 13), *range(1, 13)]
+
+
+def test_to_resume_ends_no_delivery_that_is_going_on(store):
+    resumed, seen = threading.Event(), []
+
+    def resume() -> None:
+        resumed.set()
+        mine.resume()
+
+    def handler(event: Paid) -> None:
+        if event.amount == 3:
+            other.start()
+            resumed.wait(30)
+        seen.append(event.amount)
+
+    other = threading.Thread(target=resume)
+    mine = Subscription(store, on(Paid)(handler))
+    mine.catch_up()
+    other.join(30)
+    assert (mine.position, seen) == (12, list(range(1, 13)))
+
+
 def test_a_checkpoint_beyond_the_log_is_told(store):
     mails = Subscription(store, Watch(), "mails").catch_up()
     mails._progress.commit(Mark(position=99, begun=99))
@@ -1168,6 +1282,30 @@ def test_a_checkpoint_beyond_the_log_is_told(store):
         Subscription(store, Watch(), "mails").catch_up()
     assert Subscription(store, Watch(), "mails").replay().position == 12
     assert mails.name == "mails"
+
+
+def test_a_checkpoint_beyond_the_log_is_told_also_before_a_thread_begins(store):
+    Subscription(store, Watch(), "mails").catch_up()._progress.commit(Mark(position=99, begun=99))
+    mails = Subscription(store, Watch(), "mails")
+    assert "stopped: mails stands at position 99, and the log ends at 12" in repr(mails)
+    for ask in (mails.start, lambda: mails.pause().wait_for(3), mails.dead_letters.redrive):
+        with pytest.raises(CheckpointAhead, match="position 99, and the log ends at 12"):
+            ask()
+    assert subscriptions(store).state[0].startswith("stopped: mails stands at position 99")
+    assert mails.resume().replay().state == "idle"
+
+
+def test_a_checkpoint_that_was_beyond_the_log_is_told_also_when_the_log_has_grown_past_it(store):
+    """Else what was appended meanwhile would be passed over."""
+    Subscription(store, Watch(), "mails").catch_up()._progress.commit(Mark(position=14, begun=14))
+    watch = Watch()
+    mails = Subscription(store, watch, "mails")
+    store.append("Order/o-1", [Paid(customer="c-1", amount=amount) for amount in (13, 14, 15)])
+    with pytest.raises(CheckpointAhead, match="position 14, and the log ends at 12"):
+        mails.catch_up()
+    assert mails.state.startswith("stopped: mails stands at position 14")
+    assert mails.replay(after=12).position == 15
+    assert watch.seen == [13, 14, 15]
 
 
 def test_a_running_subscription_follows_the_log_and_stops(store):
@@ -1187,6 +1325,27 @@ def test_a_failure_that_stops_a_running_subscription_reaches_who_waits_for_it(st
         mails.wait_for(12)
     assert mails.state.startswith("stopped")
     mails.stop()
+
+
+def test_whatever_ends_the_thread_of_a_subscription_is_its_state(store):
+    """Until somebody delivers again."""
+    failing = [SystemExit("bye")]
+
+    @on(Paid)
+    def handler(event):
+        if failing:
+            raise failing[0]
+
+    mine = Subscription(store, handler).start()
+    assert mine._follower._thread is not None
+    mine._follower._thread.join(30)
+    assert mine.state == "stopped: SystemExit: bye"
+    assert subscriptions(store).state[0] == "stopped: SystemExit: bye"
+    with pytest.raises(SystemExit):
+        mine.wait_for(12)
+    failing.clear()
+    assert mine.catch_up().state == "idle"
+    assert mine.wait_for(12).position == 12
 
 
 def test_waiting_for_what_does_not_come_ends(store):

@@ -19,6 +19,7 @@ import duckdb
 
 from esim import EventStore, Repository, Rows, SqlProjection, Subscription, Write
 from esim.storefile import TABLES
+from tests.benchmarks.simulating import simulation
 from tests.benchmarks.subjects import (
     CLASSES,
     BenchFact,
@@ -362,5 +363,8 @@ def delivery(bench: Bench) -> Iterator[Line]:
 
 ALL: dict[str, Callable[[Bench], Iterator[Line]]] = {
     each.__name__: each
-    for each in (single, threads, appends, rebuild, load, projection, sql, folded, delivery, size, memory)
+    for each in (
+        *(single, threads, appends, rebuild, load, projection, sql, folded, delivery, simulation, size),
+        memory,
+    )
 }

@@ -115,6 +115,7 @@ class Stage:
         self.look = Look(self.store, self._by_name, self.subscriptions)
         self.fingerprint = scenario.fingerprint(one.told for one in self.players)
         self._interned: dict[Hashable, int] = {}
+        self._keyed_at = self.clock._now
         self._known: list[int] = [0] * len(self.parts)
         for part in self.parts:
             part.stale = True
@@ -206,6 +207,8 @@ class Stage:
             self.clock.skew = player.skew
         try:
             point = player.step()
+            if self.crashing:  # a handler that swallows everything has died all the same
+                raise Crash
             if point is not None:
                 kinds, told = player.kinds(point), ""
                 if self.recording:
@@ -243,8 +246,6 @@ class Stage:
         ]
         if times:
             self.clock.jump(min(times))
-            for part in self.kept:
-                part.stale = True  # deadlines are nearer
         return bool(times)
 
     # --- the places where things go wrong ------------------------------------------------------------------
@@ -311,6 +312,10 @@ class Stage:
     def key(self) -> tuple[int, ...]:
         """Return what tells the state that is kept from another: equal for equal states."""
         interned = self._interned
+        if self.clock._now is not self._keyed_at:
+            self._keyed_at = self.clock._now
+            for part in self.kept:
+                part.stale = True  # deadlines are nearer
         for index, part in enumerate(self.parts):
             if part.stale or part.volatile:  # what is in memory may change without anybody's notice
                 part.stale = False
@@ -354,6 +359,7 @@ class Stage:
         self._options.clear()
         for player, kept in zip(self.players, moment.players, strict=True):
             player.put_back(kept)
+        self._keyed_at = moment.now
         self.clock.jump(moment.now)
         self._bus_anew()
         self.choices = moment.choices

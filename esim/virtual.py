@@ -127,11 +127,22 @@ async def _waiting(result: Any) -> Any:
 class Coroutines:
     """Gives what coroutines give, at once."""
 
+    def __init__(self) -> None:
+        """Run nothing yet."""
+        self._running = 0
+
+    def inside(self) -> bool:
+        """Say whether this is asked from within a coroutine that it runs."""
+        return self._running > 0
+
     def result(self, awaitable: Any) -> Any:
         """Return what an awaitable gives, or raise what it raises."""
         steps = pausing(awaitable)
+        self._running += 1
         try:
             while True:
                 next(steps)
         except StopIteration as end:
             return end.value
+        finally:
+            self._running -= 1

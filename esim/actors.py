@@ -11,15 +11,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from esim.contract import Store
-from esim.delivery import Delivery, Settings
+from esim.delivery import Delivery
 from esim.effects import Effects
 from esim.envelope import RecordedEvent
 from esim.errors import said
-from esim.faults import Crash, Unavailable
+from esim.faults import Crash, OutcomeUnknown, Unavailable
 from esim.handler import HandlerOf, handler_of, is_handler
+from esim.intake import Intake
 from esim.outbox import Relay
 from esim.parts import StageClock
 from esim.points import Point
@@ -27,7 +28,6 @@ from esim.process import ProcessManager
 from esim.scenario import Actor, Consume, Follow, Scenario, Task
 from esim.subscription import Subscription
 from esim.virtual import Coroutines, pausing
-from esim.waiter import Waiter
 from esim.world import Message
 
 _SKEW = timedelta(minutes=-90)
@@ -42,6 +42,8 @@ _PLACES = {
     "give up": "is about to give up {}",
     "send": "sends what was asked for up to {}",
     "retry effect": "will send again what was asked for up to {}",
+    "tell": "is about to tell that a deadline is over, after {}",
+    "told": "has told that a deadline is over, in {}",
 }
 """The places of a delivery in words, by the name of their `Point`; a position comes in."""
 _SHORT = {
@@ -54,6 +56,8 @@ _SHORT = {
     "give up": "before giving up",
     "send": "at the outbox",
     "retry effect": "before another sending",
+    "tell": "before a deadline is told",
+    "told": "after a deadline was told",
 }
 
 
@@ -245,28 +249,25 @@ class Follower(Player):
 
     def begin(self) -> Generator[Any, None, Any]:
         """Catch up, as the subscription does."""
-        subscription, store = self._mine, self.stage.store
+        subscription, reached = self._mine, -1
         while True:
-            self._delivery = self._made()
-            yield from self._delivery.steps(store.position)
-            if not (isinstance(subscription, ProcessManager) and subscription._tell()):
+            delivery = self._delivery = self._made()
+            yield from delivery.steps(self.stage.store.position)
+            if not isinstance(subscription, ProcessManager) or delivery.open_until is not None:
                 return
+            yield from subscription._tell()
+            if not subscription.lag or subscription.position == reached:
+                return
+            reached = subscription.position
 
     def _made(self) -> Delivery:
-        subscription, stage = self._mine, self.stage
-        delivery = Delivery(
-            *(stage.store, subscription._progress, self._handler, subscription._settings, self._sleep)
-        )
-        waiter, settings = Coroutines(), subscription._settings
-        delivery._waiter = cast("Waiter", waiter)
-        delivery.effects = _Effects(stage, settings, delivery._is_done, cast("Waiter", waiter))
-        functions = delivery.effects.functions
-        delivery._relay = Relay(
-            *(subscription._progress, functions, settings.retry),
-            sleep=self._sleep,
-            now=delivery.now,
-            wait=waiter.result,
-        )
+        stage, progress, settings = self.stage, self._mine._progress, self._mine._settings
+        delivery = Delivery(stage.store, progress, self._handler, settings, self._sleep)
+        waiter: Any = Coroutines()  # waits by the virtual clock
+        delivery._waiter = waiter
+        effects = delivery.effects = _Effects(stage, delivery, waiter)
+        told = {"sleep": self._sleep, "now": delivery.now, "wait": waiter.result}
+        delivery._relay = Relay(progress, effects.functions, settings.retry, **told)
         if self._open is not None:
             delivery.open_until, delivery._in_a_row = self._open[0].timestamp(), self._open[1]
         return delivery
@@ -306,11 +307,19 @@ class Follower(Player):
             self.let_go()
             progress = self._mine._progress
             mark = progress.load()
-            progress.commit(replace(mark, position=mark.position - 1, begun=mark.position - 1))
+            before = self._last_wanted(mark.position) - 1
+            progress.commit(replace(mark, position=before, begun=before))
         elif fault == "poison":
             self._poisoned |= {self._at}
         else:
             self._failing = True
+
+    def _last_wanted(self, until: int) -> int:
+        """Return the position of the last event up to `until` that is for this subscription."""
+        settings = self._mine._settings
+        intake = Intake(self.stage.store, settings.wanted, settings.partition, settings.batch)
+        rows = [row[0] for batch in intake.batches(0, until, 0) for row, _ in batch.rows]
+        return rows[-1] if rows else until
 
     def _watched(self, handler: HandlerOf) -> HandlerOf:
         """Return the handler with a way to have it fail."""
@@ -338,6 +347,14 @@ class Follower(Player):
         self._open = None
         if delivery is not None and opened is not None:
             self._open = datetime.fromtimestamp(opened, UTC), delivery._in_a_row
+
+    def failed(self, error: Exception) -> None:
+        """Stop for good if a handler did that; what the simulation has fail is a reason to begin anew."""
+        if isinstance(error, Unavailable | OutcomeUnknown):
+            self.stage.note(self.name, f"begins anew: {said(error)}")
+            self.die()
+        else:
+            super().failed(error)
 
     def die(self) -> None:
         """Lose what is in memory: a circuit that is open, too."""
@@ -393,14 +410,14 @@ class Consumer(Player):
         queue, waiting = self._queue, self._queue.waiting()
         told = [f"takes {_short(one)}" for one in waiting]
         message = self._message = waiting[self.stage.choose(told, "reorder", self.name)]
-        queue.take(message, self.name)
+        body = queue.take(message, self.name)
         if self._spec.ack == "before":
             queue.acknowledge(message)
         self.stage.note(self.name, f"takes {_short(message)}")
         yield "takes"
         for attempt in range(1, self._spec.attempts + 1):
             try:
-                yield from pausing(self._call(message.body))
+                yield from pausing(self._call(body))
                 break
             except Exception as error:  # noqa: BLE001 - a user's handler may raise anything
                 self.stage.note(self.name, said(error))
@@ -454,7 +471,7 @@ class Tasker(Player):
     def begin(self) -> Generator[Any, None, Any]:
         """Call the function; go from yield to yield, or from await to await."""
         if self.stage.ask(("skew",), self.name, "its clock is 90 minutes slow"):
-            self.skew = _SKEW
+            self.skew = self.stage.clock.skew = _SKEW
         result = self._spec.function()
         if inspect.isgenerator(result):
             yield from result
@@ -483,10 +500,9 @@ class Tasker(Player):
 class _Effects(Effects):
     """Effects that are carried out in the simulated world: a function that is not of it is only noted."""
 
-    def __init__(
-        self, stage: Ground, settings: Settings, done: Callable[[str, int], bool], waiter: Waiter
-    ) -> None:
-        super().__init__(outbox=settings.outbox, done=done, waiter=waiter, functions=settings.sends)
+    def __init__(self, stage: Ground, of: Delivery, waiter: Any) -> None:
+        outbox, sends = of.settings.outbox, of.settings.sends
+        super().__init__(outbox=outbox, done=of._is_done, waiter=waiter, functions=sends)
         self._stage = stage
 
     def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:

@@ -26,7 +26,7 @@ from esim.recording import Recording, Run
 from esim.scenario import Scenario
 from esim.stage import Stage
 from esim.store import EventStore
-from esim.world import frozen
+from esim.world import written
 
 _PATIENCE = 60.0  # seconds that one child has
 
@@ -63,7 +63,7 @@ def _ending(look: Look, stage: Stage, broken: tuple[str, str] | None) -> Ending:
         rows = look.rows(name) if one.handler.row is not None else []
         letters = [(letter.position, letter.attempts) for letter in look.dead_letters(name)]
         subscriptions[name] = (one.position, sorted(map(repr, rows)), letters)
-    world = {part.name: repr(frozen(part.snapshot())) for part in stage.parts if part not in stage.kept}
+    world = {part.name: written(part.frozen()) for part in stage.parts if part not in stage.kept}
     log = [(one.stream, one.type, one.json) for one in look.log]
     return Ending(log, subscriptions, world, broken and broken[0])
 

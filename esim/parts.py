@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from esim.clock import ManualClock, uuid7
+from esim.clock import ManualClock, micros, uuid7
 from esim.memory import MemoryStore
 from esim.process import Process
 from esim.progress_memory import MemoryProgress, kept
@@ -44,7 +44,7 @@ class CountedIds:
 
 
 class Log(Part):
-    """The events of a store in memory; ids and times of events do not tell one log from another."""
+    """The events of a store in memory; when they were recorded counts by how long ago that is."""
 
     name = "log"
 
@@ -62,8 +62,9 @@ class Log(Part):
         self._ids.count = state[1]
 
     def frozen(self) -> Hashable:
-        """Return streams, types and payloads in order."""
-        return tuple([(row[1], row[3], row[5]) for row in self._store._rows])
+        """Return all that is recorded, in order."""
+        now = micros(self._store.clock.now())
+        return tuple([(*row[1:10], now - row[10], row[11], row[12], row[13]) for row in self._store._rows])
 
 
 class Kept(Part):
@@ -91,12 +92,12 @@ class Kept(Part):
         if not (mine.letters or mine.effects or mine.inbox or mine.rows):
             return plain, mark.told
         letters = [
-            (one.position, one.part, one.sequence_index, one.attempts, one.cause_message)
+            (one.position, one.part, one.sequence_index, one.attempts, one.cause_type, one.cause_message)
             for one in mine.letters.values()
             if one is not None
         ]
         effects = [
-            (one.position, one.key.partition(":")[2], one.arguments, one.status, one.attempts)
+            (one.position, one.key.partition(":")[2], one.arguments, one.status, one.attempts, one.cause)
             for one in mine.effects.values()
         ]
         inbox = [(position, key.partition(":")[2]) for key, position in mine.inbox.items()]

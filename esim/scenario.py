@@ -24,7 +24,7 @@ from esim.invariant import Invariant, named
 from esim.process import ProcessManager
 from esim.projection import Projection
 from esim.subscription import Subscription
-from esim.world import Queue, World, frozen
+from esim.world import Queue, World, frozen, written
 from esim.writing import Write
 
 Ack = Literal["after", "before"]
@@ -184,7 +184,7 @@ class Scenario:
     def fingerprint(self, actors: Iterable[str]) -> str:
         """Return what tells this scenario from another: two hex digits for each of its four sides."""
         history = [[one.stream, [_event(event) for event in _listed(one.events)]] for one in self.history]
-        world = {name: repr(frozen(part.declared)) for name, part in self.world.parts.items()}
+        world = {name: written(frozen(part.declared)) for name, part in self.world.parts.items()}
         faults = {name: value for name, value in vars(self.faults).items() if value}
         return "".join(_digest(side) for side in (history, list(actors), world, faults))
 

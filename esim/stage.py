@@ -115,6 +115,7 @@ class Stage:
         self.look = Look(self.store, self._by_name, self.subscriptions)
         self.fingerprint = scenario.fingerprint(one.told for one in self.players)
         self._interned: dict[Hashable, int] = {}
+        self._keyed_at = self.clock._now
         self._known: list[int] = [0] * len(self.parts)
         for part in self.parts:
             part.stale = True
@@ -206,6 +207,8 @@ class Stage:
             self.clock.skew = player.skew
         try:
             point = player.step()
+            if self.crashing:  # a handler that swallows everything has died all the same
+                raise Crash  # noqa: TRY301 - it is dead like any other
             if point is not None:
                 kinds, told = player.kinds(point), ""
                 if self.recording:
@@ -243,8 +246,6 @@ class Stage:
         ]
         if times:
             self.clock.jump(min(times))
-            for part in self.kept:
-                part.stale = True  # deadlines are nearer
         return bool(times)
 
     # --- the places where things go wrong ------------------------------------------------------------------
@@ -311,8 +312,12 @@ class Stage:
     def key(self) -> tuple[int, ...]:
         """Return what tells the state that is kept from another: equal for equal states."""
         interned = self._interned
+        if self.clock._now is not self._keyed_at:
+            self._keyed_at = self.clock._now
+            for part in self.kept:
+                part.stale = True  # deadlines are nearer
         for index, part in enumerate(self.parts):
-            if part.stale:
+            if part.stale or part.volatile:  # what is in memory may change without anybody's notice
                 part.stale = False
                 self._fresh[index] = False
                 found = index, part.frozen()
@@ -344,7 +349,7 @@ class Stage:
             self.world.owner, self._fresh = self, [False] * len(self.parts)
         for index, picture in enumerate(pictures):
             part = self.parts[index]
-            if part.stale or not self._fresh[index] or self._pictures[index] is not picture:
+            if part.stale or part.volatile or not self._fresh[index] or self._pictures[index] is not picture:
                 part.restore(picture)
                 part.stale = False
                 self._pictures[index] = picture
@@ -354,6 +359,7 @@ class Stage:
         self._options.clear()
         for player, kept in zip(self.players, moment.players, strict=True):
             player.put_back(kept)
+        self._keyed_at = moment.now
         self.clock.jump(moment.now)
         self._bus_anew()
         self.choices = moment.choices

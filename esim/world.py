@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, MutableMapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
+from datetime import datetime
 from decimal import Decimal
 from functools import wraps
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple, Protocol, TypeVar, cast, overload
 
 from esim import display
@@ -150,7 +152,7 @@ P = TypeVar("P", bound=Part)
 
 
 class Table(Part, MutableMapping[Any, Any]):
-    """A table of a database without transactions: each write is durable at once."""
+    """A table of a database without transactions: each write is durable at once, and rows come by key."""
 
     def __init__(self, world: World, name: str, rows: dict[Any, Any]) -> None:
         """Begin with `rows`."""
@@ -158,10 +160,10 @@ class Table(Part, MutableMapping[Any, Any]):
         self._world, self._rows = world, rows
 
     def __getitem__(self, key: Any) -> Any:
-        return self._rows[key]
+        return _kept(self._rows[key])  # as a database gives it: to change that changes no row
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._rows)
+        return iter(_in_order(self._rows))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -172,7 +174,7 @@ class Table(Part, MutableMapping[Any, Any]):
             told = self._told(key, value) if gate.recording else ""
             gate.ask(("crash",), self.name, told)
             gate.note(self.name, told)
-        self._rows[key] = value
+        self._rows[key] = _kept(value)
         self.stale = True
 
     def __delitem__(self, key: Any) -> None:
@@ -256,7 +258,7 @@ class Service(Part):
                 if self._world.gate is not None:
                     self._world.gate.note(self.name, f"{told} was carried out before")
                 return None
-        self.calls.append(Call(self.name, arguments))
+        self.calls.append(Call(self.name, {name: _kept(value) for name, value in arguments.items()}))
         self.stale = True
         if self._world.gate is not None:
             self._world.gate.note(self.name, told)
@@ -305,6 +307,7 @@ class Queue(Part):
             fault = gate.ask(("crash", "error", "unknown", "lost", "duplicate"), self.name, told)
         if fault == "error":
             raise Unavailable(f"{self.name} does not answer")
+        body = _kept(body)
         for _ in range(0 if fault == "lost" else 2 if fault == "duplicate" else 1):
             self._count += 1
             self._messages.append(Message(self._count, body))
@@ -318,9 +321,10 @@ class Queue(Part):
         """Return the messages that nobody handles at present, in order."""
         return [one for one in self._messages if one.taken is None]
 
-    def take(self, message: Message, by: str) -> None:
-        """Hand a message to a consumer."""
+    def take(self, message: Message, by: str) -> Any:
+        """Hand a message to a consumer, and return what it says."""
         message.taken, self.stale = by, True
+        return _kept(message.body)
 
     def acknowledge(self, message: Message) -> None:
         """Take a message out of the queue for good."""
@@ -412,36 +416,71 @@ class Opaque:
 
 
 _PLAIN = (int, str, type(None))
+_CODE = (type, FunctionType, BuiltinFunctionType, ModuleType)
 
 
 def frozen(value: Any) -> Hashable:  # noqa: PLR0911 - one line for each kind of value
-    """Return a value in a form that is equal for equal values of the same types, and only for these."""
+    """Return a value in a form that is equal for equal values of the same types, and only for these.
+
+    The order of a dict counts, as whoever goes through it sees it. Objects count by what they hold.
+    """
     kind = type(value)
     if kind in _PLAIN:
         return cast("Hashable", value)
     if kind is dict:
-        return dict, frozenset([(frozen(key), frozen(item)) for key, item in value.items()])
+        return dict, tuple([(frozen(key), frozen(item)) for key, item in value.items()])
     if kind in (list, tuple):
         return kind, tuple([frozen(item) for item in value])
     if kind in (set, frozenset):
         return kind, frozenset([frozen(item) for item in value])
-    if kind is Decimal:
-        return Decimal, str(value)  # 1.0 and 1.00 are equal, and not the same
+    if kind in (Decimal, float, datetime):
+        return kind, str(value)  # 1.0 and 1.00, or noon here and there, are equal, and not the same
     if isinstance(value, Value):
         return kind.__qualname__, tuple([frozen(item) for item in fields_of(value).values()])
-    written = getattr(value, "frozen", None)
-    if callable(written):
-        return kind.__qualname__, written()
+    if isinstance(value, _CODE):
+        return kind, value
+    hashed: Any = kind.__hash__
+    if hashed not in (None, object.__hash__) and not is_dataclass(value):
+        return kind, value  # it says itself what it is equal to
+    return _taken_apart(value)
+
+
+def _taken_apart(value: Any) -> Hashable:
+    """Return an object by what a copy of it would be made of."""
+    kind = type(value)
     try:
-        hash(value)
+        reduced = value.__reduce_ex__(4)
     except TypeError:
         return Opaque(value)
-    return kind, value
+    if isinstance(reduced, str):
+        return kind, reduced
+    parts = [list(part) if isinstance(part, Iterator) else part for part in reduced[1:]]
+    return kind, tuple([frozen(part) for part in parts])
+
+
+def written(value: Hashable) -> str:
+    """Return what `frozen` returned as text that is the same in every process."""
+    if isinstance(value, frozenset):
+        return f"{{{', '.join(sorted(map(written, value)))}}}"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(written, value))})"
+    if isinstance(value, _CODE):
+        return str(getattr(value, "__qualname__", value.__name__))
+    told = repr(value.value if isinstance(value, Opaque) else value)
+    return type(value).__qualname__ if " at 0x" in told else told
 
 
 def _kept(value: Any) -> Any:
     """Return a value that later changes in place leave alone."""
     return value if type(value) in _PLAIN or isinstance(value, Value) else deepcopy(value)
+
+
+def _in_order(keys: Iterable[Any]) -> list[Any]:
+    """Return keys in an order that does not depend on which came first."""
+    try:
+        return sorted(keys)
+    except TypeError:
+        return sorted(keys, key=lambda key: (type(key).__qualname__, repr(key)))
 
 
 def _told(body: Any) -> str:

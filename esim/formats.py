@@ -119,11 +119,12 @@ def flatten(tables: Tables, object_type: str) -> Tables:
         raise InvalidArgument(f"no event is about an object of type {object_type!r}: there are {known}")
     id_ = tables.roles["event_id"]
     events = ask(
-        f"""SELECT object_id AS {quoted(xes.CASE)}, e.*
-            FROM (SELECT *, row_number() OVER () AS esim_n FROM e) AS e
-            JOIN (SELECT DISTINCT event_id AS esim_id, object_id FROM l WHERE object_type = $kind) AS k
-              ON k.esim_id = e.{quoted(id_)}::VARCHAR
-            ORDER BY esim_n, object_id""".replace("$kind", "'" + object_type.replace("'", "''") + "'"),
+        f"""SELECT esim_object AS {quoted(xes.CASE)}, esim_e.*
+            FROM (SELECT *, row_number() OVER () AS esim_n FROM e) AS esim_e
+            JOIN (SELECT DISTINCT event_id AS esim_id, object_id AS esim_object FROM l
+                  WHERE object_type = $kind) AS esim_k
+              ON esim_k.esim_id = esim_e.{quoted(id_)}::VARCHAR
+            ORDER BY esim_n, esim_object""".replace("$kind", "'" + object_type.replace("'", "''") + "'"),
         e=tables.events,
         l=links,
     ).drop_columns(["esim_n"])

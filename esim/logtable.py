@@ -43,7 +43,7 @@ KINDS = {
 """The kinds of text that have a type of their own: what DuckDB calls it, and how such a text looks."""
 
 _ZONED = rf"[^T ]*[T ][0-9.:]+ ?{_ZONE}"
-_NOTHING = "nothing"  # the column of rows that have none
+_NOTHING = "\0"  # the column of rows that have none, as no file can call one
 _MOST_COLUMNS = 10_000
 _FEW = 3  # how many examples a message names
 

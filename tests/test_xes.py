@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from esim import logtable, xes
 from esim.errors import InvalidLog
@@ -101,6 +101,7 @@ def test_a_log_that_is_written_reads_the_same(tmp_path: Path, name: str) -> None
     assert again.roles == once.roles
 
 
+@settings(max_examples=50)
 @given(cases())
 def test_any_log_of_cases_survives(tmp_path_factory: pytest.TempPathFactory, tables: Tables) -> None:
     path = tmp_path_factory.mktemp("xes") / "log.xes"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
 
-from esim import cloudevents, display, oceljson, ocelsqlite, ocelxml, xes
+from esim import cloudevents, display, oceljson, ocelsqlite, ocelxml, xes, xeswriter
 from esim.contract import Store
 from esim.errors import InvalidArgument, InvalidLog
 from esim.logtable import Tables, ask
@@ -34,8 +34,8 @@ _READERS: dict[str, Callable[[Path], Tables]] = {
     "cloudevents.jsonl": cloudevents.read,
 }
 _WRITERS: dict[str, Callable[[Tables], Iterator[str]]] = {
-    "xes": xes.written,
-    "xes.gz": xes.written,
+    "xes": xeswriter.written,
+    "xes.gz": xeswriter.written,
     "ocel.json": oceljson.written,
     "ocel.xml": ocelxml.written,
     "cloudevents.json": cloudevents.batch,

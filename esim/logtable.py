@@ -180,11 +180,10 @@ class Gather:
         texts = [
             self._texts([row.get(key) for row in rows], name) for key in ((name, kind) for kind in kinds)
         ]
-        if len(kinds) == 1:
-            return self._typed(texts[0], name, kinds[0])
-        self._once(texts, name)
-        merged = pc.coalesce(*texts)
-        return self._typed(merged, name, "float" if set(kinds) == {"int", "float"} else "string")
+        kind = kinds[0] if len(kinds) == 1 else "float" if set(kinds) == {"int", "float"} else "string"
+        if len(kinds) > 1:
+            self._once(texts, name)
+        return self._typed(pc.coalesce(*texts), name, "date" if name in self._must else kind)
 
     def _texts(self, values: list[str | None], name: str) -> pa.Array:
         import pyarrow as pa

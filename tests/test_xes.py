@@ -266,6 +266,13 @@ def test_times_none_of_which_has_a_zone_are_utc(tmp_path: Path) -> None:
     assert found.column("time:timestamp").to_pylist() == [datetime(2024, 1, 1, 0, 0, 0, 500_000, UTC)]
 
 
+def test_a_time_that_is_said_to_be_a_text_is_a_time(tmp_path: Path) -> None:
+    """Some writers know no dates; beside those of others they are read alike."""
+    events = [f'<{kind} key="time:timestamp" value="2024-01-01T00:00:00Z"/>' for kind in ("string", "date")]
+    found = read_tables(log(tmp_path, f"<log>{trace(*events)}</log>")).events
+    assert found.column("time:timestamp").to_pylist() == [datetime(2024, 1, 1, tzinfo=UTC)] * 2
+
+
 def test_a_compressed_file_that_is_cut_short_is_told(tmp_path: Path) -> None:
     whole = gzip.compress(LOG.encode())
     path = tmp_path / "log.xes.gz"

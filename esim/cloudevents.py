@@ -124,7 +124,7 @@ def _events(tables: Tables) -> Iterator[str]:
 def _event(plan: Sequence[_Member], row: Sequence[Any], *, compact_data: bool) -> str:
     members, inner = ['"specversion":"1.0"'], []
     for member, value in zip(plan, row, strict=True):
-        if value is None or (value == "" and member.name in _TEXTS):
+        if value is None or (value == "" and member.name in _TEXTS and not member.inside):
             continue
         if member.kind == "json":
             members.append(f'"data":{compact(value) if compact_data else value}')

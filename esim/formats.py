@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
 
-from esim import cloudevents, display, oceljson, ocelsqlite, ocelxml, xes
+from esim import cloudevents, display, oceljson, ocelsqlite, ocelxml, xes, xeswriter
 from esim.contract import Store
 from esim.errors import InvalidArgument, InvalidLog
 from esim.logtable import Tables, ask
@@ -34,8 +34,8 @@ _READERS: dict[str, Callable[[Path], Tables]] = {
     "cloudevents.jsonl": cloudevents.read,
 }
 _WRITERS: dict[str, Callable[[Tables], Iterator[str]]] = {
-    "xes": xes.written,
-    "xes.gz": xes.written,
+    "xes": xeswriter.written,
+    "xes.gz": xeswriter.written,
     "ocel.json": oceljson.written,
     "ocel.xml": ocelxml.written,
     "cloudevents.json": cloudevents.batch,
@@ -119,11 +119,12 @@ def flatten(tables: Tables, object_type: str) -> Tables:
         raise InvalidArgument(f"no event is about an object of type {object_type!r}: there are {known}")
     id_ = tables.roles["event_id"]
     events = ask(
-        f"""SELECT object_id AS {quoted(xes.CASE)}, e.*
-            FROM (SELECT *, row_number() OVER () AS esim_n FROM e) AS e
-            JOIN (SELECT DISTINCT event_id AS esim_id, object_id FROM l WHERE object_type = $kind) AS k
-              ON k.esim_id = e.{quoted(id_)}::VARCHAR
-            ORDER BY esim_n, object_id""".replace("$kind", "'" + object_type.replace("'", "''") + "'"),
+        f"""SELECT esim_object AS {quoted(xes.CASE)}, esim_e.*
+            FROM (SELECT *, row_number() OVER () AS esim_n FROM e) AS esim_e
+            JOIN (SELECT DISTINCT event_id AS esim_id, object_id AS esim_object FROM l
+                  WHERE object_type = $kind) AS esim_k
+              ON esim_k.esim_id = esim_e.{quoted(id_)}::VARCHAR
+            ORDER BY esim_n, esim_object""".replace("$kind", "'" + object_type.replace("'", "''") + "'"),
         e=tables.events,
         l=links,
     ).drop_columns(["esim_n"])

@@ -43,7 +43,7 @@ KINDS = {
 """The kinds of text that have a type of their own: what DuckDB calls it, and how such a text looks."""
 
 _ZONED = rf"[^T ]*[T ][0-9.:]+ ?{_ZONE}"
-_NOTHING = "nothing"  # the column of rows that have none
+_NOTHING = "\0"  # the column of rows that have none, as no file can call one
 _MOST_COLUMNS = 10_000
 _FEW = 3  # how many examples a message names
 
@@ -180,11 +180,10 @@ class Gather:
         texts = [
             self._texts([row.get(key) for row in rows], name) for key in ((name, kind) for kind in kinds)
         ]
-        if len(kinds) == 1:
-            return self._typed(texts[0], name, kinds[0])
-        self._once(texts, name)
-        merged = pc.coalesce(*texts)
-        return self._typed(merged, name, "float" if set(kinds) == {"int", "float"} else "string")
+        kind = kinds[0] if len(kinds) == 1 else "float" if set(kinds) == {"int", "float"} else "string"
+        if len(kinds) > 1:
+            self._once(texts, name)
+        return self._typed(pc.coalesce(*texts), name, "date" if name in self._must else kind)
 
     def _texts(self, values: list[str | None], name: str) -> pa.Array:
         import pyarrow as pa

@@ -148,7 +148,8 @@ _FAULTS = (
 _LINKED = f"""
 SELECT {", ".join(LINKS)} FROM (
   SELECT position, event_id, object_type, object_id, qualifier, min(n) AS n
-  FROM (SELECT *, row_number() OVER () AS n FROM l) JOIN o USING (object_id) JOIN e USING (event_id)
+  FROM (SELECT *, row_number() OVER () AS n FROM l) JOIN o USING (object_id)
+  JOIN (SELECT event_id, position FROM e) USING (event_id)
   GROUP BY ALL)
 ORDER BY position, n"""
 _WITH_ATTRIBUTES = f"""
@@ -306,7 +307,7 @@ class Writing:
         """Give all events in order."""
         texts = ", ".join(as_text(each.name, each) for each in self.events.schema)
         time = next(each for each in self.events.schema if quoted(each.name) == self._time)
-        sql = f"""SELECT {self._id}, {self._type}::VARCHAR, {as_text(time.name, time)}, links, {texts}
+        sql = f"""SELECT {self._id}, {self._type}::VARCHAR, {as_text(time.name, time)}, esim_links, {texts}
                   FROM {_NUMBERED} LEFT JOIN ({_OUT_LINKS}) AS k ON k.esim_id = {self._id} ORDER BY esim_n"""
         total = self.events.num_rows
         for id_, type_, moment, links, *cells in rows(self._con, sql, "writing events", total):
@@ -343,7 +344,7 @@ LEFT JOIN (
   GROUP BY ALL) USING (object_type, object_id)
 ORDER BY n"""
 _OUT_LINKS = """
-SELECT event_id::VARCHAR AS esim_id, list({'a': id, 'b': coalesce(qualifier, '')} ORDER BY m) AS links
+SELECT event_id::VARCHAR AS esim_id, list({'a': id, 'b': coalesce(qualifier, '')} ORDER BY m) AS esim_links
 FROM (SELECT *, row_number() OVER () AS m FROM l) JOIN o USING (object_type, object_id) GROUP BY ALL"""
 
 

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from esim.logtable import ATTRIBUTES, LINKS, RELATIONS, Tables, key_of, utc_time
 
 TIMES = st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))
+_OURS = ["n", "e", "k", "links", "object_id", "event_id", "nothing", "kind", "id", "x", "source"]
 TEXTS = st.one_of(
+    st.sampled_from(_OURS),  # what our own SQL may call its columns
     st.sampled_from(
         ["", " ", "a", "Ünïcödé 名", "<b onclick='x'>&amp;\"]]>", "a\tb\r\nc", "1", "1.50", "true", "{}"]
     ),

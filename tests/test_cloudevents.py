@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esim.errors import InvalidLog
@@ -98,6 +98,7 @@ def events(draw: st.DrawFn) -> list[dict[str, Any]]:
     return draw(st.lists(made, max_size=4))
 
 
+@settings(max_examples=50)
 @given(events=events())
 def test_any_cloud_events_survive(
     tmp_path_factory: pytest.TempPathFactory, events: list[dict[str, Any]]
@@ -113,6 +114,7 @@ def test_any_cloud_events_survive(
         assert {**after, "time": before.get("time")} == {**before, "time": before.get("time")}
 
 
+@settings(max_examples=50)
 @given(tables=cases())
 def test_a_log_without_payloads_goes_into_data(
     tmp_path_factory: pytest.TempPathFactory, tables: Tables

@@ -101,7 +101,7 @@ def test_a_log_that_is_written_reads_the_same(tmp_path: Path, format: str) -> No
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(tables=object_logs())
 def test_any_log_of_objects_survives(
     tmp_path_factory: pytest.TempPathFactory, format: str, tables: Tables

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from esim import logtable, xes
 from esim.errors import InvalidLog
@@ -101,6 +101,7 @@ def test_a_log_that_is_written_reads_the_same(tmp_path: Path, name: str) -> None
     assert again.roles == once.roles
 
 
+@settings(max_examples=50)
 @given(cases())
 def test_any_log_of_cases_survives(tmp_path_factory: pytest.TempPathFactory, tables: Tables) -> None:
     path = tmp_path_factory.mktemp("xes") / "log.xes"
@@ -263,6 +264,13 @@ def test_times_none_of_which_has_a_zone_are_utc(tmp_path: Path) -> None:
     event = '<date key="time:timestamp" value="2024-01-01T00:00:00.5"/>'
     found = read_tables(log(tmp_path, f"<log>{trace(event)}</log>")).events
     assert found.column("time:timestamp").to_pylist() == [datetime(2024, 1, 1, 0, 0, 0, 500_000, UTC)]
+
+
+def test_a_time_that_is_said_to_be_a_text_is_a_time(tmp_path: Path) -> None:
+    """Some writers know no dates; beside those of others they are read alike."""
+    events = [f'<{kind} key="time:timestamp" value="2024-01-01T00:00:00Z"/>' for kind in ("string", "date")]
+    found = read_tables(log(tmp_path, f"<log>{trace(*events)}</log>")).events
+    assert found.column("time:timestamp").to_pylist() == [datetime(2024, 1, 1, tzinfo=UTC)] * 2
 
 
 def test_a_compressed_file_that_is_cut_short_is_told(tmp_path: Path) -> None:

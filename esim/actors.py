@@ -9,9 +9,9 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Hashable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, cast
 
 from esim.contract import Store
 from esim.delivery import Delivery
@@ -21,13 +21,13 @@ from esim.errors import said
 from esim.faults import Crash, OutcomeUnknown, Unavailable
 from esim.handler import HandlerOf, handler_of, is_handler
 from esim.intake import Intake
-from esim.outbox import Relay
 from esim.parts import StageClock
 from esim.points import Point
 from esim.process import ProcessManager
 from esim.scenario import Actor, Consume, Follow, Scenario, Task
 from esim.subscription import Subscription
 from esim.virtual import Coroutines, pausing
+from esim.waiter import Waiter
 from esim.world import Message
 
 _SKEW = timedelta(minutes=-90)
@@ -35,6 +35,7 @@ _CRASH, _AT_HANDLE = ("crash",), ("crash", "error", "poison")
 _PLACES = {
     "begin": "is about to take up {}",
     "handle": "is about to handle {}",
+    "await": "awaits something, in {}",
     "handled": "has handled {}",
     "commit": "is about to commit {}",
     "committed": "has committed {}",
@@ -49,6 +50,7 @@ _PLACES = {
 _SHORT = {
     "begin": "before it begins",
     "handle": "before the handler",
+    "await": "at an await",
     "handled": "after the handler",
     "commit": "before the commit",
     "committed": "after the commit",
@@ -262,12 +264,11 @@ class Follower(Player):
 
     def _made(self) -> Delivery:
         stage, progress, settings = self.stage, self._mine._progress, self._mine._settings
-        delivery = Delivery(stage.store, progress, self._handler, settings, self._sleep)
-        waiter: Any = Coroutines()  # waits by the virtual clock
-        delivery._waiter = waiter
-        effects = delivery.effects = _Effects(stage, delivery, waiter)
-        told = {"sleep": self._sleep, "now": delivery.now, "wait": waiter.result}
-        delivery._relay = Relay(progress, effects.functions, settings.retry, **told)
+        delivery = Delivery(
+            *(stage.store, progress, self._handler, settings, self._sleep),
+            waiter=cast("Waiter", Coroutines()),  # waits by the virtual clock
+            effects=partial(_Effects, stage),
+        )
         if self._open is not None:
             delivery.open_until, delivery._in_a_row = self._open[0].timestamp(), self._open[1]
         return delivery
@@ -308,7 +309,7 @@ class Follower(Player):
             progress = self._mine._progress
             mark = progress.load()
             before = self._last_wanted(mark.position) - 1
-            progress.commit(replace(mark, position=before, begun=before))
+            progress.commit(mark._replace(position=before, begun=before))
         elif fault == "poison":
             self._poisoned |= {self._at}
         else:
@@ -500,9 +501,8 @@ class Tasker(Player):
 class _Effects(Effects):
     """Effects that are carried out in the simulated world: a function that is not of it is only noted."""
 
-    def __init__(self, stage: Ground, of: Delivery, waiter: Any) -> None:
-        outbox, sends = of.settings.outbox, of.settings.sends
-        super().__init__(outbox=outbox, done=of._is_done, waiter=waiter, functions=sends)
+    def __init__(self, stage: Ground, **options: Any) -> None:
+        super().__init__(**options)
         self._stage = stage
 
     def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:

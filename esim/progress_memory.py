@@ -66,9 +66,11 @@ class MemoryProgress(Progress):
     def __init__(self, store: MemoryStore, name: str, row: type[Row] | None = None) -> None:
         """Stand for the subscription `name`, whether it is known or not."""
         self.store, self.name, self.row = store, name, row
+        self._all = kept(store)
 
     def _kept(self) -> Kept:
-        mine = kept(self.store)[self.name]
+        self.store._open()
+        mine = self._all[self.name]
         if mine.noted is not None:
             _carry_out(mine, mine.noted)
         return mine

@@ -22,6 +22,10 @@ ENDLESS = "it comes to an end"
 """The invariant that holds by itself: no run goes round in circles."""
 
 
+class _Enough(Exception):
+    """Something is broken: what comes after it is of no interest."""
+
+
 class Choice(NamedTuple):
     """A place where something else could have been chosen."""
 
@@ -99,7 +103,10 @@ class Recording:
     def run(self, first: Moment | None, *, checks: bool) -> Run:
         """Run from the first moment; with `checks`, up to where an invariant is broken."""
         self._checks = checks
-        ended = self._stage.play(self, first)
+        try:
+            ended = self._stage.play(self, first)
+        except _Enough:
+            ended = False
         if ended or not checks:
             self._look_back("eventually")
         if self._broken is None and self._stage.steps > MOST_STEPS:
@@ -132,9 +139,11 @@ class Recording:
         return not (self._checks and self._broken)
 
     def step(self, stage: Stage) -> None:  # noqa: ARG002 - a driver's way
-        """Check what must always hold."""
+        """Check what must always hold, and go no further than to where it does not."""
         self._look_back("always")
         self._remember()
+        if self._checks and self._broken:
+            raise _Enough
 
     def note(self, stage: Stage, lane: str, told: str, fault: str) -> None:  # noqa: ARG002 - a driver's way
         """Keep what happened."""

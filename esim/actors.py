@@ -429,7 +429,7 @@ class Tasker(Player):
     def begin(self) -> Generator[Any, None, Any]:
         """Call the function; go from yield to yield, or from await to await."""
         if self.stage.ask(("skew",), self.name, "its clock is 90 minutes slow"):
-            self.skew = _SKEW
+            self.skew = self.stage.clock.skew = _SKEW
         result = self._spec.function()
         if inspect.isgenerator(result):
             yield from result

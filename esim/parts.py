@@ -44,13 +44,13 @@ class CountedIds:
 
 
 class Log(Part):
-    """The events of a store in memory; ids and times of events do not tell one log from another."""
+    """The events of a store in memory; ids do not tell one log from another, nor times if clocks are right."""
 
     name = "log"
 
-    def __init__(self, store: MemoryStore, ids: CountedIds) -> None:
-        """Stand for the log of `store`, whose ids are counted by `ids`."""
-        self._store, self._ids = store, ids
+    def __init__(self, store: MemoryStore, ids: CountedIds, *, timed: bool) -> None:
+        """Stand for the log of `store`, whose ids are counted by `ids`; `timed`: clocks may be wrong."""
+        self._store, self._ids, self._timed = store, ids, timed
 
     def snapshot(self) -> Any:
         """Return the rows, and how many ids were given out."""
@@ -62,7 +62,9 @@ class Log(Part):
         self._ids.count = state[1]
 
     def frozen(self) -> Hashable:
-        """Return streams, types and payloads in order."""
+        """Return streams, types and payloads in order, and times where these are at stake."""
+        if self._timed:
+            return tuple([(row[1], row[3], row[5], row[10], row[11]) for row in self._store._rows])
         return tuple([(row[1], row[3], row[5]) for row in self._store._rows])
 
 

@@ -101,7 +101,7 @@ class Stage:
         self.kept: list[Part] = []
         self.memories = [part for part in self.parts if isinstance(part, Memory)]
         if isinstance(self.store, MemoryStore):
-            log = Log(self.store, self.ids)
+            log = Log(self.store, self.ids, timed=bool(scenario.faults.skew))
             self.kept = [log, *(Kept(self.store, one) for one in self.subscriptions.values())]
             self.parts += self.kept
             self._log: Log | None = log

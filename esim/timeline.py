@@ -40,8 +40,8 @@ class Step(NamedTuple):
         """What happened, in words."""
         if not self.fault:
             return self.told
-        told = f": {self.told}" if self.told else ""
-        return f"✗ {WORDS[self.fault]}{told}"
+        word = WORDS[self.fault]
+        return f"✗ {word}" if self.told in ("", word) else f"✗ {word} ({self.told})"
 
 
 def worth_telling(steps: Iterable[Step]) -> list[Step]:

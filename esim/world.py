@@ -309,7 +309,7 @@ class Queue(Part):
             self._count += 1
             self._messages.append(Message(self._count, body))
         self.stale = True
-        if gate is not None:
+        if gate is not None and fault != "lost":
             gate.note(self.name, told)
         if fault == "unknown":
             raise OutcomeUnknown(f"{self.name} has the message, and its answer is lost")

@@ -16,8 +16,8 @@ from esim import display
 from esim.contract import Store
 from esim.faults import Faults
 from esim.scenario import Scenario
-from esim.subscription import Subscription, _latest
 from esim.simulation import explore
+from esim.subscription import Subscription, _latest
 from esim.verdict import Verdict
 from esim.world import World
 

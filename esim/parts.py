@@ -44,7 +44,7 @@ class CountedIds:
 
 
 class Log(Part):
-    """The events of a store in memory; ids do not tell one log from another, nor times if clocks are right."""
+    """The events of a store in memory; ids do not tell logs apart, nor do times where clocks are right."""
 
     name = "log"
 

@@ -9,7 +9,7 @@ What is said of a fault in the catalogue is thereby shown: there is a bug for ea
 
 from __future__ import annotations
 
-from esim import zoo_delivery, zoo_handmade, zoo_order, zoo_process, zoo_rebuild
+from esim import zoo_concurrency, zoo_delivery, zoo_handmade, zoo_order, zoo_rebuild, zoo_sagas
 from esim.bug import Bug, Gallery
 
 CATALOGUE = (
@@ -48,7 +48,7 @@ CATALOGUE = (
 
 ZOO: dict[str, Bug] = {
     found.name: found
-    for module in (zoo_delivery, zoo_order, zoo_process, zoo_rebuild, zoo_handmade)
+    for module in (zoo_delivery, zoo_order, zoo_concurrency, zoo_sagas, zoo_rebuild, zoo_handmade)
     for found in vars(module).values()
     if isinstance(found, Bug)
 }

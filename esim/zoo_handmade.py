@@ -12,7 +12,7 @@ from esim.envelope import RecordedEvent
 from esim.faults import Faults
 from esim.invariant import Look, always, eventually, no_effect_twice, nothing_lost
 from esim.mugs import MugOrdered, MugPaid, MugSent, MugTaken
-from esim.scenario import consume, follow, task
+from esim.scenario import consume, task
 from esim.world import World
 from esim.writing import Write
 
@@ -152,7 +152,7 @@ def one_listener_stops_the_others(world: World) -> Case:
     defence="a subscription, whose place in the log is kept, and not a bus, which lives in memory",
 )
 def forgotten_by_the_bus(world: World) -> Case:
-    """A bus in memory hands the stored order on; the process dies first, and after the restart it is old news."""
+    """A bus in memory hands the order on; the process dies first, and after its restart that is old news."""
 
     @world.service(once_by="customer")
     def post(customer: str) -> None: ...
@@ -209,7 +209,7 @@ def a_number_before_its_time(world: World) -> Case:
         sold[recorded.position] = event.quantity
 
     def is_all_seen(look: Look) -> bool:
-        return sum(look.table("sold").values()) == 1 + 2
+        return bool(sum(look.table("sold").values()) == 1 + 2)
 
     def tills(sells: Any, *args: Any) -> list[Any]:
         return [task(sells, *args, 1, name="till 1"), task(sells, *args, 2, name="till 2")]
@@ -259,7 +259,7 @@ def read_on_from_a_time(world: World) -> Case:
     faults=Faults(crash=1),
     defence="what is decided at once is appended at once: all, or nothing",
 )
-def half_a_decision(world: World) -> Case:  # noqa: ARG001 - it happens in the log
+def half_a_decision(world: World) -> Case:
     """To pay and to take the mug is one decision and two appends; the process dies in between."""
     paid, taken = Write("MugOrder/1", MugPaid()), Write("Shelf/1", MugTaken(order="1"))
 

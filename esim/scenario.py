@@ -40,7 +40,7 @@ class Follow:
 
     def told(self) -> str:
         """Return what tells this actor from another: its name and its options."""
-        options = display.arguments(dict(sorted(self.options.items())))
+        options = ", ".join(f"{name}={_steady(value)}" for name, value in sorted(self.options.items()))
         return f"{self.name or _name(self.handler)}({options})"
 
 
@@ -184,7 +184,7 @@ class Scenario:
     def fingerprint(self, actors: Iterable[str]) -> str:
         """Return what tells this scenario from another: two hex digits for each of its four sides."""
         history = [[one.stream, [_event(event) for event in _listed(one.events)]] for one in self.history]
-        world = {name: repr(frozen(part.declared)) for name, part in self.world.parts.items()}
+        world = {name: _steady(frozen(part.declared)) for name, part in self.world.parts.items()}
         faults = {name: value for name, value in vars(self.faults).items() if value}
         return "".join(_digest(side) for side in (history, list(actors), world, faults))
 
@@ -240,6 +240,18 @@ def _listed(events: Any) -> list[Any]:
 def _event(event: Any) -> list[str]:
     inner = getattr(event, "event", event)
     return [inner.event_type, inner.model_dump_json()]
+
+
+def _steady(value: Any) -> str:
+    """Return a value as text that is the same in every process: no order of a set, no address."""
+    if isinstance(value, set | frozenset):
+        return f"{{{', '.join(sorted(map(_steady, value)))}}}"
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        return f"({', '.join(map(_steady, value))})"
+    if callable(value):
+        return _name(value)
+    text = repr(value)
+    return type(value).__qualname__ if " at 0x" in text else text
 
 
 def _digest(side: object) -> str:

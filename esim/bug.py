@@ -120,8 +120,19 @@ class Gallery:
 
 
 def _plate(one: Bug, found: Verdict, proven: Verdict) -> str:
-    told = display.escape
-    return f"<h4>{told(one.name)}</h4><p>{told(one.story)}</p>{found._repr_html_()}{proven._repr_html_()}"
+    said, broken = display.escape, found.counterexample
+    picture = "" if broken is None else broken.run.image()
+    mark = f'<b style="color:{display.FAILURE}">✗</b>' if broken else "?"
+    where = f"found in run {found.runs:,}, {broken.confirmed}: {broken.token}" if broken else repr(found)
+    muted = f'style="color:{display.MUTED};font-size:90%"'
+    return (
+        '<div style="max-width:62em;padding:10px 0 14px 0;border-top:1px solid #8a8f9866">'
+        f"<div><b>{said(one.name)}</b> <span {muted}>· {said(', '.join(one.rows))}</span></div>"
+        f'<div style="padding:2px 0 6px 0">{said(one.story)}</div>{picture}'
+        f"<div {muted}>{mark} {said(where)}</div>"
+        f'<div style="padding-top:6px"><b>{"✓" if proven.holds else "?"}</b> {said(one.defence)}</div>'
+        f"<div {muted}>{said(repr(proven).strip('<>'))}</div></div>"
+    )
 
 
 def subscription_of(store: Store, name: str) -> Subscription:

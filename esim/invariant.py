@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from esim.subscription import Subscription
 
 When = Literal["always", "eventually", "sometimes"]
+PLAINLY = "it is False"
+"""What is said of a check that says no more than that it does not hold."""
 
 
 class Look:
@@ -127,7 +129,13 @@ class Invariant:
             held = self.check(look)
         except AssertionError as failed:
             return text_of(failed).partition("\n")[0] or "an assertion failed"
-        return None if held is None or _true(held) else f"it is {display.short(held)}"
+        return (
+            None
+            if held is None or _true(held)
+            else PLAINLY
+            if held is False
+            else f"it is {display.short(held)}"
+        )
 
 
 def _true(held: object) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from esim import display
 from esim.errors import InvalidArgument, SimulationFailed, TokenMismatch
-from esim.invariant import Invariant, Look
+from esim.invariant import PLAINLY, Invariant, Look
 from esim.progress import Letter, frame
 from esim.scenario import Scenario
 from esim.stage import MOST_STEPS, Moment, Stage
@@ -256,7 +256,7 @@ class Run:
     def svg(self) -> str:
         """Return the timeline as SVG."""
         first = [one.name for one in self.stage.players]
-        ending = f"{self.broken[0]}: {self.broken[1]}" if self.broken else ""
+        ending = "" if self.broken is None else ": ".join(self.broken).removesuffix(f": {PLAINLY}")
         return svg(worth_telling(self._steps), [*first, "log"], f"a run of {', '.join(first)}", ending)
 
     def _ending(self) -> str:
@@ -268,8 +268,12 @@ class Run:
         seed = "" if self.seed is None else f", seed {self.seed}"
         return f"<Run of {len(self._steps)} steps with {told}{seed}: {self._ending()}>"
 
+    def image(self) -> str:
+        """Return the timeline as an HTML image that an untrusted notebook shows, too."""
+        told = worth_telling(self._steps)
+        return image(self.svg(), "; ".join(f"{one.lane} {one.text}" for one in told[:60]))
+
     def _repr_html_(self) -> str:
         told = worth_telling(self._steps)
-        alt = "; ".join(f"{one.lane} {one.text}" for one in told[:60])
         text = f"{len(lanes_of(told))} lanes, {len(told)} steps; {self._ending()}"
-        return f"<div>{display.escape(text)}</div>{image(self.svg(), alt)}"
+        return f"<div>{display.escape(text)}</div>{self.image()}"

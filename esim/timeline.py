@@ -23,8 +23,10 @@ WORDS = {
 }
 """What is said of each kind of fault."""
 
-_ROW, _LANE, _LEFT, _TOP = 26, 216, 38, 40
-_CUT = 33
+_ROW, _LANE, _LEFT, _TOP = 24, 196, 38, 40
+_LETTER, _BOLD = 6.4, 6.9  # pixels that a letter takes, about
+_CUT, _CUT_LAST = 27, 64
+_PASSED = ("is about to ", "has handled ", "handled")
 
 
 class Step(NamedTuple):
@@ -46,7 +48,7 @@ class Step(NamedTuple):
 
 def worth_telling(steps: Iterable[Step]) -> list[Step]:
     """Return the steps that changed something, and the faults; not those that only came to a place."""
-    return [one for one in steps if one.fault or not one.told.startswith("is about to ")]
+    return [one for one in steps if one.fault or not one.told.startswith(_PASSED)]
 
 
 def lanes_of(steps: Sequence[Step], first: Sequence[str] = ()) -> list[str]:
@@ -58,13 +60,13 @@ def lanes_of(steps: Sequence[Step], first: Sequence[str] = ()) -> list[str]:
 def svg(steps: Sequence[Step], first: Sequence[str] = (), title: str = "", ending: str = "") -> str:
     """Return steps as SVG; lanes named in `first` come first, `ending` is said below, in red."""
     lanes = lanes_of(steps, first)
-    width = _LEFT + _LANE * max(len(lanes), 1) + 12
+    width = max([_LEFT + _LANE * max(len(lanes), 1) + 12, *(_reach(one, lanes) for one in steps)])
     bottom = _TOP + _ROW * len(steps)
     height = bottom + (34 if ending else 14)
     body = [_lane(lane, _LEFT + _LANE * at, bottom) for at, lane in enumerate(lanes)]
-    body += [_step(one, row, lanes.index(one.lane)) for row, one in enumerate(steps)]
+    body += [_step(one, row, lanes) for row, one in enumerate(steps)]
     if ending:
-        told = display.escape(display.cut(f"✗ {ending}", width // 7))
+        told = display.escape(display.cut(f"✗ {ending}", int((width - _LEFT) / _BOLD)))
         body.append(_text(_LEFT, bottom + 22, told, fill=display.FAILURE, weight="bold"))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
@@ -90,10 +92,21 @@ def _lane(name: str, x: int, bottom: int) -> str:
     )
 
 
-def _step(step: Step, row: int, lane: int) -> str:
-    x, y = _LEFT + _LANE * lane, _TOP + _ROW * row + 10
+def _label(step: Step, lanes: Sequence[str]) -> str:
+    """Return what is written at a step: in the last lane, and of a fault, there is room for more."""
+    return display.cut(step.text, _CUT_LAST if step.fault or step.lane == lanes[-1] else _CUT)
+
+
+def _reach(step: Step, lanes: Sequence[str]) -> int:
+    """Return how far to the right a step's label goes."""
+    letter = _BOLD if step.fault else _LETTER
+    return int(_LEFT + _LANE * lanes.index(step.lane) + 32 + letter * len(_label(step, lanes)))
+
+
+def _step(step: Step, row: int, lanes: Sequence[str]) -> str:
+    x, y = _LEFT + _LANE * lanes.index(step.lane), _TOP + _ROW * row + 10
     color = display.FAILURE if step.fault else display.color_of(step.lane)
-    label = display.escape(display.cut(step.text, _CUT))
+    label = display.escape(_label(step, lanes))
     whole = f"<title>{display.escape(step.text)}</title>"
     mark = (
         f'<circle cx="{x + 8}" cy="{y}" r="5" fill="{color}"/>'

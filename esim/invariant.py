@@ -129,13 +129,7 @@ class Invariant:
             held = self.check(look)
         except AssertionError as failed:
             return text_of(failed).partition("\n")[0] or "an assertion failed"
-        return (
-            None
-            if held is None or _true(held)
-            else PLAINLY
-            if held is False
-            else f"it is {display.short(held)}"
-        )
+        return None if held is None or _true(held) else f"it is {display.short(held)}"
 
 
 def _true(held: object) -> bool:

@@ -24,7 +24,7 @@ WORDS = {
 """What is said of each kind of fault."""
 
 _ROW, _LANE, _LEFT, _TOP = 24, 196, 38, 40
-_LETTER, _BOLD = 6.4, 6.9  # pixels that a letter takes, about
+_LETTER, _BOLD = 6.4, 7.3  # pixels that a letter takes, about
 _CUT, _CUT_LAST = 27, 64
 _PASSED = ("is about to ", "has handled ", "handled")
 
@@ -60,14 +60,15 @@ def lanes_of(steps: Sequence[Step], first: Sequence[str] = ()) -> list[str]:
 def svg(steps: Sequence[Step], first: Sequence[str] = (), title: str = "", ending: str = "") -> str:
     """Return steps as SVG; lanes named in `first` come first, `ending` is said below, in red."""
     lanes = lanes_of(steps, first)
-    width = max([_LEFT + _LANE * max(len(lanes), 1) + 12, *(_reach(one, lanes) for one in steps)])
+    ending = display.cut(f"✗ {ending}", 100) if ending else ""
+    reaches = [_reach(one, lanes) for one in steps]
+    width = max([_LEFT + _LANE * max(len(lanes), 1) + 12, int(_LEFT + 8 + _BOLD * len(ending)), *reaches])
     bottom = _TOP + _ROW * len(steps)
     height = bottom + (34 if ending else 14)
     body = [_lane(lane, _LEFT + _LANE * at, bottom) for at, lane in enumerate(lanes)]
     body += [_step(one, row, lanes) for row, one in enumerate(steps)]
     if ending:
-        told = display.escape(display.cut(f"✗ {ending}", int((width - _LEFT) / _BOLD)))
-        body.append(_text(_LEFT, bottom + 22, told, fill=display.FAILURE, weight="bold"))
+        body.append(_text(_LEFT, bottom + 22, display.escape(ending), fill=display.FAILURE, weight="bold"))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" font-family="ui-sans-serif,system-ui,sans-serif" font-size="12">'

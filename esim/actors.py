@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
+from esim import display
 from esim.contract import Store
 from esim.delivery import Delivery, Point
 from esim.effects import Effects
@@ -501,4 +502,8 @@ def player_of(stage: Ground, spec: Actor) -> Player:
 
 def _short(message: Message) -> str:
     body = message.body
-    return f"{body.type} {body.position}" if isinstance(body, RecordedEvent) else str(body)[:40]
+    return (
+        f"{body.type} {body.position}"
+        if isinstance(body, RecordedEvent)
+        else display.cut(display.plain(body), 40)
+    )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
+from esim import display
 from esim.errors import Refused
 from esim.event import Event, Tag
-from esim.invariant import Look
+from esim.invariant import Invariant, Look, eventually
 from esim.messages import command
 from esim.rows import Key, Row
 from esim.state import State
@@ -72,6 +74,16 @@ def counted(look: Look, table: str, of: str = "mug") -> Any:
     """Return a count of a handler: from its rows if it writes some, or else from a table."""
     found = [row for row in written(look) if isinstance(row, Count) and row.of == of]
     return found[0].number if found else look.table(table).get(of, 0)
+
+
+def comes_to(count: Callable[[Look], Any], expected: Any) -> Invariant:
+    """Return the invariant that in the end something comes to what is expected; it says what it has found."""
+
+    def comes_to(look: Look) -> None:
+        found = count(look)
+        assert found == expected, f"it is {display.plain(found)}, not {display.plain(expected)}"  # noqa: S101
+
+    return eventually(comes_to)
 
 
 def written(look: Look) -> list[Row]:

@@ -246,10 +246,12 @@ class Stage:
             return ""
         fault = options[index - 1]
         left[fault] -= 1
-        self.driver.note(self, lane if fault != "crash" else self.at.name, told, fault)
         if fault == "crash":
+            where = told if lane == self.at.name else f"before {lane}: {told}"
+            self.driver.note(self, self.at.name, where, fault)
             self.crashing = True
             raise Crash
+        self.driver.note(self, lane, told, fault)
         return fault
 
     def note(self, lane: str, told: str) -> None:

@@ -42,8 +42,13 @@ class Step(NamedTuple):
         """What happened, in words."""
         if not self.fault:
             return self.told
-        word = WORDS[self.fault]
-        return f"✗ {word}" if self.told in ("", word) else f"✗ {word} ({self.told})"
+        word, mark = WORDS[self.fault], "✗" if self.is_failure else "↷"
+        return f"{mark} {word}" if self.told in ("", word) else f"{mark} {word} ({self.told})"
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether something failed, or was only done in another order."""
+        return self.fault not in ("", "preempt", "reorder")
 
 
 def worth_telling(steps: Iterable[Step]) -> list[Step]:
@@ -100,22 +105,22 @@ def _label(step: Step, lanes: Sequence[str]) -> str:
 
 def _reach(step: Step, lanes: Sequence[str]) -> int:
     """Return how far to the right a step's label goes."""
-    letter = _BOLD if step.fault else _LETTER
+    letter = _BOLD if step.is_failure else _LETTER
     return int(_LEFT + _LANE * lanes.index(step.lane) + 32 + letter * len(_label(step, lanes)))
 
 
 def _step(step: Step, row: int, lanes: Sequence[str]) -> str:
     x, y = _LEFT + _LANE * lanes.index(step.lane), _TOP + _ROW * row + 10
-    color = display.FAILURE if step.fault else display.color_of(step.lane)
+    color = display.FAILURE if step.is_failure else display.color_of(step.lane)
     label = display.escape(_label(step, lanes))
     whole = f"<title>{display.escape(step.text)}</title>"
     mark = (
         f'<circle cx="{x + 8}" cy="{y}" r="5" fill="{color}"/>'
-        if not step.fault
+        if not step.is_failure
         else f'<path d="M{x + 3} {y - 5}l10 10m0 -10l-10 10" stroke="{color}" stroke-width="3"/>'
     )
     number = _text(_LEFT - 8, y + 4, str(step.number), fill="#8a8f98", anchor="end")
-    fill, weight = (display.FAILURE, "bold") if step.fault else ("#7d838c", "")
+    fill, weight = (display.FAILURE, "bold") if step.is_failure else ("#7d838c", "")
     return f"<g>{whole}{number}{mark}{_text(x + 20, y + 4, label, fill=fill, weight=weight)}</g>"
 
 

@@ -11,7 +11,7 @@ from esim.effects import Effects
 from esim.envelope import NewEvent, RecordedEvent
 from esim.faults import Faults
 from esim.invariant import Look, always, eventually, sometimes
-from esim.mugs import MugOrdered, MugPriced, MugSent, orders
+from esim.mugs import MugOrdered, MugPriced, MugSent, comes_to, orders
 from esim.retry import RetryPolicy
 from esim.scenario import consume, follow, task
 from esim.world import World
@@ -68,7 +68,7 @@ def last_to_arrive_wins(world: World) -> Case:
         news.publish(recorded)
 
     history = [("Price/mug", MugPriced(amount=amount)) for amount in (5, 7)]
-    right = {"the price is the last one": eventually(lambda look: look.table("price")["mug"][0] == 7)}
+    right = {"the price is the last one": comes_to(lambda look: look.table("price")["mug"][0], 7)}
     return Case(history, [publisher, consume(news, naive)], [publisher, consume(news, mended)], right)
 
 
@@ -99,9 +99,7 @@ def paid_before_it_was_ordered(world: World) -> Case:
         if {(order, "ordered"), (order, "paid")} <= set(facts):
             status[order] = "paid"
 
-    paid = {
-        "what is paid is known as paid": eventually(lambda look: look.table("status").get("o-1") == "paid")
-    }
+    paid = {"what is paid is known as paid": comes_to(lambda look: look.table("status").get("o-1"), "paid")}
     return Case([], [task(shop), consume(news, naive)], [task(shop), consume(news, mended)], paid)
 
 
@@ -132,7 +130,7 @@ def the_message_that_never_came(world: World) -> Case:
 
         return [announce, consume(news, mended, "mended"), task(every_hour)]
 
-    right = {"each mug is counted": eventually(lambda look: look.table("sold")["mugs"][0] == 1 + 2)}
+    right = {"each mug is counted": comes_to(lambda look: look.table("sold")["mugs"][0], 1 + 2)}
     return Case(orders(1, 2), [announce, consume(news, naive)], reads_the_log, right)
 
 

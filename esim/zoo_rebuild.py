@@ -11,7 +11,7 @@ from esim.envelope import RecordedEvent
 from esim.event import Event
 from esim.faults import Faults
 from esim.invariant import Look, always, eventually, no_effect_twice, nothing_lost
-from esim.mugs import Count, MugOrdered, counted, orders, written
+from esim.mugs import Count, MugOrdered, comes_to, counted, orders, written
 from esim.retry import RetryPolicy
 from esim.rows import Rows
 from esim.scenario import follow, task
@@ -64,7 +64,7 @@ def letters_from_the_past(world: World) -> Case:
 )
 def half_rebuilt(world: World) -> Case:
     """A table is emptied and filled again from the log by hand; halfway the process dies."""
-    shelf = world.table("shelf", {"mug": 0})
+    shelf = world.table("shelf")
 
     def naive(event: MugOrdered, recorded: RecordedEvent[MugOrdered]) -> None:
         shelf[recorded.position] = event.quantity
@@ -99,7 +99,7 @@ def half_rebuilt(world: World) -> Case:
     faults=Faults(crash=2),
     defence="rows know by which code they were made; those of other code are made anew from the log",
 )
-def two_codes_one_table(world: World) -> Case:
+def two_codes_in_one_table(world: World) -> Case:
     """While a replay runs, a new version is deployed; after a restart it goes on with the old one's sums."""
     deployed = world.table("deployed", {"code": 1})
     code = world.memory("code", lambda: deployed["code"], of="sums")
@@ -135,7 +135,7 @@ def two_codes_one_table(world: World) -> Case:
     faults=Faults(crash=1),
     defence="what was agreed is in the event, and nothing else is asked",
 )
-def todays_prices_for_yesterday(world: World) -> Case:
+def the_prices_of_today(world: World) -> Case:
     """The handler looks up what a mug costs; rebuilt a year later, last year's turnover is another."""
     price = world.table("price", {"mug": 5})
 
@@ -154,7 +154,7 @@ def todays_prices_for_yesterday(world: World) -> Case:
     def rebuilt(handler: Any) -> Any:
         return lambda store: [follow(handler, "turnover"), task(a_year_later, store)]
 
-    right = {"the turnover stays": eventually(lambda look: counted(look, "price") == (1 + 2) * 5)}
+    right = {"the turnover stays": comes_to(lambda look: counted(look, "price"), (1 + 2) * 5)}
     return Case(orders(1, 2), rebuilt(naive), rebuilt(mended), right)
 
 
@@ -203,7 +203,7 @@ def a_euro_is_a_cent(world: World) -> Case:
         row = rows.get("mug") or Count(of="mug")
         rows.put(row.but(number=row.number + event.cents))
 
-    right = {"old bills count in full": eventually(lambda look: counted(look, "") == 500 + 700)}
+    right = {"old bills count in full": comes_to(lambda look: counted(look, ""), 500 + 700)}
     return Case(
         [("Bill/1", MugBilledInEuros(euros=5)), ("Bill/2", MugBilled(cents=700))],
         [turnover],

@@ -128,7 +128,8 @@ def _plate(one: Bug, found: Verdict, proven: Verdict) -> str:
     return (
         '<div style="max-width:62em;padding:10px 0 14px 0;border-top:1px solid #8a8f9866">'
         f"<div><b>{said(one.name)}</b> <span {muted}>· {said(', '.join(one.rows))}</span></div>"
-        f'<div style="padding:2px 0 6px 0">{said(one.story)}</div><div style="overflow-x:auto">{picture}</div>'
+        f'<div style="padding:2px 0 6px 0">{said(one.story)}</div>'
+        f'<div style="overflow-x:auto">{picture}</div>'
         f"<div {muted}>{mark} {said(where)}</div>"
         f'<div style="padding-top:6px"><b>{"✓" if proven.holds else "?"}</b> {said(one.defence)}</div>'
         f"<div {muted}>{said(repr(proven).strip('<>'))}</div></div>"

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Protocol, cast
 
+from esim import display
 from esim.contract import Store
 from esim.delivery import Delivery
 from esim.effects import Effects
@@ -439,6 +440,10 @@ class Consumer(Player):
             return None
         return (calls.get(body.type) or calls[""])(body, None, None)
 
+    def told_of(self, point: str) -> str:
+        """Return a place in words; that it takes a message is told before."""
+        return "is about to handle it" if point == "takes" else point
+
     def kinds(self, point: str) -> tuple[str, ...]:
         """Return what may go wrong at a place."""
         return ("crash", "duplicate") if point == "acknowledged" else ("crash", "late")
@@ -471,7 +476,7 @@ class Tasker(Player):
 
     def begin(self) -> Generator[Any, None, Any]:
         """Call the function; go from yield to yield, or from await to await."""
-        if self.stage.ask(("skew",), self.name, "its clock is 90 minutes slow"):
+        if self.stage.ask(("skew",), self.name, "90 minutes slow"):
             self.skew = self.stage.clock.skew = _SKEW
         result = self._spec.function()
         if inspect.isgenerator(result):
@@ -540,4 +545,8 @@ def player_of(stage: Ground, spec: Actor) -> Player:
 
 def _short(message: Message) -> str:
     body = message.body
-    return f"{body.type} {body.position}" if isinstance(body, RecordedEvent) else str(body)[:40]
+    return (
+        f"{body.type} {body.position}"
+        if isinstance(body, RecordedEvent)
+        else display.cut(display.plain(body), 40)
+    )

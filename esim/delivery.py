@@ -221,8 +221,7 @@ class Delivery:
             self._commit(trying=recorded, attempts=attempts, begun=self.mark.begun)
             yield Point("retry", recorded.position)
             self._sleep(self.settings.retry.wait(attempts, f"{self.progress.name} {recorded.event_id}"))
-            if careful:  # the attempt itself may kill the process
-                self._commit(trying=recorded, attempts=attempts + 1, begun=self.mark.begun)
+            self._commit(trying=recorded, attempts=attempts + 1, begun=self.mark.begun)  # it may kill
             yield Point("handle", recorded.position)
             last = yield from self._tried(recorded)
             attempts += 1

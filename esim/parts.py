@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import fields
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
 from esim.clock import ManualClock, micros, uuid7
 from esim.memory import MemoryStore
 from esim.process import Process
-from esim.progress_memory import MemoryProgress, kept
+from esim.progress import Entry, Letter, Mark
+from esim.progress_memory import kept
 from esim.subscription import Subscription
 from esim.world import Part, frozen
 
@@ -67,6 +70,10 @@ class Log(Part):
         return tuple([(*row[1:10], now - row[10], row[11], row[12], row[13]) for row in self._store._rows])
 
 
+_PASSING = ("dead_letter_id", "event_id", "enqueued_at", "last_touched", "diagnostics", "key")
+"""What of letters and of the ledger differs between states in which the same can follow."""
+
+
 class Kept(Part):
     """What is kept of one subscription."""
 
@@ -74,7 +81,7 @@ class Kept(Part):
         """Stand for what `store` keeps of `subscription`."""
         self.name = f"kept {subscription.name}"
         self._of, self._store, self._subscription = subscription.name, store, subscription
-        subscription._progress = _Watched(store, subscription.name, subscription.handler.row, self)
+        kept(store)[self._of].watch = self
 
     def snapshot(self) -> Any:
         """Return a copy."""
@@ -83,50 +90,24 @@ class Kept(Part):
     def restore(self, state: Any) -> None:
         """Put back a copy."""
         kept(self._store)[self._of] = state.copy()
+        self._subscription._delivery = None  # what it has in memory is of another moment
 
     def frozen(self) -> Hashable:
         """Return checkpoint, rows, letters, ledger and inbox, without ids and times."""
         mine = kept(self._store)[self._of]
-        mark = mine.mark
-        plain = (mark.position, mark.begun, mark.trying, mark.part, mark.attempts, mark.gate, mark.paused)
+        mark = _MARK(mine.mark)
         if not (mine.letters or mine.effects or mine.inbox or mine.rows):
-            return plain, mark.told
-        letters = [
-            (one.position, one.part, one.sequence_index, one.attempts, one.cause_type, one.cause_message)
-            for one in mine.letters.values()
-            if one is not None
-        ]
-        effects = [
-            (one.position, one.key.partition(":")[2], one.arguments, one.status, one.attempts, one.cause)
-            for one in mine.effects.values()
-        ]
-        inbox = [(position, key.partition(":")[2]) for key, position in mine.inbox.items()]
-        rows = [_row(row, self._store) for row in mine.rows.values() if row is not None]
-        return plain, mark.told, tuple(letters), tuple(effects), tuple(sorted(inbox)), frozenset(rows)
+            return mark
+        letters = tuple([_LETTER(one) for one in mine.letters.values() if one is not None])
+        effects = tuple([(one.key.partition(":")[2], _ENTRY(one)) for one in mine.effects.values()])
+        inbox = frozenset([(position, key.partition(":")[2]) for key, position in mine.inbox.items()])
+        rows = frozenset([_row(row, self._store) for row in mine.rows.values() if row is not None])
+        return mark, letters, effects, inbox, rows
 
 
-class _Watched(MemoryProgress):
-    """Progress that tells its part when it changes."""
-
-    def __init__(self, store: MemoryStore, name: str, row: Any, part: Kept) -> None:
-        super().__init__(store, name, row)
-        self._part = part
-
-    def commit(self, *args: Any, **kwargs: Any) -> None:
-        self._part.stale = True
-        super().commit(*args, **kwargs)
-
-    def sent(self, *args: Any, **kwargs: Any) -> None:
-        self._part.stale = True
-        super().sent(*args, **kwargs)
-
-    def tried(self, *args: Any, **kwargs: Any) -> None:
-        self._part.stale = True
-        super().tried(*args, **kwargs)
-
-    def go_back(self, *args: Any, **kwargs: Any) -> None:
-        self._part.stale = True
-        super().go_back(*args, **kwargs)
+_MARK = attrgetter(*(each.name for each in fields(Mark)))
+_LETTER = attrgetter(*(name for name in Letter._fields if name not in _PASSING))
+_ENTRY = attrgetter(*(name for name in Entry._fields if name not in _PASSING))
 
 
 def _row(row: Any, store: MemoryStore) -> Hashable:

@@ -24,7 +24,7 @@ def mortal(steps: Generator[Point]) -> Iterator[Point]:
         for point in steps:
             try:
                 yield point
-            except GeneratorExit:
+            except BaseException:
                 with suppress(_Died):
                     steps.throw(_Died())
                 raise

@@ -42,13 +42,15 @@ class Kept:
     inbox: dict[str, int] = field(default_factory=dict)
     rows: dict[Any, Row | None] = field(default_factory=dict)
     noted: _Commit | None = None
+    watch: Any = None
+    """Something whose `stale` is set by every change."""
 
     def copy(self) -> Kept:
         """Return what later changes leave alone; a commit under way is carried out first."""
         if self.noted is not None:
             _carry_out(self, self.noted)
         kept = (dict(self.letters), dict(self.effects), dict(self.inbox), dict(self.rows))
-        return Kept(self.registered, self.mark, *kept)
+        return Kept(self.registered, self.mark, *kept, watch=self.watch)
 
 
 _kept: WeakKeyDictionary[MemoryStore, dict[str, Kept]] = WeakKeyDictionary()
@@ -112,7 +114,7 @@ class MemoryProgress(Progress):
 
     def go_back(self, mark: Mark, *, again: bool) -> None:
         mine, position = self._kept(), mark.position
-        earlier = Kept(mine.registered, mark)
+        earlier = Kept(mine.registered, mark, watch=mine.watch)
         for one in self.letters():
             if one.position <= position:
                 earlier.letters[one.dead_letter_id] = one
@@ -121,9 +123,11 @@ class MemoryProgress(Progress):
             key: one for key, one in mine.effects.items() if not again or one.position <= position
         }
         kept(self.store)[self.name] = earlier
+        _changed(earlier)
 
     def inherit(self, names: Iterable[str], positions: Collection[int]) -> None:
         mine, here = self._kept(), frozenset(positions)
+        _changed(mine)
         for name in names:
             other = MemoryProgress(self.store, name)._kept()
             mine.effects |= {key: one for key, one in other.effects.items() if one.position in here}
@@ -167,14 +171,16 @@ class MemoryProgress(Progress):
         return [Waiting(one.key, one.effect, one.arguments, one.attempts) for one in found]
 
     def tried(self, key: str, attempts: int) -> None:
-        effects = self._kept().effects
-        effects[key] = effects[key]._replace(attempts=attempts)
+        mine = self._kept()
+        mine.effects[key] = mine.effects[key]._replace(attempts=attempts)
+        _changed(mine)
 
     def sent(self, key: str, at: datetime, failure: str | None, attempts: int) -> None:
-        effects = self._kept().effects
+        mine = self._kept()
         status: Status = "failed" if failure else "done"
-        told = effects[key]._replace(status=status, last_touched=at, cause=failure, attempts=attempts)
-        effects[key] = told
+        told = {"status": status, "last_touched": at, "cause": failure, "attempts": attempts}
+        mine.effects[key] = mine.effects[key]._replace(**told)
+        _changed(mine)
 
     def handled(self, key: str) -> bool:
         return key in self._kept().inbox
@@ -211,6 +217,12 @@ def _carry_out(mine: Kept, commit: _Commit) -> None:
     mine.rows.update(commit.rows)
     mine.mark = commit.mark
     mine.noted = None
+    _changed(mine)
+
+
+def _changed(mine: Kept) -> None:
+    if mine.watch is not None:
+        mine.watch.stale = True
 
 
 def _entry(effect: Effect, at: datetime | None) -> Entry:

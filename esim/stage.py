@@ -21,13 +21,14 @@ from esim.bus import Bus
 from esim.contract import Store
 from esim.effects import name_of
 from esim.envelope import RecordedEvent, reacting
+from esim.errors import InvalidArgument
 from esim.faults import Crash, OutcomeUnknown
 from esim.invariant import Look
 from esim.memory import MemoryStore
 from esim.parts import CountedIds, Kept, Log, StageClock
 from esim.reading import Recorded
 from esim.scenario import Scenario
-from esim.subscription import Subscription
+from esim.subscription import Subscription, latest
 from esim.world import Memory, Part, Service
 from esim.writing import Batch
 
@@ -100,13 +101,18 @@ class Stage:
         self.subscriptions: dict[str, Subscription] = {
             one.name: one.subscription for one in self.players if one.subscription is not None
         }
+        known = {one.name for one in self.subscriptions.values()}
+        for name, made in latest(self.store).items():
+            if name not in known:  # by the scenario itself, for its tasks
+                self.subscriptions[name] = made
         self.parts: list[Part] = list(self.world.parts.values())
         self._by_name: dict[str, Part] = dict(self.world.parts)
         self.kept: list[Part] = []
         self.memories = [part for part in self.parts if isinstance(part, Memory)]
         if isinstance(self.store, MemoryStore):
             log = Log(self.store, self.ids)
-            self.kept = [log, *(Kept(self.store, one) for one in self.subscriptions.values())]
+            by_name = {one.name: one for one in self.subscriptions.values()}
+            self.kept = [log, *(Kept(self.store, one) for one in by_name.values())]
             self.parts += self.kept
             self._log: Log | None = log
         else:
@@ -312,6 +318,11 @@ class Stage:
     def key(self) -> tuple[int, ...]:
         """Return what tells the state that is kept from another: equal for equal states."""
         interned = self._interned
+        if self.kept and len(latest(self.store)) >= len(self.kept):
+            raise InvalidArgument(
+                f"{', '.join(set(latest(self.store)) - set(self.subscriptions))}: a subscription is made while "
+                "the simulation runs; make it where the actors are made, in actors(store)"
+            )
         if self.clock._now is not self._keyed_at:
             self._keyed_at = self.clock._now
             for part in self.kept:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -405,6 +405,11 @@ class Subscription:
             state = f'<span style="color:{display.FAILURE}">{state}</span>'
         numbers = (f"{told.position:,}", f"{told.lag:,}", state, f"{told.dead_letters:,}")
         return display.table(header, [(display.escape(told.name), told.checkpoint, *numbers)])
+
+
+def latest(store: Store) -> Mapping[str, Subscription]:
+    """Return the subscriptions that were made on a store in this process, by name; the latest of each."""
+    return _latest.get(store, {})
 
 
 def subscriptions(store: Store) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from esim.writing import Write
 if TYPE_CHECKING:
     from esim.bus import Bus
     from esim.effects import Effects
+    from esim.eventlog import EventLog
     from esim.projection import Key, Projection, Row, Rows, SqlProjection, on
     from esim.repository import Repository
     from esim.retry import CircuitBreaker, RetryPolicy
@@ -33,6 +34,7 @@ _LATER = {
     "Bus": "esim.bus",
     "CircuitBreaker": "esim.retry",
     "Effects": "esim.effects",
+    "EventLog": "esim.eventlog",
     "EventStore": "esim.store",
     "Key": "esim.projection",
     "Projection": "esim.projection",
@@ -66,6 +68,7 @@ __all__ = [
     "Effects",
     "EsimError",
     "Event",
+    "EventLog",
     "EventStore",
     "Key",
     "ManualClock",

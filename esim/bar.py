@@ -15,9 +15,9 @@ _OFTEN = 0.1  # seconds between two looks of it
 class Bar:
     """Shows how far work is between two positions, once it has taken two seconds."""
 
-    def __init__(self, low: int, high: int, label: str) -> None:
+    def __init__(self, low: int, high: int, label: str, unit: str = " events") -> None:
         """Begin at `low`, on the way to `high`."""
-        self._position, self._high, self._label = low, high, label
+        self._position, self._high, self._label, self._unit = low, high, label, unit
         self._due = monotonic() + _PATIENCE
         self._shown: Any = None
 
@@ -29,7 +29,7 @@ class Bar:
             from tqdm import tqdm
 
             total = self._high - self._position
-            self._shown = tqdm(total=total, desc=self._label, unit=" events", leave=False)
+            self._shown = tqdm(total=total, desc=self._label, unit=self._unit, leave=False)
         self._shown.update(position - self._position)
         self._position, self._due = position, monotonic() + _OFTEN
 

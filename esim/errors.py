@@ -182,3 +182,7 @@ class Superseded(EsimError):
 
 class SpecFailed(EsimError, AssertionError):
     """A given/when/then specification does not hold."""
+
+
+class InvalidLog(EsimError, ValueError):
+    """A log cannot be read as one: no such column or too many that would do, times that are none, no file."""

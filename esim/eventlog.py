@@ -1,0 +1,137 @@
+"""Ask any event log what really happened: one object, its filters, and its questions.
+
+    log = EventLog("incidents.parquet", case="incident", activity="state", time="updated_at")
+    log.starting_with("New").lasting("1 day").directly_follows()
+
+A log is a store, a dataframe, an Arrow table, a DuckDB relation or file, CSV, Parquet, JSON Lines,
+CloudEvents, XES or OCEL. All work is done by DuckDB; what comes back is small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+from esim import logcase, logflow, logvariant
+from esim.errors import InvalidArgument
+from esim.logcase import QUANTILES
+from esim.logfilter import Filters
+from esim.logsource import Source, Wish, opened
+from esim.logtable import Reading
+from esim.mapping import ROLES, mapped, sample
+from esim.result import Result
+from esim.storefile import quoted
+
+
+class EventLog(Filters):
+    """A log of events that answers questions; filters return narrower logs, questions return results."""
+
+    def __init__(
+        self,
+        source: Any,
+        *,
+        case: str | None = None,
+        activity: str | None = None,
+        time: str | None = None,
+        order: str | None = None,
+        lifecycle: str | None = None,
+        resource: str | None = None,
+        event_id: str | None = None,
+        data: str | None = None,
+        correlation: str | None = None,
+        causation: str | None = None,
+        category: str | None = None,
+        table: str | None = None,
+        format: str | None = None,
+        timezone: str = "UTC",
+        time_format: str | None = None,
+        sort: Literal["time", "order"] | None = None,
+        bad: Literal["raise", "drop"] = "raise",
+        memory: str | None = None,
+    ) -> None:
+        """Look at a source; names of columns that are not given are guessed, see `mapping` ('' for none).
+
+        `category`: of a store's streams; `table`: of a DuckDB file; `format`: where the name does not tell.
+        `timezone` is that of times without a zone, `time_format` how they are written. Events of a case are
+        in the order of time, ties broken by `order`; a store's are in the order of their versions, as
+        `sort="order"` says of any log. `bad="drop"` leaves out rows whose time cannot be read.
+        `memory` bounds what DuckDB takes, as '512MB'; what does not fit goes to disk.
+        """
+        columns = (case, activity, time, order, lifecycle, resource, event_id, data, correlation, causation)
+        given = dict(zip(ROLES, columns, strict=True))
+        _one_of("sort", sort, (None, "time", "order"))
+        _one_of("bad", bad, ("raise", "drop"))
+        found = opened(source, Wish(table, format, category, memory))
+        try:
+            self._begin(found, given, Reading(timezone, time_format, sort or _sort(found, order), bad))
+        except BaseException:
+            found.session.close()
+            raise
+
+    def _begin(self, source: Source, given: dict[str, str | None], how: Reading) -> None:
+        self._source, self._session, self._reading = source, source.session, how
+        types = source.types()
+        self.mapping = mapped(types, given, source.roles, _samples(source, types))
+        self._before = self._step = self._table = None
+
+    def using(self, **roles: str) -> Self:
+        """Return a log of the same source with other columns in some roles, as `using(activity="type")`."""
+        unknown = next((role for role in roles if role not in ROLES), None)
+        if unknown is not None:
+            raise InvalidArgument(f"there is no role {unknown!r}: the roles are {', '.join(ROLES)}")
+        made = object.__new__(type(self))
+        kept: dict[str, str | None] = {role: roles.get(role, self.mapping.get(role) or "") for role in ROLES}
+        made._begin(self._source, kept, self._reading)
+        return made
+
+    # --- questions -----------------------------------------------------------------------------------------
+
+    def summary(self) -> Result:
+        """Return how large the log is and what to know of it: figure, value, unit."""
+        return logcase.summary(self)
+
+    def activities(self) -> Result:
+        """Return for each activity: events, share, cases, repeated_in (cases), first, last."""
+        return logflow.activities(self)
+
+    def start_end(self) -> Result:
+        """Return how many cases begin and end with each activity: starts, start_share, ends, end_share."""
+        return logflow.start_end(self)
+
+    def directly_follows(self, *, times: bool = True, cases: bool = False) -> Result:
+        """Return what directly follows what: source, target, count, mean_s, median_s, p95_s, total_s.
+
+        Without `times` only counts, which is faster; with `cases` also in how many cases.
+        """
+        return logflow.directly_follows(self, times=times, cases=cases)
+
+    def variants(self, top: int | None = None, *, exact: bool = False) -> Result:
+        """Return the ways that cases take: variant, cases, share, coverage, steps, median_s, example.
+
+        `exact` compares whole sequences in place of fingerprints of 64 bits.
+        """
+        return logvariant.variants(self, top, exact=exact)
+
+    def cases(self, top: int | None = None) -> Result:
+        """Return the cases, longest first: events, activities, repeated, start, end, duration_s and more."""
+        return logcase.cases(self, top)
+
+    def durations(self, by: str | None = None, quantiles: Sequence[float] = QUANTILES) -> Result:
+        """Return quantiles of the cases' durations in seconds, for each value of the column `by` if given."""
+        return logcase.durations(self, by, quantiles)
+
+
+def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    if value not in allowed:
+        raise InvalidArgument(f"{name}={value!r}: give one of {', '.join(map(repr, allowed))}")
+
+
+def _sort(source: Source, order: str | None) -> str:
+    return "order" if source.versioned and order is None else "time"
+
+
+def _samples(source: Source, types: dict[str, str]) -> dict[str, str]:
+    """Return a value of each column, of the first row."""
+    listed = ", ".join(f"{quoted(name)}::VARCHAR" for name in types) or "1"
+    rows = source.session.rows(f"SELECT {listed} FROM ({source.select}) LIMIT 1")
+    return dict(zip(types, map(sample, rows[0]), strict=True)) if rows and types else {}

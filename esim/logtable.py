@@ -1,0 +1,239 @@
+"""The table that every question reads: one narrow row per event, sorted by case and place in it.
+
+`e(s, v, a, t, p, w, r)`: the case and the activity as numbers (`cases` and `activities` have their names),
+`v` the place in the case from 1, `t` the time in UTC, `p` the activity before it in the case and `w` the
+microseconds since then (both NULL at the start of a case), `r` the row of the source. Numbers, versions
+without gaps and the step before each event make most questions a single GROUP BY; one window makes them all.
+
+A filter is a predicate over such a table. Filters are applied in one statement, when a question is first
+asked; one that takes events out of cases numbers what is left anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+from esim import display
+from esim.errors import InvalidArgument, InvalidLog
+from esim.logsession import Kept, Session, reading
+from esim.logsource import ROW, Source
+from esim.mapping import ColumnRoles
+from esim.storefile import literal, quoted
+
+_WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "DOUBLE", "FLOAT", "DECIMAL", "U")
+_OFFSET = r"(Z|z|[+-]\d{2}(:?\d{2})?)\s*$"
+_NUMBERED = """(row_number() OVER each)::INT AS v, a, lag(a) OVER each AS p, t,
+ epoch_us(t) - epoch_us(lag(t) OVER each) AS w, r"""
+_UNITS = (
+    (1e17, "// 1000", "nanoseconds"),
+    (1e14, "", "microseconds"),
+    (1e11, "* 1000", "milliseconds"),
+    (0, "* 1000000", "seconds"),
+)
+_WORST = 5  # rows that a message quotes
+
+
+Codes = Callable[[Sequence[str]], list[int]]
+"""Gives the numbers of activities by name; raises InvalidArgument for one that the log has not."""
+
+
+class Reading(NamedTuple):
+    """How times are read, what orders events, and what happens to rows that are none."""
+
+    timezone: str = "UTC"
+    time_format: str | None = None
+    sort: str = "time"
+    bad: str = "raise"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One filter: what it says, its predicate over the rows of a relation, and whether it cuts into cases."""
+
+    label: str
+    where: Callable[[str, Codes], str]
+    cuts: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """The prepared events, with the names of cases and activities, and what there is to say of them."""
+
+    events: Kept
+    cases: Kept
+    activities: Kept
+    notes: tuple[str, ...]
+
+
+# --- preparing ---------------------------------------------------------------------------------------------
+
+
+def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) -> Table:
+    """Return the table of a source. Raises InvalidLog if times cannot be read and `how.bad` says so."""
+    with reading(source.name):
+        session.run(f"CREATE OR REPLACE TEMP VIEW source AS {source.select}")
+        notes = (*source.notes, *_looked_at(session, roles, how))
+        base = _base(session, roles, how)
+        cases = _named(session, base, 'c AS "case"', "s")
+        activities = _named(session, base, "n AS activity", "a")
+        order = "o, r" if how.sort == "order" else "t, o, r"
+        events = session.keep(
+            f'SELECT s, {_NUMBERED} FROM (SELECT s, a, t, o, r FROM ({base}) JOIN {cases.name} ON "case" = c '
+            f"JOIN {activities.name} ON activity = n WHERE t IS NOT NULL) "
+            f"WINDOW each AS (PARTITION BY s ORDER BY {order}) ORDER BY s, v"
+        )
+    return Table(events, cases, activities, (*notes, *_ties(session, events, roles, how)))
+
+
+def _named(session: Session, base: str, column: str, code: str) -> Kept:
+    """Return a table of the different values of a column of the base, numbered in their order."""
+    value = column.partition(" ")[0]
+    found = f"SELECT DISTINCT {value} FROM ({base}) WHERE c IS NOT NULL AND n IS NOT NULL AND t IS NOT NULL"
+    return session.keep(
+        f"SELECT row_number() OVER (ORDER BY {value})::INT AS {code}, {column} FROM ({found})"
+    )
+
+
+def _base(session: Session, roles: ColumnRoles, how: Reading) -> str:
+    order = roles.get("order")
+    return (
+        f"SELECT {quoted(roles['case'])}::VARCHAR AS c, {quoted(roles['activity'])}::VARCHAR AS n, "
+        f"{_time(session, roles, how)} AS t, {quoted(order) if order else 'NULL::INT'} AS o, {ROW} AS r "
+        "FROM source"
+    )
+
+
+def _time(session: Session, roles: ColumnRoles, how: Reading) -> str:
+    """Return the SQL of a column's time in UTC; NULL where it is none."""
+    column, kind = quoted(roles["time"]), roles.types[roles["time"]]
+    if kind == "TIMESTAMP WITH TIME ZONE":
+        found = f"{column} AT TIME ZONE 'UTC'"
+    elif kind.startswith(_WHOLE):
+        found = f"make_timestamp(({column} {_epoch(session, column)[0]})::BIGINT)"
+    elif kind.startswith("VARCHAR") and how.time_format is not None:
+        found = _in_utc(f"try_strptime({column}, {literal(how.time_format)})::TIMESTAMP", how.timezone)
+    elif kind.startswith("VARCHAR"):
+        naive = _in_utc(f"try_cast({column} AS TIMESTAMP)", how.timezone)
+        aware = f"try_cast({column} AS TIMESTAMPTZ) AT TIME ZONE 'UTC'"
+        found = f"CASE WHEN regexp_matches({column}, {literal(_OFFSET)}) THEN {aware} ELSE {naive} END"
+    elif kind.startswith(("TIMESTAMP", "DATE")):
+        found = _in_utc(f"{column}::TIMESTAMP", how.timezone)
+    else:
+        raise InvalidLog(f"time={roles['time']!r} is of type {kind}, which is no time; name another column")
+    return found
+
+
+def _in_utc(naive: str, timezone: str) -> str:
+    if timezone == "UTC":
+        return naive
+    return f"(({naive}) AT TIME ZONE {literal(timezone)}) AT TIME ZONE 'UTC'"
+
+
+def _epoch(session: Session, column: str) -> tuple[str, str]:
+    """Return what makes numbers microseconds, and their unit: by their size, times since 1970 are meant."""
+    most = session.rows(f"SELECT max(abs({column}::DOUBLE)) FROM source")[0][0] or 0
+    return next((factor, unit) for size, factor, unit in _UNITS if most >= size)
+
+
+def _looked_at(session: Session, roles: ColumnRoles, how: Reading) -> list[str]:
+    """Return what is to be said of rows that are no events and of times; raises InvalidLog for bad ones."""
+    if how.sort == "order" and roles.get("order") is None:
+        raise InvalidArgument("sort='order' needs an order column: EventLog(…, order='version')")
+    column, time = quoted(roles["time"]), _time(session, roles, how)
+    text = roles.types[roles["time"]].startswith("VARCHAR") and how.time_format is None
+    zoned = f"count(*) FILTER (regexp_matches({column}, {literal(_OFFSET)}))" if text else "0"
+    parts = [f"count({quoted(roles[role])})" for role in ("case", "activity", "time")]
+    found = session.rows(f"SELECT count(*), {', '.join(parts)}, count({time}), {zoned} FROM source")[0]
+    rows, cases, activities, times, read, with_zone = found
+    notes = []
+    if read < times:
+        notes.append(
+            _unreadable(session, roles, how, f"{column} IS NOT NULL AND {time} IS NULL", times - read)
+        )
+    for role, count in (("case", cases), ("activity", activities), ("time", times)):
+        if count < rows:
+            notes.append(f"{rows - count:,} of {rows:,} rows have no {role} ({roles[role]}) and are left out")
+    if 0 < with_zone < times:
+        notes.append(
+            f"{with_zone:,} times name their zone and {times - with_zone:,} do not; "
+            f"the latter are taken as {how.timezone} (timezone='…')"
+        )
+    if roles.types[roles["time"]].startswith(_WHOLE):
+        notes.append(f"the numbers in {roles['time']} are taken as {_epoch(session, column)[1]} since 1970")
+    return notes
+
+
+def _unreadable(session: Session, roles: ColumnRoles, how: Reading, where: str, count: int) -> str:
+    number = "SELECT row_number() OVER () AS n, * FROM source"
+    worst = session.rows(f"SELECT n, {quoted(roles['time'])} FROM ({number}) WHERE {where} LIMIT {_WORST}")
+    rows = ", ".join(f"row {row:,}: {display.short(text, 40)}" for row, text in worst)
+    told = f"{count:,} value{'' if count == 1 else 's'} of {roles['time']} cannot be read as a time ({rows}"
+    told += ", …)" if count > _WORST else ")"
+    if how.bad == "raise":
+        raise InvalidLog(
+            f"{told}; say how they are written (time_format='%d/%m/%Y %H:%M'), or leave those rows out "
+            "(bad='drop')"
+        )
+    return f"{told}; those rows are left out"
+
+
+def _ties(session: Session, events: Kept, roles: ColumnRoles, how: Reading) -> list[str]:
+    query = f"SELECT count(*) FILTER (w = 0), count(*) FILTER (w < 0) FROM {events.name}"
+    tied, back = session.rows(query)[0]
+    order, notes = roles.get("order"), []
+    if tied and how.sort == "time":
+        by = f"{order} breaks the ties" if order else "the order of rows breaks the ties (order='…')"
+        notes.append(f"{_events(tied)} the same time as the one before in the case; {by}")
+    if back:
+        notes.append(f"{_events(back)} a time before the one of the event before: {order} says the order")
+    unbroken = _unbroken(session, events, order, how) if order and (tied or how.sort == "order") else 0
+    if unbroken:
+        notes.append(
+            f"{_events(unbroken)} the same {order} as another such event; there the order of rows decides"
+        )
+    return notes
+
+
+def _unbroken(session: Session, events: Kept, order: str, how: Reading) -> int:
+    """Return how many events tie with another one in all that orders a case."""
+    key = "s, o" if how.sort == "order" else "s, t, o"
+    tied = "" if how.sort == "order" else f"WHERE (s, t) IN (SELECT (s, t) FROM {events.name} WHERE w = 0)"
+    rows = f"SELECT s, t, {quoted(order)} AS o FROM {events.name} JOIN source ON source.{ROW} = r {tied}"
+    groups = f"SELECT count(*) AS n FROM ({rows}) GROUP BY {key} HAVING count(*) > 1"
+    return int(session.rows(f"SELECT coalesce(sum(n), 0) FROM ({groups})")[0][0])
+
+
+def _events(count: int) -> str:
+    return f"{count:,} event{' has' if count == 1 else 's have'}"
+
+
+# --- filtering ---------------------------------------------------------------------------------------------
+
+
+def narrowed(session: Session, table: Table, steps: Sequence[Step]) -> Table:
+    """Return the table of the events that pass all steps, in their order."""
+    parts, last = [], table.events.name
+    codes = partial(numbers, session, table)
+    for number, step in enumerate(steps, 1):
+        rows = f"SELECT * FROM {last} WHERE {step.where(last, codes)}"
+        if step.cuts:
+            rows = f"SELECT s, {_NUMBERED} FROM ({rows}) WINDOW each AS (PARTITION BY s ORDER BY v)"
+        last = f"step_{number}"
+        parts.append(f"{last} AS ({rows})")
+    with reading("the filtered log"):
+        events = session.keep(f"WITH {', '.join(parts)} SELECT * FROM {last} ORDER BY s, v")
+    return Table(events, table.cases, table.activities, table.notes)
+
+
+def numbers(session: Session, table: Table, names: Sequence[str]) -> list[int]:
+    """Return the numbers of activities. Raises InvalidArgument for one that the log has not."""
+    known = dict(session.rows(f"SELECT activity, a FROM {table.activities.name}"))
+    for one in names:
+        if one not in known:
+            raise InvalidArgument(
+                f"the log has no activity {one!r}{display.did_you_mean(str(one), sorted(known))}"
+            )
+    return [known[one] for one in names]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
-from esim import logcase, logflow, logvariant
+from esim import logcase, logflow, logtime, logvariant, logwork
 from esim.errors import InvalidArgument
 from esim.logcase import QUANTILES
 from esim.logfilter import Filters
@@ -119,6 +119,45 @@ class EventLog(Filters):
     def durations(self, by: str | None = None, quantiles: Sequence[float] = QUANTILES) -> Result:
         """Return quantiles of the cases' durations in seconds, for each value of the column `by` if given."""
         return logcase.durations(self, by, quantiles)
+
+    def funnel(self, *steps: str) -> Result:
+        """Return how far cases come through these steps in order: cases, conversion, overall, median_s."""
+        return logtime.funnel(self, steps)
+
+    def rework(self) -> Result:
+        """Return the activities done again in a case: repeated_in (cases), share, repetitions, median_s."""
+        return logwork.rework(self)
+
+    def loops(self, longest: int = 6) -> Result:
+        """Return the rounds of up to `longest` steps from an activity back to it, and their time."""
+        return logwork.loops(self, longest)
+
+    def bottlenecks(self) -> Result:
+        """Return the steps by the time that all cases together wait there: total_s, share, slow_cases."""
+        return logwork.bottlenecks(self)
+
+    def rates(self, every: str = "day", by: str | None = None) -> Result:
+        """Return events, cases, started, ended and open cases of every period (UTC), or events by a column.
+
+        `every`: minute, hour, day, week, month, quarter, year; `by`: "activity", or a column of the source.
+        """
+        return logtime.rates(self, every, by)
+
+    def cohorts(self, every: str = "month", by: str | None = None) -> Result:
+        """Return the retention of cases (or of the values of a column, as customers) by when they began."""
+        return logtime.cohorts(self, every, by)
+
+    def dots(self, most: int = 10_000) -> Result:
+        """Return the data of a dotted chart: case, row, time, since_s, activity; above `most`, gathered."""
+        return logtime.dots(self, most)
+
+    def resources(self, by: str | None = None) -> Result:
+        """Return who did how much: events, share, cases, activities, main, median_s; `by` another column."""
+        return logwork.resources(self, by)
+
+    def handovers(self, by: str | None = None) -> Result:
+        """Return who hands cases over to whom: source, target, count, cases, median_s."""
+        return logwork.handovers(self, by)
 
 
 def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:

@@ -45,10 +45,10 @@ ranked AS (
         sum(cases) OVER (ORDER BY cases DESC, one) / sum(cases) OVER () AS coverage
     FROM grouped ORDER BY cases DESC, one{limit}),
 spelled AS (
-    SELECT s AS one, list(activity ORDER BY v) AS variant
-    FROM e JOIN activities USING (a) WHERE s IN (SELECT one FROM ranked) GROUP BY s)
-SELECT variant, cases, share, coverage, steps, median_s, "case" AS example
-FROM ranked JOIN spelled USING (one) JOIN cases ON s = one
+    SELECT s AS one, list(a ORDER BY v) AS codes FROM e WHERE s IN (SELECT one FROM ranked) GROUP BY s),
+named AS (SELECT list(activity ORDER BY a) AS names FROM activities)
+SELECT list_select(names, codes) AS variant, cases, share, coverage, steps, median_s, "case" AS example
+FROM ranked JOIN spelled USING (one) JOIN cases ON s = one, named
 ORDER BY cases DESC, one"""
     return log.ask("Variants", sql, COLUMNS, _hidden(log, top))
 

@@ -9,14 +9,29 @@ CloudEvents, XES or OCEL. All work is done by DuckDB; what comes back is small.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Literal, Self
 
-from esim import logcase, logflow, logtime, logvariant, logwork
+from esim import (
+    logcase,
+    logcause,
+    logcheck,
+    logflow,
+    logobject,
+    logpayload,
+    logrule,
+    logstate,
+    logtime,
+    logvariant,
+    logwork,
+)
 from esim.errors import InvalidArgument
 from esim.logcase import QUANTILES
+from esim.logcore import Log
 from esim.logfilter import Filters
-from esim.logsource import Source, Wish, opened
+from esim.logrule import Declared
+from esim.logsource import Source, Wish, linked, opened
 from esim.logtable import Reading
 from esim.mapping import ROLES, mapped, sample
 from esim.result import Result
@@ -40,6 +55,7 @@ class EventLog(Filters):
         data: str | None = None,
         correlation: str | None = None,
         causation: str | None = None,
+        objects: Mapping[str, str] | None = None,
         category: str | None = None,
         table: str | None = None,
         format: str | None = None,
@@ -51,6 +67,7 @@ class EventLog(Filters):
     ) -> None:
         """Look at a source; names of columns that are not given are guessed, see `mapping` ('' for none).
 
+        `objects` names columns that link to objects, as `{"order": "order_id", "item": "items"}`.
         `category`: of a store's streams; `table`: of a DuckDB file; `format`: where the name does not tell.
         `timezone` is that of times without a zone, `time_format` how they are written. Events of a case are
         in the order of time, ties broken by `order`; a store's are in the order of their versions, as
@@ -61,8 +78,10 @@ class EventLog(Filters):
         given = dict(zip(ROLES, columns, strict=True))
         _one_of("sort", sort, (None, "time", "order"))
         _one_of("bad", bad, ("raise", "drop"))
-        found = opened(source, Wish(table, format, category, memory))
+        found = opened(source, Wish(table, format, category, objects, memory))
         try:
+            if objects is not None:
+                found.objects = linked(found, objects)
             self._begin(found, given, Reading(timezone, time_format, sort or _sort(found, order), bad))
         except BaseException:
             found.session.close()
@@ -71,7 +90,7 @@ class EventLog(Filters):
     def _begin(self, source: Source, given: dict[str, str | None], how: Reading) -> None:
         self._source, self._session, self._reading = source, source.session, how
         types = source.types()
-        self.mapping = mapped(types, given, source.roles, _samples(source, types))
+        self.mapping = mapped(types, given, source.roles, _samples(source, types), source.object_types())
         self._before = self._step = self._table = None
 
     def using(self, **roles: str) -> Self:
@@ -158,6 +177,53 @@ class EventLog(Filters):
     def handovers(self, by: str | None = None) -> Result:
         """Return who hands cases over to whom: source, target, count, cases, median_s."""
         return logwork.handovers(self, by)
+
+    def objects(self) -> Result:
+        """Return the kinds of objects that events are about: objects, events, links, per_event."""
+        return logobject.objects(self)
+
+    def object_directly_follows(self, object_type: str | None = None) -> Result:
+        """Return what directly follows what in the life of each object, for every kind or one."""
+        return logobject.object_follows(self, object_type)
+
+    def causes(self, event_id: object) -> Result:
+        """Return the tree of causes and effects around an event: depth, event_id, caused_by, since_s."""
+        return logcause.causes(self, event_id)
+
+    def journey(self, event_id: object) -> Result:
+        """Return every event of the story (the correlation) that an event belongs to, in order of time."""
+        return logcause.journey(self, event_id)
+
+    def conformance(self, to: Declared, columns: tuple[str, str] | None = None) -> Result:
+        """Return how far cases keep `to` declared transitions, pairs of activities, or `Rule`s.
+
+        With `columns`, two SQL expressions, a transition is from the one to the other, in each event that has
+        both; else from each activity to the next one in the case.
+        """
+        return logrule.conformance(self, to, columns)
+
+    def deviations(self, to: Declared, columns: tuple[str, str] | None = None) -> Result:
+        """Return the events that deviate from declared transitions or rules: case, v, activity, deviation."""
+        return logrule.deviations(self, to, columns)
+
+    def anomalies(self, kind: str | None = None, version: str | None = None) -> Result:
+        """Return how often each oddity is found, or the events of one `kind` of them.
+
+        `version` names the column that counts the events of a case, unless the order column does.
+        """
+        return logcheck.anomalies(self, version) if kind is None else logcheck.odd(self, kind, version)
+
+    def payloads(self, every: str = "month") -> Result:
+        """Return which fields each activity carries in each period, of which types, and what changes."""
+        return logpayload.payloads(self, every)
+
+    def as_of(self, moment: int | datetime | str) -> Result:
+        """Return every case as it was at an aware time, or at a store's position: activity, events, age_s."""
+        return logstate.as_of(self, moment)
+
+    def difference(self, other: Log, of: Literal["follows", "activities", "variants"] = "follows") -> Result:
+        """Return what is more or less frequent or slower here than in another log: share, change, median."""
+        return logstate.difference(self, other, of)
 
 
 def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from esim.errors import InvalidArgument
 from esim.logcore import Log
-from esim.logsource import ROW
+from esim.logsource import picked
 from esim.logvariant import FINGERPRINT
 from esim.result import Result
 
@@ -49,9 +49,10 @@ def durations(log: Log, by: str | None, quantiles: Sequence[float]) -> Result:
     marks = {float(one): f"p{float(one) * 100:g}_s".replace(".", "_") for one in quantiles}
     listed = "".join(f"q[{n}] / 1e6 AS {name}, " for n, name in enumerate(marks.values(), 1))
     wanted = f"quantile_cont(d, [{', '.join(map(repr, marks))}]) AS q, " if marks else ""
-    split = f"{log._column(by)}::VARCHAR AS value, " if by is not None else ""
+    split = "x_value AS value, " if by is not None else ""
     each = "SELECT s, epoch_us(max(t)) - epoch_us(min(t)) AS d, min_by(r, v) AS r FROM e GROUP BY s"
-    joined = f"JOIN source ON source.{ROW} = each.r" if by is not None else ""
+    value = f"{log._column(by)}::VARCHAR" if by is not None else "NULL"
+    joined = f"JOIN {picked(value=value)} ON x_row = each.r" if by is not None else ""
     group = "GROUP BY value ORDER BY cases DESC, value" if by is not None else ""
     kept = "value, " if by is not None else ""
     sql = f"""SELECT {kept}cases, least / 1e6 AS min_s, {listed}most / 1e6 AS max_s, mean_s

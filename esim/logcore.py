@@ -75,11 +75,16 @@ class Log:
             "e.s, e.a, e.t, e.p, e.w, e.r"
         )
         named = {self.mapping["case"], self.mapping["activity"], self.mapping["time"]}
-        others = [
-            f"source.{quoted(name)} AS {quoted(name + '_' if name.casefold() in _OWN else name)}"
-            for name in self.mapping.types
-            if not (name in named and name.casefold() in _OWN)
-        ]
+        taken = set(_OWN)
+        others = []
+        for name in self.mapping.types:
+            if name in named and name.casefold() in _OWN:
+                continue
+            shown = name
+            while shown.casefold() in taken:
+                shown += "_"
+            taken.add(shown.casefold())
+            others.append(f"source.{quoted(name)} AS {quoted(shown)}")
         return ", ".join([own, *others])
 
     def _use(self) -> None:
@@ -150,6 +155,19 @@ class Log:
         raise InvalidArgument(
             f"the log has no column {name!r}{display.did_you_mean(str(name), list(self.mapping.types))}"
         )
+
+    def _expression(self, text: str) -> str:
+        """Return an SQL expression unchanged. Raises InvalidArgument unless it is one."""
+        from duckdb import Error
+
+        try:
+            found = self._session.cursor.extract_statements(f"SELECT ({text}\n) FROM source")
+        except (Error, TypeError) as error:
+            told = str(error).partition("\n")[0]
+            raise InvalidArgument(f"{text!r} is no SQL expression: {told}") from None
+        if len(found) != 1 or not text.strip():
+            raise InvalidArgument(f"{text!r} is no single SQL expression, as \"data->>'status'\"")
+        return text
 
     def close(self) -> None:
         """Let go of the log's tables, and of a store or file that it opened itself."""

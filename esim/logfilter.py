@@ -76,7 +76,7 @@ class Filters(Log):
 
     def lasting(self, least: Span = 0, most: Span | None = None) -> Self:
         """Keep the cases that last from `least` to `most`: a timedelta, seconds, or text as '3 days'."""
-        low, high = _micros(least), None if most is None else _micros(most)
+        low, high = microseconds(least), None if most is None else microseconds(most)
         lasts = "epoch_us(max(t)) - epoch_us(min(t))"
         label = f"cases lasting {least} to {'any time' if most is None else most}"
         return self._having(label, f"{lasts} >= {low}" + ("" if high is None else f" AND {lasts} <= {high}"))
@@ -130,7 +130,7 @@ class Filters(Log):
         `log.where("amount > 100")`; in a store's payload: `log.where("data->>'method' = 'card'")`. With
         `whole_cases` all events of every case in which it holds once.
         """
-        text = self._condition(condition)
+        text = self._expression(condition)
         rows = f"SELECT {ROW} FROM source WHERE ({text}\n)"
         label = f"{'cases with ' if whole_cases else ''}{display.cut(condition, 80)}"
         if whole_cases:
@@ -159,20 +159,6 @@ class Filters(Log):
 
     def _having(self, label: str, test: str) -> Self:
         return self._narrowed(Step(label, lambda e, _: _cases(e, test)))
-
-    def _condition(self, condition: str) -> str:
-        """Return an SQL condition unchanged. Raises InvalidArgument unless it is one expression."""
-        from duckdb import Error
-
-        try:
-            found = self._session.cursor.extract_statements(f"SELECT * FROM source WHERE ({condition}\n)")
-            self._session.cursor.extract_statements(f"SELECT ({condition}\n)")
-        except (Error, TypeError) as error:
-            told = str(error).partition("\n")[0]
-            raise InvalidArgument(f"{condition!r} is no SQL condition: {told}") from None
-        if len(found) != 1 or not condition.strip():
-            raise InvalidArgument(f'{condition!r} is no single SQL condition, as "amount > 100"')
-        return condition
 
 
 def _some(activities: Sequence[str], verb: str) -> tuple[str, ...]:
@@ -216,7 +202,7 @@ def _moment(moment: datetime | str) -> str:
     return f"TIMESTAMP {literal(utc(moment).replace(tzinfo=None).isoformat(sep=' '))}"
 
 
-def _micros(given: Span) -> int:
+def microseconds(given: Span) -> int:
     """Return a duration in microseconds. Raises InvalidArgument if it is none."""
     import pandas as pd
 

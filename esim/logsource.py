@@ -56,6 +56,12 @@ SELECT "#row", if(contains(tag, ':'), split_part(tag, ':', 1), 'tag'),
 FROM (SELECT "#row", unnest(tags) AS tag FROM source)"""
 
 
+def picked(**columns: str) -> str:
+    """Return a subquery of the source: `x_row` and SQL over its columns, under names that e has not."""
+    listed = "".join(f", {text} AS x_{name}" for name, text in columns.items())
+    return f"(SELECT {ROW} AS x_row{listed} FROM source)"
+
+
 class Tables(Protocol):
     """What a reader of a format gives: events, links to objects, and what the format says of its columns."""
 
@@ -87,6 +93,14 @@ class Source:
             found = self.session.rows(f"DESCRIBE {self.select}")
         return {name: kind for name, kind, *_ in found if name != "#row"}
 
+    def object_types(self) -> dict[str, int]:
+        """Return the types of objects and how many events have one; none for a store: streams are cases."""
+        if self.objects is None or self.versioned:
+            return {}
+        self.session.run(f"CREATE OR REPLACE TEMP VIEW source AS {self.select}")
+        query = f"SELECT object_type, count(DISTINCT {ROW}) FROM ({self.objects}) GROUP BY ALL"
+        return dict(self.session.rows(query))
+
 
 class Wish(NamedTuple):
     """What the caller says of a source beyond the source itself."""
@@ -94,6 +108,7 @@ class Wish(NamedTuple):
     table: str | None = None
     format: str | None = None
     category: str | None = None
+    objects: Mapping[str, str] | None = None
     memory: str | None = None
 
 
@@ -103,10 +118,27 @@ def opened(given: Any, wish: Wish) -> Source:
         return _of_store(given, wish, owned=None)
     if isinstance(given, str | os.PathLike):
         return _of_path(os.fsdecode(given), wish)
+    if all(hasattr(given, name) for name in ("events", "objects", "roles")):
+        return of_tables(given, "the tables", wish)
     session = _own(wish)
     if isinstance(given, duckdb.DuckDBPyRelation):
         return _of_relation(session, given)
     return _of_table(session, _arrow(given), f"the {type(given).__name__}")
+
+
+def linked(source: Source, columns: Mapping[str, str]) -> str:
+    """Return the SELECT of links to the objects that columns name; a column of lists links to several."""
+    types = source.types()
+    parts = [] if source.objects is None else [source.objects]
+    for kind, name in columns.items():
+        if name not in types:
+            raise InvalidLog(f"there is no column {name!r} for objects={{{kind!r}: {name!r}}}")
+        value = f"unnest({quoted(name)})" if types[name].endswith("[]") else quoted(name)
+        parts.append(
+            f"SELECT {ROW}, {literal(kind)} AS object_type, id AS object_id, NULL::VARCHAR AS qualifier "
+            f"FROM (SELECT {ROW}, {value}::VARCHAR AS id FROM source) WHERE id IS NOT NULL"
+        )
+    return " UNION ALL ".join(parts)
 
 
 def _own(wish: Wish) -> Session:
@@ -209,7 +241,8 @@ def _kept(session: Session, name: str, select: str) -> Source:
 
 def _of_path(path: str, wish: Wish) -> Source:
     wild = has_magic(path) and not Path(path).exists()
-    files = sorted(glob(path, recursive=True)) if wild else [path]  # noqa: PTH207 - the pattern is a whole path
+    found = glob(path, recursive=True)  # noqa: PTH207 - the pattern is a whole path
+    files = sorted(found) if wild else [path]
     if not files:
         raise InvalidLog(f"no file fits {path!r}")
     missing = [one for one in files if not Path(one).is_file()]

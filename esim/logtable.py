@@ -21,7 +21,7 @@ from typing import NamedTuple
 from esim import display
 from esim.errors import InvalidArgument, InvalidLog
 from esim.logsession import Kept, Session, reading
-from esim.logsource import ROW, Source
+from esim.logsource import ROW, Source, picked
 from esim.mapping import ColumnRoles
 from esim.storefile import literal, quoted
 
@@ -77,6 +77,7 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
     """Return the table of a source. Raises InvalidLog if times cannot be read and `how.bad` says so."""
     with reading(source.name):
         session.run(f"CREATE OR REPLACE TEMP VIEW source AS {source.select}")
+        session.run(f"CREATE OR REPLACE TEMP VIEW flat AS {_flat(source, roles)}")
         notes = (*source.notes, *_looked_at(session, roles, how))
         base = _base(session, roles, how)
         cases = _named(session, base, 'c AS "case"', "s")
@@ -90,22 +91,30 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
     return Table(events, cases, activities, (*notes, *_ties(session, events, roles, how)))
 
 
+def _base(session: Session, roles: ColumnRoles, how: Reading) -> str:
+    order = roles.get("order")
+    return (
+        f'SELECT "#case" AS c, {quoted(roles["activity"])}::VARCHAR AS n, {_time(session, roles, how)} AS t, '
+        f"{quoted(order) if order else 'NULL::INT'} AS o, {ROW} AS r FROM flat"
+    )
+
+
+def _flat(source: Source, roles: ColumnRoles) -> str:
+    """Return the SELECT of the rows with their case; where that is an object, a row for each one."""
+    if roles.case_object is None:
+        return f'SELECT *, {quoted(roles["case"])}::VARCHAR AS "#case" FROM source'
+    links = f'SELECT DISTINCT {ROW}, object_id AS "#case" FROM ({source.objects}) WHERE object_type = '
+    return (
+        f'SELECT source.*, "#case" FROM source LEFT JOIN ({links}{literal(roles.case_object)}) USING ({ROW})'
+    )
+
+
 def _named(session: Session, base: str, column: str, code: str) -> Kept:
     """Return a table of the different values of a column of the base, numbered in their order."""
     value = column.partition(" ")[0]
     found = f"SELECT DISTINCT {value} FROM ({base}) WHERE c IS NOT NULL AND n IS NOT NULL AND t IS NOT NULL"
-    return session.keep(
-        f"SELECT row_number() OVER (ORDER BY {value})::INT AS {code}, {column} FROM ({found})"
-    )
-
-
-def _base(session: Session, roles: ColumnRoles, how: Reading) -> str:
-    order = roles.get("order")
-    return (
-        f"SELECT {quoted(roles['case'])}::VARCHAR AS c, {quoted(roles['activity'])}::VARCHAR AS n, "
-        f"{_time(session, roles, how)} AS t, {quoted(order) if order else 'NULL::INT'} AS o, {ROW} AS r "
-        "FROM source"
-    )
+    number = f"row_number() OVER (ORDER BY {value})::INT AS {code}"
+    return session.keep(f"SELECT {number}, {column} FROM ({found})")
 
 
 def _time(session: Session, roles: ColumnRoles, how: Reading) -> str:
@@ -147,8 +156,8 @@ def _looked_at(session: Session, roles: ColumnRoles, how: Reading) -> list[str]:
     column, time = quoted(roles["time"]), _time(session, roles, how)
     text = roles.types[roles["time"]].startswith("VARCHAR") and how.time_format is None
     zoned = f"count(*) FILTER (regexp_matches({column}, {literal(_OFFSET)}))" if text else "0"
-    parts = [f"count({quoted(roles[role])})" for role in ("case", "activity", "time")]
-    found = session.rows(f"SELECT count(*), {', '.join(parts)}, count({time}), {zoned} FROM source")[0]
+    parts = ['count("#case")', *(f"count({quoted(roles[role])})" for role in ("activity", "time"))]
+    found = session.rows(f"SELECT count(*), {', '.join(parts)}, count({time}), {zoned} FROM flat")[0]
     rows, cases, activities, times, read, with_zone = found
     notes = []
     if read < times:
@@ -169,8 +178,8 @@ def _looked_at(session: Session, roles: ColumnRoles, how: Reading) -> list[str]:
 
 
 def _unreadable(session: Session, roles: ColumnRoles, how: Reading, where: str, count: int) -> str:
-    number = "SELECT row_number() OVER () AS n, * FROM source"
-    worst = session.rows(f"SELECT n, {quoted(roles['time'])} FROM ({number}) WHERE {where} LIMIT {_WORST}")
+    number = 'SELECT row_number() OVER () AS "#n", * FROM source'
+    worst = session.rows(f'SELECT "#n", {quoted(roles["time"])} FROM ({number}) WHERE {where} LIMIT {_WORST}')
     rows = ", ".join(f"row {row:,}: {display.short(text, 40)}" for row, text in worst)
     told = f"{count:,} value{'' if count == 1 else 's'} of {roles['time']} cannot be read as a time ({rows}"
     told += ", …)" if count > _WORST else ")"
@@ -203,7 +212,8 @@ def _unbroken(session: Session, events: Kept, order: str, how: Reading) -> int:
     """Return how many events tie with another one in all that orders a case."""
     key = "s, o" if how.sort == "order" else "s, t, o"
     tied = "" if how.sort == "order" else f"WHERE (s, t) IN (SELECT (s, t) FROM {events.name} WHERE w = 0)"
-    rows = f"SELECT s, t, {quoted(order)} AS o FROM {events.name} JOIN source ON source.{ROW} = r {tied}"
+    facts = picked(o=quoted(order))
+    rows = f"SELECT s, t, x_o AS o FROM {events.name} JOIN {facts} ON x_row = r {tied}"
     groups = f"SELECT count(*) AS n FROM ({rows}) GROUP BY {key} HAVING count(*) > 1"
     return int(session.rows(f"SELECT coalesce(sum(n), 0) FROM ({groups})")[0][0])
 

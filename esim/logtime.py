@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from esim.arguments import whole
 from esim.errors import InvalidArgument
 from esim.logcore import Log
-from esim.logsource import ROW
+from esim.logsource import picked
 from esim.result import Result
 
 PERIODS = ("minute", "hour", "day", "week", "month", "quarter", "year")
@@ -49,7 +49,7 @@ DOTS = {
 
 def rates(log: Log, every: str, by: str | None) -> Result:
     """Return how many events, cases, beginnings and ends there are in each period."""
-    _period(every)
+    check_period(every)
     if by is not None:
         return _rates_by(log, every, by)
     sql = f"""WITH span AS (SELECT s, min(t) AS low, max(t) AS high FROM e GROUP BY s),
@@ -75,7 +75,7 @@ def _rates_by(log: Log, every: str, by: str) -> Result:
     value, joined = (
         ("activity", "JOIN activities USING (a)")
         if by == "activity"
-        else (f"{log._column(by)}::VARCHAR", f"JOIN source ON source.{ROW} = e.r")
+        else ("x_value", f"JOIN {picked(value=log._column(by) + '::VARCHAR')} ON x_row = r")
     )
     sql = f"""SELECT date_trunc('{every}', t) AT TIME ZONE 'UTC' AS period, {value} AS value,
     count(*) AS events, count(DISTINCT s) AS cases
@@ -86,10 +86,11 @@ FROM e {joined} GROUP BY ALL ORDER BY period, value"""
 
 def cohorts(log: Log, every: str, by: str | None) -> Result:
     """Return how many of the cases (or values of a column) that began in a period are active later."""
-    _period(every)
+    check_period(every)
     who, joined = ("s", "")
     if by is not None:
-        who, joined = f"{log._column(by)}::VARCHAR", f"JOIN source ON source.{ROW} = e.r"
+        who = "x_who"
+        joined = f"JOIN {picked(who=log._column(by) + '::VARCHAR')} ON x_row = r"
     sql = f"""WITH seen AS (SELECT DISTINCT {who} AS who, date_trunc('{every}', t)::TIMESTAMP AS period
     FROM e {joined} WHERE {who} IS NOT NULL),
 aged AS (SELECT who, period, min(period) OVER (PARTITION BY who) AS cohort FROM seen),
@@ -158,7 +159,8 @@ FROM celled JOIN activities USING (a) GROUP BY row, cell, activity ORDER BY row,
     )
 
 
-def _period(every: str) -> None:
+def check_period(every: str) -> None:
+    """Raise InvalidArgument unless `every` names a period."""
     if every not in PERIODS:
         raise InvalidArgument(f"every={every!r}: give one of {', '.join(PERIODS)}")
 

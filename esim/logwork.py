@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from esim.errors import InvalidArgument
 from esim.logcore import Log
-from esim.logsource import ROW
+from esim.logsource import picked
 from esim.result import Result
 
 _LONGEST = 20
@@ -107,9 +107,9 @@ FROM spelled GROUP BY loop ORDER BY "count" DESC, loop"""
 
 def resources(log: Log, by: str | None) -> Result:
     """Return who did how much."""
-    name = _who(log, by)
-    sql = f"""WITH did AS (SELECT {name}::VARCHAR AS resource, e.* FROM e JOIN source ON source.{ROW} = e.r
-    WHERE {name} IS NOT NULL),
+    who = picked(who=f"{_who(log, by)}::VARCHAR")
+    sql = f"""WITH did AS (SELECT x_who AS resource, e.* FROM e JOIN {who} ON x_row = r
+    WHERE x_who IS NOT NULL),
 main AS (SELECT resource, arg_min(a, (-n, a)) AS main FROM (
     SELECT resource, a, count(*) AS n FROM did GROUP BY resource, a) GROUP BY resource),
 told AS (SELECT resource, count(*) AS events, count(DISTINCT s) AS cases, count(DISTINCT a) AS activities,
@@ -123,8 +123,8 @@ ORDER BY events DESC, resource"""
 
 def handovers(log: Log, by: str | None) -> Result:
     """Return who hands cases over to whom."""
-    name = _who(log, by)
-    sql = f"""WITH did AS (SELECT s, v, w, {name}::VARCHAR AS who FROM e JOIN source ON source.{ROW} = e.r),
+    who = picked(who=f"{_who(log, by)}::VARCHAR")
+    sql = f"""WITH did AS (SELECT s, v, w, x_who AS who FROM e JOIN {who} ON x_row = r),
 steps AS (SELECT s, w, lag(who) OVER (PARTITION BY s ORDER BY v) AS source, who AS target FROM did)
 SELECT source, target, count(*) AS "count", count(DISTINCT s) AS cases, median(w) / 1e6 AS median_s
 FROM steps WHERE source IS NOT NULL AND target IS NOT NULL AND source <> target

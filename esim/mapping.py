@@ -54,12 +54,16 @@ _WORDS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class ColumnRoles:
-    """The roles of a log's columns: `columns` says role to column, `given` which of them were not guessed."""
+    """The roles of a log's columns: `columns` says role to column, `given` which of them were not guessed.
+
+    Where cases are objects, `case_object` is their type, and the role `case` names it.
+    """
 
     columns: Mapping[str, str]
     given: frozenset[str]
     types: Mapping[str, str]
     samples: Mapping[str, str]
+    case_object: str | None = None
 
     def __getitem__(self, role: str) -> str:
         return self.columns[role]
@@ -90,11 +94,14 @@ def mapped(
     given: Mapping[str, str | None],
     said: Mapping[str, str],
     samples: Mapping[str, str],
+    objects: Mapping[str, int] | None = None,
 ) -> ColumnRoles:
     """Return the roles of columns (name to SQL type): as `given`, as the format has `said`, or guessed.
 
-    Raises InvalidLog for a column that there is not, and for a needed role without one clear column.
+    Without a column for it a case is an object: `objects` has their types with the number of events linked to
+    each. Raises InvalidLog for a column that there is not, and for a needed role without one clear column.
     """
+    given, kind = _case(dict(given), types, said, objects or {})
     chosen = {role: _known(role, name, types) for role, name in given.items() if name}
     for role, name in said.items():
         if name in types and name not in chosen.values():
@@ -104,11 +111,28 @@ def mapped(
             found = _guess(role, types, set(chosen.values()))
             if found is not None:
                 chosen[role] = found
+    if kind is not None:
+        chosen["case"] = kind
     missing = [role for role in NEEDED if role not in chosen]
     if missing:
         raise InvalidLog(_unclear(missing[0], types, chosen.values()))
     ordered = {role: chosen[role] for role in ROLES if role in chosen}
-    return ColumnRoles(ordered, frozenset(role for role, name in given.items() if name), types, samples)
+    return ColumnRoles(ordered, frozenset(role for role, name in given.items() if name), types, samples, kind)
+
+
+def _case(
+    given: dict[str, str | None],
+    types: Mapping[str, str],
+    said: Mapping[str, str],
+    objects: Mapping[str, int],
+) -> tuple[dict[str, str | None], str | None]:
+    """Return what is given without a case, and the type of object that cases are, if they are objects."""
+    name = given.get("case")
+    if name in objects and name not in types:
+        return {**given, "case": ""}, name
+    if name or not objects or said.get("case") or any(plain(one) in _USUAL["case"] for one in types):
+        return given, None
+    return {**given, "case": ""}, max(objects, key=lambda one: (objects[one], one))
 
 
 def _without(given: Mapping[str, str | None]) -> set[str]:
@@ -130,9 +154,10 @@ def _guess(role: str, types: Mapping[str, str], taken: set[str]) -> str | None:
     free = [name for name, kind in types.items() if name not in taken and _can_be(role, kind)]
     for usual in _USUAL[role]:
         found = [name for name in free if plain(name) == usual]
+        found = [name for name in found if name.casefold() == usual] or found
         if len(found) == 1:
             return found[0]
-        if found:
+        if found and role in (*NEEDED, "order"):  # the others change no figure, and can wait for a name
             raise InvalidLog(_several(role, found))
     if role == "time":
         stamps = [name for name in free if types[name].startswith("TIMESTAMP")]

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from esim.eventlog import EventLog
@@ -189,3 +190,120 @@ def test_hourly_times_whose_ties_versions_break() -> None:
         assert pairs(log.start_end().df, "activity", "ends") == truth["end"]
         follows = log.directly_follows().df
         assert abs(len(follows) - truth["dfg_edges"]) <= truth["clock_goes_back_rows(version order)"]
+
+
+# --- one figure each ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def true() -> dict[str, Any]:
+    """All that is true, by log."""
+    return dict(json.loads((LOGS / "truth.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def incidents() -> Iterator[EventLog]:
+    """The incident log."""
+    with LOGGED["incidents_uci498"]() as log:
+        yield log
+
+
+@pytest.fixture(scope="module")
+def proposals() -> Iterator[EventLog]:
+    """All events of the proposals."""
+    with LOGGED["peps (all events)"]() as log:
+        yield log
+
+
+def test_oddities_of_the_incident_log(incidents: EventLog, true: dict[str, Any]) -> None:
+    """Gaps, missing and repeated versions, steps back, a clock that runs backward, by the log's counter."""
+    found = incidents.anomalies(version="mod_count").df.set_index("anomaly")
+    expected = true["incidents_uci498"]["anomalies"]
+    assert found["events"]["version gap"] == expected["version_gap_rows"]
+    assert found["amount"]["version gap"] == expected["versions_missing"]
+    assert found["events"]["version repeated"] == expected["duplicate_case_version_rows"]
+    assert found["events"]["version goes back"] == expected["version_goes_back_rows(position order)"]
+    assert found["events"]["clock runs backward"] == expected["clock_goes_back_rows(position order)"]
+    assert found["cases"]["late first version"] == expected["first_version_not_0_cases"]
+    assert len(incidents.where("state = '-100'")) == expected["state_-100_rows"]
+
+
+def test_oddities_of_the_proposals(proposals: EventLog, true: dict[str, Any]) -> None:
+    """Versions are whole, and the clock runs backward as often as it is true, by version and by position."""
+    expected = true["peps (all events)"]
+    found = proposals.anomalies().df.set_index("anomaly")["events"]
+    assert found["version gap"] == found["version repeated"] == found["version goes back"] == 0
+    assert found["clock runs backward"] == expected["clock_goes_back_rows(version order)"]
+    types = proposals.using(activity="type").activities().df
+    assert pairs(types, "activity", "events") == expected["types"]
+    assert len(proposals.resources(by="actor")) == expected["actors"]
+
+
+def test_conformance_with_the_declared_transitions(proposals: EventLog, true: dict[str, Any]) -> None:
+    """773 of 1,078 changes of status are declared; the deviating proposals are found."""
+    expected = true["peps (status log)"]
+    declared = [(x, y) for x, y in expected["declared_transitions_PEP1"]]
+    changes = proposals.where("type = 'StatusChanged'")
+    columns = ("data->>'from'", "data->>'to'")
+    found = changes.conformance(declared, columns).df
+    conform = expected["conformance"]
+    assert found["count"].sum() == conform["transitions"]
+    assert found["count"][found["declared"]].sum() == conform["declared"]
+    undeclared = found[~found["declared"]]
+    top = undeclared[["source", "target", "count"]].head(8)
+    assert sorted(map(list, top.itertuples(index=False, name=None))) == sorted(conform["top_undeclared"])
+    deviating = changes.deviations(declared, columns).df
+    assert (len(deviating), deviating["case"].nunique()) == (
+        conform["undeclared"],
+        conform["streams_with_undeclared"],
+    )
+
+
+def test_statuses_as_of_a_day(true: dict[str, Any]) -> None:
+    """How many proposals stood in which status at the beginning of three years."""
+    with LOGGED["peps (status log)"]() as log:
+        for day, expected in true["peps (status log)"]["as_of"].items():
+            found = log.as_of(f"{day}T00:00:00Z").df
+            assert found["activity"].value_counts().to_dict() == expected
+
+
+class _Tables(NamedTuple):
+    events: pa.Table
+    objects: pa.Table
+    attributes: None
+    roles: dict[str, str]
+
+
+def _ocel() -> _Tables:
+    """Return the object-centric log as a reader of its format would."""
+    log = json.loads((LOGS / "peps_status.ocel.json").read_text())
+    types = {one["id"]: one["type"] for one in log["objects"]}
+    events = [
+        {"event_id": one["id"], "type": one["type"], "time": one["time"], "position": n}
+        for n, one in enumerate(log["events"], 1)
+    ]
+    links = [
+        {"event_id": one["id"], "object_type": types[link["objectId"]], "object_id": link["objectId"],
+         "qualifier": link["qualifier"]}
+        for one in log["events"] for link in one["relationships"]
+    ]  # fmt: skip
+    roles = {"activity": "type", "time": "time", "order": "position", "event_id": "event_id"}
+    return _Tables(pa.Table.from_pylist(events), pa.Table.from_pylist(links), None, roles)
+
+
+def test_what_follows_what_for_each_kind_of_object(true: dict[str, Any]) -> None:
+    """Objects, links and edges of developers and proposals, and the commonest edges of each."""
+    expected = true["peps_status.ocel"]
+    with EventLog(_ocel()) as log:
+        kinds = log.objects().df
+        assert pairs(kinds, "object_type", "objects") == expected["objects"]
+        assert kinds["links"].sum() == expected["relations"]
+        assert len(log) == 1824
+        follows = log.object_directly_follows().df
+        assert follows["object_type"].value_counts().to_dict() == expected["ocdfg_edges"]
+        for kind, top in expected["ocdfg_top"].items():
+            mine = follows[follows["object_type"] == kind].nlargest(len(top), "pairs")
+            edges = mine[["source", "target", "pairs"]].itertuples(index=False, name=None)
+            assert sorted(map(list, edges)) == sorted(top)
+        one = log.using(case="developer").directly_follows(times=False).df
+        assert len(one) == expected["ocdfg_edges"]["developer"]

@@ -56,11 +56,17 @@ def journey(log: Log, event_id: object) -> Result:
     """Return every event of the story that an event belongs to, by its correlation id, in order of time."""
     key, story = _column(log, "event_id"), _column(log, "correlation")
     wanted = _known(log, key, event_id)
-    facts = picked(id=f"{key}::VARCHAR", story=f"coalesce({story}::VARCHAR, {key}::VARCHAR)")
-    sql = f"""WITH told AS (SELECT DISTINCT x_id AS id, "case", activity, t, r
+    named = log.mapping.get("order")
+    order = "r" if log._source.versioned or named is None else "x_order"
+    facts = picked(
+        id=f"{key}::VARCHAR",
+        story=f"coalesce({story}::VARCHAR, {key}::VARCHAR)",
+        order=quoted(named) if named else "NULL",
+    )
+    sql = f"""WITH told AS (SELECT DISTINCT x_id AS id, "case", activity, t, {order} AS o, r
     FROM e JOIN cases USING (s) JOIN activities USING (a) JOIN {facts} ON x_row = r
     WHERE x_story = (SELECT x_story FROM {facts} WHERE x_id = {wanted} LIMIT 1))
-SELECT row_number() OVER (ORDER BY t, r) AS step, id AS event_id, "case", activity,
+SELECT row_number() OVER (ORDER BY t, o, r) AS step, id AS event_id, "case", activity,
     t AT TIME ZONE 'UTC' AS time, (epoch_us(t) - epoch_us(min(t) OVER ())) / 1e6 AS since_s,
     id = {wanted} AS asked
 FROM told ORDER BY step"""

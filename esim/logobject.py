@@ -1,6 +1,7 @@
 """Objects: events may be about several things at once, and each kind of thing has its own graph.
 
-The events of an object are in the order of the log: of time, ties by row; in a store by position.
+The events of an object are in the order of time, ties by the order column, then by row; in a store, of
+positions.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from __future__ import annotations
 from esim import display
 from esim.errors import InvalidArgument
 from esim.logcore import Log
-from esim.logsource import ROW
+from esim.logsource import ROW, picked
 from esim.result import Result
-from esim.storefile import literal
+from esim.storefile import literal, quoted
 
 OBJECTS = {
     "object_type": "the kind of object",
@@ -51,16 +52,20 @@ def object_follows(log: Log, object_type: str | None) -> Result:
             f"the log has no objects of type {object_type!r}{display.did_you_mean(object_type, kinds)}"
         )
     only = f"WHERE object_type = {literal(object_type)}" if object_type is not None else ""
-    order = "r" if log._source.versioned else "t, r"
+    named = log.mapping.get("order")
+    facts = picked(order=quoted(named) if named else "NULL")
+    order = "r" if log._source.versioned else "t, x_order, r"
     sql = f"""WITH {_LINKS},
 steps AS (SELECT object_type, object_id, a, lag(a) OVER each AS p,
         r, lag(r) OVER each AS r0, epoch_us(t) - epoch_us(lag(t) OVER each) AS w
-    FROM links JOIN happened USING (r) {only}
+    FROM links JOIN happened USING (r) JOIN {facts} ON x_row = r {only}
     WINDOW each AS (PARTITION BY object_type, object_id ORDER BY {order})),
 steps_of AS (SELECT object_type, p, a, count(*) AS "count", count(DISTINCT (r0, r)) AS pairs,
-        count(DISTINCT object_id) AS objects, avg(w) / 1e6 AS mean_s, quantile_cont(w, 0.5) / 1e6 AS median_s, quantile_cont(w, 0.95) / 1e6 AS p95_s
+        count(DISTINCT object_id) AS objects, avg(w) / 1e6 AS mean_s, quantile_cont(w, 0.5) / 1e6 AS median_s,
+        quantile_cont(w, 0.95) / 1e6 AS p95_s
     FROM steps WHERE p IS NOT NULL GROUP BY object_type, p, a)
-SELECT object_type, x.activity AS source, y.activity AS target, "count", pairs, objects, mean_s, median_s, p95_s
+SELECT object_type, x.activity AS source, y.activity AS target, "count", pairs, objects,
+    mean_s, median_s, p95_s
 FROM steps_of JOIN activities x ON x.a = steps_of.p JOIN activities y ON y.a = steps_of.a
 ORDER BY object_type, "count" DESC, source, target"""
     return log.ask("What directly follows what, by object", sql, FOLLOWS)

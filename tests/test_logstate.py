@@ -113,6 +113,18 @@ def test_each_kind_of_object_has_its_own_graph() -> None:
         log.object_directly_follows("orders")
 
 
+def test_objects_are_in_order_whatever_the_order_of_rows() -> None:
+    """Ties in time are broken by the order column, and not by where a row stands."""
+    tied = [row("x", one, 0, n, order="o") for n, one in enumerate(["Placed", "Paid", "Packed", "Sent"])]
+    for rows_ in (tied, tied[::-1], tied[2:] + tied[:2]):
+        found = logged(rows_, objects={"order": "order"}).object_directly_follows()
+        assert set(zip(found.df["source"], found.df["target"], strict=True)) == {
+            ("Placed", "Paid"),
+            ("Paid", "Packed"),
+            ("Packed", "Sent"),
+        }
+
+
 def test_objects_can_be_the_cases() -> None:
     """Where no column is one, a case is an object of the given kind, and shared events are in each."""
     table = [{key: value for key, value in one.items() if key != "case"} for one in ORDERS]

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias
 
 from esim import (
     logcase,
     logcause,
     logcheck,
+    logdraft,
     logflow,
+    logmodel,
     logobject,
     logpayload,
     logrule,
@@ -29,13 +31,17 @@ from esim import (
 from esim.errors import InvalidArgument
 from esim.logcase import QUANTILES
 from esim.logcore import Log
+from esim.logdraft import Draft
 from esim.logfilter import Filters
 from esim.logrule import Declared
 from esim.logsource import Source, Wish, linked, opened
 from esim.logtable import Reading
 from esim.mapping import ROLES, mapped, sample
 from esim.result import Result
+from esim.state import State
 from esim.storefile import quoted
+
+Model: TypeAlias = "type[State[Any]]"
 
 
 class EventLog(Filters):
@@ -194,17 +200,32 @@ class EventLog(Filters):
         """Return every event of the story (the correlation) that an event belongs to, in order of time."""
         return logcause.journey(self, event_id)
 
-    def conformance(self, to: Declared, columns: tuple[str, str] | None = None) -> Result:
-        """Return how far cases keep `to` declared transitions, pairs of activities, or `Rule`s.
+    def conformance(self, to: Declared | Model, columns: tuple[str, str] | None = None) -> Result:
+        """Return how far cases keep `to` declared transitions (pairs of activities), `Rule`s, or a State.
 
         With `columns`, two SQL expressions, a transition is from the one to the other, in each event that has
-        both; else from each activity to the next one in the case.
+        both; else from each activity to the next one in the case. Of a State, the decisions are asked.
         """
+        if isinstance(to, type):
+            return logmodel.summary(self, to)
         return logrule.conformance(self, to, columns)
 
-    def deviations(self, to: Declared, columns: tuple[str, str] | None = None) -> Result:
-        """Return the events that deviate from declared transitions or rules: case, v, activity, deviation."""
+    def deviations(self, to: Declared | Model, columns: tuple[str, str] | None = None) -> Result:
+        """Return the events that deviate from transitions, rules or a State: case, v, activity, reason."""
+        if isinstance(to, type):
+            return logmodel.check(self, to)
         return logrule.deviations(self, to, columns)
+
+    def check(self, state: Model) -> Result:
+        """Return the recorded events that the decisions of a State would not have given, and why."""
+        return logmodel.check(self, state)
+
+    def draft(self, name: str = "Case", least: float = 0.0) -> Draft:
+        """Return a starting model as Python source to edit: event classes, and a State called `name`.
+
+        Transitions in less than the part `least` of the cases are left out of its decisions.
+        """
+        return Draft(logdraft.draft(self, name, least))
 
     def anomalies(self, kind: str | None = None, version: str | None = None) -> Result:
         """Return how often each oddity is found, or the events of one `kind` of them.
@@ -217,9 +238,12 @@ class EventLog(Filters):
         """Return which fields each activity carries in each period, of which types, and what changes."""
         return logpayload.payloads(self, every)
 
-    def as_of(self, moment: int | datetime | str) -> Result:
-        """Return every case as it was at an aware time, or at a store's position: activity, events, age_s."""
-        return logstate.as_of(self, moment)
+    def as_of(self, moment: int | datetime | str, state: Model | None = None) -> Result:
+        """Return every case as it was at an aware time, or at a store's position: activity, events, age_s.
+
+        With a State, each case is folded, and the fields of the state are the columns.
+        """
+        return logstate.as_of(self, moment) if state is None else logmodel.as_of(self, moment, state)
 
     def difference(self, other: Log, of: Literal["follows", "activities", "variants"] = "follows") -> Result:
         """Return what is more or less frequent or slower here than in another log: share, change, median."""

@@ -29,7 +29,7 @@ PAYLOADS = {
 def payloads(log: Log, every: str) -> Result:
     """Return the profile of each field of each activity in each period, and what changes."""
     check_period(every)
-    sql = f"""WITH told AS ({_fields(log, every)}),
+    sql = f"""WITH told AS ({all_fields(log, every)}),
 happened AS (SELECT a, date_trunc('{every}', t)::TIMESTAMP AS period, count(*) AS events FROM e GROUP BY ALL),
 grid AS (SELECT a, field, period, events FROM (SELECT DISTINCT a, field FROM told) JOIN happened USING (a)),
 seen AS (SELECT a, field, period, count(*) AS present,
@@ -54,8 +54,8 @@ FROM before JOIN activities USING (a) ORDER BY activity, field, period"""
     return log.ask(f"Payloads every {every}", sql, PAYLOADS)
 
 
-def _fields(log: Log, every: str) -> str:
-    """Return the SELECT of all values: a, period, field, kind (their type), value as text."""
+def all_fields(log: Log, every: str, *, nulls: bool = False) -> str:
+    """Return the SELECT of all values (with `nulls`, of missing ones too): a, period, field, kind, value."""
     data = log.mapping.get("data")
     period = f"date_trunc('{every}', t)::TIMESTAMP AS period"
     if data is None:
@@ -76,7 +76,5 @@ def _fields(log: Log, every: str) -> str:
     path = """'$."' || replace(field, '"', '\\"') || '"'"""
     found = f"SELECT a, period, field, json_extract(data, {path}) AS found FROM ({keyed})"
     kind = "CASE json_type(found) WHEN 'UBIGINT' THEN 'BIGINT' ELSE json_type(found) END"
-    return (
-        f"SELECT a, period, field, {kind} AS kind, found ->> '$' AS value FROM ({found}) "
-        "WHERE json_type(found) <> 'NULL'"
-    )
+    every_value = f"SELECT a, period, field, {kind} AS kind, found ->> '$' AS value FROM ({found})"
+    return every_value if nulls else f"{every_value} WHERE json_type(found) <> 'NULL'"

@@ -37,14 +37,7 @@ DIFFERENCE = {
 
 def as_of(log: Log, moment: int | datetime | str) -> Result:
     """Return every case that had begun, as it was then."""
-    if isinstance(moment, datetime | str):
-        until = utc(moment).replace(tzinfo=None)
-        bound, now = f"t <= {literal(str(until))}::TIMESTAMP", f"{literal(str(until))}::TIMESTAMP"
-    else:
-        if not log._source.versioned:
-            raise InvalidArgument(f"as_of({moment!r}): only a store has positions; give an aware time")
-        bound = f"r <= {whole(moment, 'moment')}"
-        now = f"(SELECT max(t) FROM e WHERE {bound})"
+    until, now = bound(log, moment)
     data = log.mapping.get("data")
     payload = ", x_data AS data" if data else ""
     joined = f"JOIN {picked(data=quoted(data))} ON x_row = latest.r " if data else ""
@@ -52,10 +45,21 @@ def as_of(log: Log, moment: int | datetime | str) -> Result:
     last AT TIME ZONE 'UTC' AS last,
     (epoch_us({now}) - epoch_us(last)) / 1e6 AS age_s{payload}
 FROM (SELECT s, arg_max(a, v) AS a, arg_max(r, v) AS r, count(*) AS events, min(t) AS start, max(t) AS last
-      FROM e WHERE {bound} GROUP BY s) AS latest
+      FROM e WHERE {until} GROUP BY s) AS latest
 JOIN cases USING (s) JOIN activities USING (a) {joined}ORDER BY s"""
     columns = AS_OF | ({"data": "the payload of its latest event"} if data else {})
     return log.ask(f"As of {moment}", sql, columns)
+
+
+def bound(log: Log, moment: int | datetime | str) -> tuple[str, str]:
+    """Return the SQL test of events up to a moment, and the SQL of its time."""
+    if isinstance(moment, datetime | str):
+        now = f"{literal(str(utc(moment).replace(tzinfo=None)))}::TIMESTAMP"
+        return f"t <= {now}", now
+    if not log._source.versioned:
+        raise InvalidArgument(f"as_of({moment!r}): only a store has positions; give an aware time")
+    test = f"r <= {whole(moment, 'moment')}"
+    return test, f"(SELECT max(t) FROM e WHERE {test})"
 
 
 def difference(log: Log, other: Log, of: Literal["follows", "activities", "variants"]) -> Result:

@@ -269,13 +269,13 @@ def _kind(path: str) -> str | None:
     low = path.casefold()
     if low.endswith(_LEFT):
         return None
+    with Path(path).open("rb") as file:
+        head = file.read(4096)
     kind = next((kind for kind, ends in _FILES.items() if low.endswith(ends)), None)
-    if kind in ("json", "jsonl") and not low.endswith(".gz"):
-        with Path(path).open("rb") as file:
-            head = file.read(4096)
-        if any(mark in head for mark in (b'"specversion"', b'"eventTypes"', b'"objectTypes"')):
-            return None
-    return kind
+    if kind is None:
+        return "parquet" if head[:4] == b"PAR1" else "duckdb" if head[8:12] == b"DUCK" else None
+    foreign = any(mark in head for mark in (b'"specversion"', b'"eventTypes"', b'"objectTypes"'))
+    return None if kind in ("json", "jsonl") and foreign else kind
 
 
 def _of_csv(session: Session, name: str, files: str) -> Source:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 VIEWS = ("e", "cases", "activities", "events", "source", "objects")
 """What `sql` can read."""
 
-_OWN = {"case", "activity", "time", "s", "v", "a", "t", "p", "w", "r"}
+_OWN = {"case", "activity", "time", "s", "v", "a", "p", "z", "t", "w", "r"}
 _OBJECTS = (
     'SELECT NULL::BIGINT AS "#row", NULL::VARCHAR AS object_type, NULL::VARCHAR AS object_id, '
     "NULL::VARCHAR AS qualifier WHERE false"
@@ -72,7 +72,7 @@ class Log:
     def _event_columns(self) -> str:
         own = (
             "cases.\"case\", e.v, activities.activity, e.t AT TIME ZONE 'UTC' AS time, "
-            "e.s, e.a, e.t, e.p, e.w, e.r"
+            "e.s, e.a, e.p, e.z, e.t, e.w, e.r"
         )
         named = {self.mapping["case"], self.mapping["activity"], self.mapping["time"]}
         taken = set(_OWN)
@@ -114,9 +114,10 @@ class Log:
     def sql(self, query: str, params: Parameters = None) -> pd.DataFrame:
         """Return the rows of one reading SQL statement over this log as a dataframe.
 
-        Tables: `events` (case, v, activity, time and every column of the source), `e` (s, v, a, t, p, w, r:
-        numbers of case, place, activity, time, previous activity, microseconds since it, row), `cases` (s,
-        case), `activities` (a, activity), `objects` (#row, object_type, object_id, qualifier), `source`.
+        Tables: `events` (case, v, activity, time and every column of the source); `e` (s, v, a, p, z, t, w,
+        r: case, place, activity and the one before as numbers, whether last, time, microseconds since the one
+        before, row); `cases` (s, case); `activities` (a, activity); `objects` (#row, object_type, object_id,
+        qualifier); `source`.
         Raises SqlRefused for anything that is not a single reading statement.
         """
         with self._session.alone():

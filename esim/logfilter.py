@@ -95,7 +95,9 @@ class Filters(Log):
         """Keep the cases whose last event is one of these activities."""
         names = _some(activities, "ending_with")
         label = f"cases ending with {_told(names)}"
-        return self._narrowed(Step(label, lambda e, codes: _cases(e, _among(codes(names), "arg_max(a, v)"))))
+        return self._narrowed(
+            Step(label, lambda e, codes: f"s IN (SELECT s FROM {e} WHERE z AND {_among(codes(names))})")
+        )
 
     def containing(self, *activities: str, inverse: bool = False) -> Self:
         """Keep the cases with these activities directly one after the other; `inverse`: the others."""
@@ -171,8 +173,8 @@ def _told(names: Sequence[str]) -> str:
     return display.cut(", ".join(map(str, names)), 80)
 
 
-def _among(codes: Sequence[int], what: str = "a") -> str:
-    return f"({what} IN ({', '.join(map(str, codes))}))"
+def _among(codes: Sequence[int]) -> str:
+    return f"(a IN ({', '.join(map(str, codes))}))"
 
 
 def _cases(relation: str, test: str) -> str:

@@ -47,7 +47,7 @@ GROUP BY activity ORDER BY events DESC, activity"""
 def start_end(log: Log) -> Result:
     """Return with which activities cases begin and end."""
     sql = """WITH starts AS (SELECT a, count(*) AS starts FROM e WHERE p IS NULL GROUP BY a),
-ends AS (SELECT a, count(*) AS ends FROM (SELECT arg_max(a, v) AS a FROM e GROUP BY s) GROUP BY a)
+ends AS (SELECT a, count(*) AS ends FROM e WHERE z GROUP BY a)
 SELECT activity, coalesce(starts, 0) AS starts, coalesce(starts, 0) / sum(starts) OVER () AS start_share,
     coalesce(ends, 0) AS ends, coalesce(ends, 0) / sum(ends) OVER () AS end_share
 FROM starts FULL JOIN ends USING (a) JOIN activities USING (a)

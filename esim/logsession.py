@@ -11,7 +11,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
@@ -50,6 +50,8 @@ class Session:
         self._count = 0
         self._active: object = None
         self.cursor: DuckDB = db._fresh()
+        db._lent.add(self.cursor)  # so that a store that is closed lets go of its file
+        weakref.finalize(self, _return, db, self.cursor).atexit = False
         self.cursor.execute("SET enable_progress_bar = true")
         self.cursor.execute("SET enable_progress_bar_print = false")
         if memory is not None:
@@ -131,6 +133,13 @@ class Session:
         """Let go of everything; a store that was handed in stays open."""
         if self._owned is not None:
             self._owned.close()
+
+
+def _return(db: Connection, cursor: DuckDB) -> None:
+    """Close the cursor of a session that is gone, and with it its temporary tables."""
+    db._lent.discard(cursor)
+    with suppress(duckdb.Error):
+        cursor.close()
 
 
 @contextmanager

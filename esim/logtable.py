@@ -1,11 +1,11 @@
 """The table that every question reads: one narrow row per event.
 
-`e(s, v, a, t, p, w, r)`: the case and the activity as numbers (`cases` and `activities` have their names),
-`v` the place in the case from 1, `t` the time in UTC, `p` the activity before it in the case and `w` the
-microseconds since then (both NULL at the start of a case), `r` the row of the source. Numbers, versions
-without gaps and the step before each event make most questions a single GROUP BY; one window makes them all,
-and leaves the rows of a case together. To sort them as well would cost half as much again and gain nothing:
-what depends on an order says so itself.
+`e(s, v, a, p, z, t, w, r)`: the case and the activity as numbers (`cases` and `activities` have their
+names), `v` the place in the case from 1, `p` the activity before it in the case (NULL at its start), `z`
+whether it is the last, `t` the time in UTC, `w` the microseconds since the event before, `r` the row of the
+source.
+Numbers, places without gaps and the step before each event make most questions a single GROUP BY. What
+depends on the order of rows says so itself.
 
 A filter is a predicate over such a table. Filters are applied in one statement, when a question is first
 asked; one that takes events out of cases numbers what is left anew.
@@ -27,8 +27,16 @@ from esim.storefile import literal, quoted
 
 _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "DOUBLE", "FLOAT", "DECIMAL", "U")
 _OFFSET = r"(Z|z|[+-]\d{2}(:?\d{2})?)\s*$"
-_NUMBERED = """(row_number() OVER each)::INT AS v, a, lag(a) OVER each AS p, t,
- epoch_us(t) - epoch_us(lag(t) OVER each) AS w, r"""
+_NUMBERED = """(row_number() OVER each)::INT AS v, a, lag(a) OVER each AS p,
+ lead(a) OVER each IS NULL AS z, t, epoch_us(t) - epoch_us(lag(t) OVER each) AS w, r"""
+_STREAMED = """
+SELECT s, (n - max(if(ps IS DISTINCT FROM s, n, NULL)) OVER (ROWS UNBOUNDED PRECEDING) + 1)::INT AS v,
+ a, if(ps = s, pa, NULL) AS p, ns IS DISTINCT FROM s AS z, t,
+ if(ps = s, epoch_us(t) - epoch_us(pt), NULL) AS w, r
+FROM (SELECT s, a, t, r, row_number() OVER () AS n, lag(s) OVER () AS ps, lag(a) OVER () AS pa,
+       lag(t) OVER () AS pt, lead(s) OVER () AS ns FROM (SELECT * FROM {rows} ORDER BY s, t, o, r))"""
+_SOUND = """SELECT count(*) FILTER (p IS NULL) = (SELECT count(*) FROM {cases})
+ AND count(*) FILTER (z) = (SELECT count(*) FROM {cases}) AND count(*) FILTER (w < 0) = 0 FROM {events}"""
 _UNITS = (
     (1e17, "// 1000", "nanoseconds"),
     (1e14, "", "microseconds"),
@@ -82,13 +90,28 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
         base = _base(session, roles, how)
         cases = _named(session, base, 'c AS "case"', "s")
         activities = _named(session, base, "n AS activity", "a")
-        order = "o, r" if how.sort == "order" else "t, o, r"
-        events = session.keep(
-            f'SELECT s, {_NUMBERED} FROM (SELECT s, a, t, o, r FROM ({base}) JOIN {cases.name} ON "case" = c '
-            f"JOIN {activities.name} ON activity = n WHERE t IS NOT NULL) "
-            f"WINDOW each AS (PARTITION BY s ORDER BY {order})"
-        )
+        events = _numbered(session, base, cases, activities, how)
     return Table(events, cases, activities, (*notes, *_ties(session, events, roles, how)))
+
+
+def _numbered(session: Session, base: str, cases: Kept, activities: Kept, how: Reading) -> Kept:
+    """Return the events with their places in their cases.
+
+    Sorting all rows once and looking at neighbours costs half of a window over each case. It leans on DuckDB
+    keeping an ORDER BY in what it streams through OVER (), so the result is checked: where some case were
+    torn apart, or time ran back in one, the window, which leans on nothing, would do it again.
+    """
+    rows = session.keep(
+        f'SELECT s, a, t, o, r FROM ({base}) JOIN {cases.name} ON "case" = c '
+        f"JOIN {activities.name} ON activity = n WHERE t IS NOT NULL"
+    )
+    if how.sort == "time":
+        events = session.keep(_STREAMED.format(rows=rows.name))
+        if session.rows(_SOUND.format(events=events.name, cases=cases.name))[0][0]:
+            return events
+    order = "o, r" if how.sort == "order" else "t, o, r"
+    window = f"WINDOW each AS (PARTITION BY s ORDER BY {order})"
+    return session.keep(f"SELECT s, {_NUMBERED} FROM {rows.name} {window}")
 
 
 def _base(session: Session, roles: ColumnRoles, how: Reading) -> str:

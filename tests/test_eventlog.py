@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from esim import logtable
 from esim.clock import ManualClock, SeededIds
 from esim.contract import Store
 from esim.errors import InvalidArgument, InvalidLog, SqlRefused
@@ -128,6 +129,18 @@ def test_any_order_of_rows_gives_the_right_answers(rows: Rows, chance: random.Ra
     chance.shuffle(rows)
     with logged(rows) as log:
         agrees(log, rows)
+
+
+def test_a_database_that_loses_the_order_of_rows_gives_no_wrong_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where rows did not stream in the order asked for, that is seen, and places are counted another way."""
+    for wrong in ("hash(r)", "t, s, o, r", "s, t DESC"):
+        streamed = logtable._STREAMED.replace("ORDER BY s, t, o, r", f"ORDER BY {wrong}")
+        assert wrong in streamed
+        with monkeypatch.context() as patched:
+            patched.setattr(logtable, "_STREAMED", streamed)
+            agrees(logged(SHOP), SHOP)
 
 
 # --- sources -----------------------------------------------------------------------------------------------

@@ -3,8 +3,8 @@
 `python -m tests.benchmarks` measures everything (about ten minutes), with names only those; `--small` is a
 quick run that shows that every benchmark works and that both sides give equal results. Figures are CPU
 seconds of the process unless a name says wall. `ratio` is how many times the rate of the baseline; no time is
-asserted. The figures of event logs take pm4py, retentioneering and polars in with `--peers FOLDER`, where their
-environments are made.
+asserted. The figures of event logs take pm4py, retentioneering and polars in with `--peers FOLDER`, where
+their environments are made.
 """
 
 from __future__ import annotations

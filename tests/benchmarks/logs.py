@@ -29,7 +29,7 @@ Line = dict[str, Any]
 PEERS = {
     "polars": ["polars==2.1.0", "pyarrow"],
     "pm4py": ["pm4py==2.7.23.11", "pyarrow"],
-    # "retentioneering": ["retentioneering", "pyarrow"],
+    "retentioneering": ["retentioneering==5.2.4", "pyarrow"],
 }
 SCRIPT = Path(peer_logs.__file__)
 
@@ -63,11 +63,12 @@ BY_HAND = {
         (SELECT codes, count(*) AS n, median(d) / 1e6 AS d FROM
             (SELECT list(a ORDER BY v) AS codes, epoch_us(max(t)) - epoch_us(min(t)) AS d FROM e GROUP BY s)
          GROUP BY codes), (SELECT list(activity ORDER BY a) AS names FROM activities) ORDER BY n DESC""",
-    "durations": """SELECT count(*), min(d), quantile_cont(d, [0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99]), max(d), avg(d)
+    "durations": """SELECT count(*), min(d), max(d), avg(d),
+            quantile_cont(d, [0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99])
         FROM (SELECT epoch_us(max(t)) - epoch_us(min(t)) AS d FROM e GROUP BY s)""",
     "start_end": """SELECT activity, x, y FROM (SELECT a, count(*) AS x FROM e WHERE v = 1 GROUP BY a)
-        FULL JOIN (SELECT a, count(*) AS y FROM (SELECT arg_max(a, v) AS a FROM e GROUP BY s) GROUP BY a) USING (a)
-        JOIN activities USING (a)""",
+        FULL JOIN (SELECT a, count(*) AS y FROM (SELECT arg_max(a, v) AS a FROM e GROUP BY s) GROUP BY a)
+        USING (a) JOIN activities USING (a)""",
 }
 
 
@@ -122,7 +123,9 @@ def logs(bench: Bench) -> Iterator[Line]:
         seconds, answer = peer_logs.timed(ask, 2 * bench.rounds)
         mine[name] = (seconds, digest(answer.df))
         hand[name], _ = peer_logs.timed(partial(log._session.frame, BY_HAND[name]), 2 * bench.rounds)
-    others = {library: _peer(python, library, path, bench.rounds) for library, python in _peers(bench).items()}
+    others = {
+        library: _peer(python, library, path, bench.rounds) for library, python in _peers(bench).items()
+    }
     for name, (seconds, digest) in mine.items():
         line: Line = {"events": len(log), "question": name, "cpu_s": seconds}
         if name in hand:
@@ -173,12 +176,13 @@ for name, ask in {"load": (log._ready, None), **ours(log)}.items():
     start = time.process_time()
     answer = ask[0]()
     told[name] = time.process_time() - start
-print(json.dumps({"cpu_s": told, "peak_mb": peak(), "before_mb": before, "variants": len(log.variants())}))
+found = {"cpu_s": told, "peak_mb": peak(), "before_mb": before, "variants": len(log.variants())}
+print(json.dumps(found))
 """
 
 
 def large_logs(bench: Bench) -> Iterator[Line]:
-    """All questions at 0.1M, 1M and 10M events: CPU, peak memory, and the exponent of the cost from first to last.
+    """All questions at 0.1M, 1M and 10M events: CPU, peak memory, and the exponent of the cost.
 
     The last line answers at 10M under a limit of 256 MB for DuckDB, and must find as many variants.
     """

@@ -15,7 +15,7 @@ import sys
 import time
 from collections import Counter
 
-os.environ.setdefault("RETE_TRACKING", "false")
+os.environ.setdefault("RETENTIONEERING_NO_TRACK", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
 QUANTILES = (0.25, 0.5, 0.75, 0.9)
@@ -69,7 +69,7 @@ def pandas(path):
         frame = pd.read_parquet(path, columns=["case_id", "activity", "time", "version"])
         return frame.sort_values(["case_id", "time", "version"], kind="stable")
 
-    seconds, frame = yield "load", load
+    _, frame = yield "load", load
 
     def steps():
         before = frame["activity"].shift()
@@ -111,7 +111,7 @@ def polars(path):
         frame = pl.read_parquet(path, columns=["case_id", "activity", "time", "version"])
         return frame.sort("case_id", "time", "version")
 
-    seconds, frame = yield "load", load
+    _, frame = yield "load", load
     inside = pl.col("case_id") == pl.col("case_id").shift()
 
     def count():
@@ -134,9 +134,7 @@ def polars(path):
     def last():
         spans = frame.group_by("case_id").agg(d=pl.col("time").max() - pl.col("time").min())
         gap = pl.col("d").dt.total_microseconds() / 1e6
-        return spans.select(
-            **{f"q{q}": gap.quantile(q, interpolation="linear") for q in QUANTILES}
-        ).row(0)
+        return spans.select(**{f"q{q}": gap.quantile(q, interpolation="linear") for q in QUANTILES}).row(0)
 
     def ends():
         found = frame.group_by("case_id", maintain_order=True).agg(
@@ -160,7 +158,7 @@ def pm4py(path):
         frame = pd.read_parquet(path, columns=["case_id", "activity", "time", "version"])
         return pm.format_dataframe(frame, case_id="case_id", activity_key="activity", timestamp_key="time")
 
-    seconds, frame = yield "load", load
+    _, frame = yield "load", load
 
     def count():
         return pm.discover_dfg(frame)[0]
@@ -187,30 +185,24 @@ def pm4py(path):
 def retentioneering(path):
     """Give what retentioneering has of the questions: loading, and what follows what."""
     import pandas as pd
-    from retentioneering.eventstream import Eventstream
+    from retentioneering import Eventstream
 
     def load():
         frame = pd.read_parquet(path, columns=["case_id", "activity", "time"])
-        schema = {"user_id": "case_id", "event_name": "activity", "event_timestamp": "time"}
-        return Eventstream(frame, raw_data_schema=schema, add_start_end_events=False)
+        schema = {"path_cols": ["case_id"], "event_col": "activity", "timestamp_col": "time"}
+        return Eventstream(frame, schema=schema)
 
-    seconds, stream = yield "load", load
+    _, stream = yield "load", load
 
     def count():
-        return _edges(stream)
+        table = stream.transition_graph_data(edge_weight="count")
+        found = {(x, y): table.loc[x, y] for x in table.index for y in table.columns}
+        return {(x, y): n for (x, y), n in found.items() if n > 0 and not {x, y} & _ENDS}
 
     yield "follows", count
 
 
-def _edges(stream):
-    from retentioneering.edgelist import Edgelist
-
-    edges = Edgelist(eventstream=stream)
-    table = edges.calculate_edgelist(norm_type=None, weight_cols=["event_id"])
-    names = table.columns
-    return {
-        (x, y): n for x, y, n in zip(table[names[0]], table[names[1]], table["event_id"], strict=True)
-    }
+_ENDS = {"path_start", "path_end"}
 
 
 def _asked(count, wait, ways, last, ends):

@@ -178,8 +178,9 @@ class MemoryProgress(Progress):
     def sent(self, key: str, at: datetime, failure: str | None, attempts: int) -> None:
         mine = self._kept()
         status: Status = "failed" if failure else "done"
-        told = {"status": status, "last_touched": at, "cause": failure, "attempts": attempts}
-        mine.effects[key] = mine.effects[key]._replace(**told)
+        mine.effects[key] = mine.effects[key]._replace(
+            status=status, last_touched=at, cause=failure, attempts=attempts
+        )
         _changed(mine)
 
     def handled(self, key: str) -> bool:

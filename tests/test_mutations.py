@@ -113,7 +113,7 @@ def an_inbox_knows_what_was_handled() -> Scenario:
 
 
 def streams_stay_in_order() -> Scenario:
-    """No event of a stream is handled after an earlier one of it was given up, and none is unaccounted for."""
+    """No event of a stream is handled after an earlier one was given up, and none is unaccounted for."""
     world = World()
     seen = world.table("seen")
 

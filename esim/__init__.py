@@ -22,6 +22,7 @@ from esim.writing import Write
 if TYPE_CHECKING:
     from esim.bus import Bus
     from esim.effects import Effects
+    from esim.eventlog import EventLog
     from esim.faults import Faults
     from esim.projection import Key, Projection, Row, Rows, SqlProjection, on
     from esim.repository import Repository
@@ -36,6 +37,7 @@ _LATER = {
     "Bus": "esim.bus",
     "CircuitBreaker": "esim.retry",
     "Effects": "esim.effects",
+    "EventLog": "esim.eventlog",
     "EventStore": "esim.store",
     "Faults": "esim.faults",
     "Key": "esim.projection",
@@ -74,6 +76,7 @@ __all__ = [
     "Effects",
     "EsimError",
     "Event",
+    "EventLog",
     "EventStore",
     "Faults",
     "Key",

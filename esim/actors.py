@@ -9,10 +9,11 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Hashable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, cast
 
+from esim import display
 from esim.contract import Store
 from esim.delivery import Delivery
 from esim.effects import Effects
@@ -21,13 +22,13 @@ from esim.errors import said
 from esim.faults import Crash, OutcomeUnknown, Unavailable
 from esim.handler import HandlerOf, handler_of, is_handler
 from esim.intake import Intake
-from esim.outbox import Relay
 from esim.parts import StageClock
 from esim.points import Point
 from esim.process import ProcessManager
 from esim.scenario import Actor, Consume, Follow, Scenario, Task
 from esim.subscription import Subscription
 from esim.virtual import Coroutines, pausing
+from esim.waiter import Waiter
 from esim.world import Message
 
 _SKEW = timedelta(minutes=-90)
@@ -35,6 +36,7 @@ _CRASH, _AT_HANDLE = ("crash",), ("crash", "error", "poison")
 _PLACES = {
     "begin": "is about to take up {}",
     "handle": "is about to handle {}",
+    "await": "awaits something, in {}",
     "handled": "has handled {}",
     "commit": "is about to commit {}",
     "committed": "has committed {}",
@@ -49,6 +51,7 @@ _PLACES = {
 _SHORT = {
     "begin": "before it begins",
     "handle": "before the handler",
+    "await": "at an await",
     "handled": "after the handler",
     "commit": "before the commit",
     "committed": "after the commit",
@@ -262,12 +265,11 @@ class Follower(Player):
 
     def _made(self) -> Delivery:
         stage, progress, settings = self.stage, self._mine._progress, self._mine._settings
-        delivery = Delivery(stage.store, progress, self._handler, settings, self._sleep)
-        waiter: Any = Coroutines()  # waits by the virtual clock
-        delivery._waiter = waiter
-        effects = delivery.effects = _Effects(stage, delivery, waiter)
-        told = {"sleep": self._sleep, "now": delivery.now, "wait": waiter.result}
-        delivery._relay = Relay(progress, effects.functions, settings.retry, **told)
+        delivery = Delivery(
+            *(stage.store, progress, self._handler, settings, self._sleep),
+            waiter=cast("Waiter", Coroutines()),  # waits by the virtual clock
+            effects=partial(_Effects, stage),
+        )
         if self._open is not None:
             delivery.open_until, delivery._in_a_row = self._open[0].timestamp(), self._open[1]
         return delivery
@@ -308,7 +310,7 @@ class Follower(Player):
             progress = self._mine._progress
             mark = progress.load()
             before = self._last_wanted(mark.position) - 1
-            progress.commit(replace(mark, position=before, begun=before))
+            progress.commit(mark._replace(position=before, begun=before))
         elif fault == "poison":
             self._poisoned |= {self._at}
         else:
@@ -438,6 +440,10 @@ class Consumer(Player):
             return None
         return (calls.get(body.type) or calls[""])(body, None, None)
 
+    def told_of(self, point: str) -> str:
+        """Return a place in words; that it takes a message is told before."""
+        return "is about to handle it" if point == "takes" else point
+
     def kinds(self, point: str) -> tuple[str, ...]:
         """Return what may go wrong at a place."""
         return ("crash", "duplicate") if point == "acknowledged" else ("crash", "late")
@@ -470,7 +476,7 @@ class Tasker(Player):
 
     def begin(self) -> Generator[Any, None, Any]:
         """Call the function; go from yield to yield, or from await to await."""
-        if self.stage.ask(("skew",), self.name, "its clock is 90 minutes slow"):
+        if self.stage.ask(("skew",), self.name, "90 minutes slow"):
             self.skew = self.stage.clock.skew = _SKEW
         result = self._spec.function()
         if inspect.isgenerator(result):
@@ -500,9 +506,8 @@ class Tasker(Player):
 class _Effects(Effects):
     """Effects that are carried out in the simulated world: a function that is not of it is only noted."""
 
-    def __init__(self, stage: Ground, of: Delivery, waiter: Any) -> None:
-        outbox, sends = of.settings.outbox, of.settings.sends
-        super().__init__(outbox=outbox, done=of._is_done, waiter=waiter, functions=sends)
+    def __init__(self, stage: Ground, **options: Any) -> None:
+        super().__init__(**options)
         self._stage = stage
 
     def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -540,4 +545,8 @@ def player_of(stage: Ground, spec: Actor) -> Player:
 
 def _short(message: Message) -> str:
     body = message.body
-    return f"{body.type} {body.position}" if isinstance(body, RecordedEvent) else str(body)[:40]
+    return (
+        f"{body.type} {body.position}"
+        if isinstance(body, RecordedEvent)
+        else display.cut(display.plain(body), 40)
+    )

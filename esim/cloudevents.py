@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from esim import display
+from esim.arrowlog import POSITION, Gather, Tables, ask, database, key_of, numbered
 from esim.errors import InvalidLog
 from esim.jsonstream import JsonFile, compact, dumped, is_number, text_of
-from esim.logtable import POSITION, Gather, Tables, ask, database, key_of, numbered
 from esim.logtext import as_text, iso, kind_of, rows
 from esim.storefile import quoted
 

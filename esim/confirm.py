@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from esim.errors import InvalidArgument, TokenMismatch, said
 from esim.explore import Choices
 from esim.invariant import Look
-from esim.recording import Recording, Run
+from esim.recording import ENDLESS, Recording, Run
 from esim.scenario import Scenario
 from esim.stage import Stage
 from esim.store import EventStore
@@ -93,6 +93,8 @@ def with_kills(scenario: Scenario, run: Run) -> str:
 
 
 def _compared(expected: Ending | None, found: Ending, how: str) -> str:
+    if expected is not None and expected.broken == found.broken == ENDLESS:
+        return f"confirmed {how}: there is no end there either"  # how far it came differs
     if expected == found:
         return f"confirmed {how}: the same end"
     differ = [name for name in Ending._fields if getattr(expected, name, None) != getattr(found, name)]

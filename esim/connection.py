@@ -172,15 +172,21 @@ class Connection:
         """Execute a statement that may take long; Interrupt stops it and leaves the connection usable."""
         return self.interruptibly(cursor, lambda: cursor.execute(sql, params))
 
-    def interruptibly(self, cursor: DuckDB, work: Callable[[], T]) -> T:
-        """Return what `work` gives; on KeyboardInterrupt stop the query that it runs on `cursor`."""
+    def interruptibly(
+        self, cursor: DuckDB, work: Callable[[], T], meanwhile: Callable[[], None] | None = None
+    ) -> T:
+        """Return what `work` gives; on KeyboardInterrupt stop the query that it runs on `cursor`.
+
+        `meanwhile` is called now and then while it lasts, to show how far it is.
+        """
         if threading.current_thread() is not threading.main_thread():
             return work()
         job = _Job(work)
         try:
             self._helper.submit(job.run)
             while not job.done.wait(_STEP):
-                pass
+                if meanwhile is not None:
+                    meanwhile()
         finally:
             _ended(job, cursor)
         return job.result()

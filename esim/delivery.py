@@ -12,7 +12,7 @@ each attempt before it is made.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from esim.bar import Bar
@@ -73,8 +73,14 @@ class Delivery:
         handler: HandlerOf,
         settings: Settings,
         sleep: Callable[[float], None],
+        *,
+        waiter: Waiter | None = None,
+        effects: Callable[..., Effects] = Effects,
     ) -> None:
-        """Deliver from `store`; `sleep` waits between attempts."""
+        """Deliver from `store`; `sleep` waits between attempts, `waiter` for async handlers.
+
+        `effects` makes the handler's way to the outside world, of the options of `Effects`.
+        """
         self.store, self.progress, self.handler, self.settings = store, progress, handler, settings
         self.mark = progress.load()
         self.open_until: float | None = None
@@ -92,8 +98,8 @@ class Delivery:
         self.intake = Intake(store, settings.wanted, settings.partition, settings.batch)
         self._rows: Rows[Any] | None = None
         self._known = {name: progress.farthest(name) for name in ("inbox", "effects")}
-        self._waiter = Waiter()
-        self.effects = Effects(
+        self._waiter = Waiter() if waiter is None else waiter
+        self.effects = effects(
             outbox=settings.outbox, done=self._is_done, waiter=self._waiter, functions=settings.sends
         )
         functions, wait = self.effects.functions, self._waiter.result
@@ -158,20 +164,22 @@ class Delivery:
     def _batch(self, batch: Batch, *, careful: bool) -> Iterator[Point]:
         after = [row[0] for row, _ in batch.rows[1:]] + [0]
         for (row, part), following in zip(batch.rows, after, strict=True):
-            if self._is_finished(row[0], part):
+            position = row[0]
+            if position == self._parts[0] and self._is_finished(position, part):
                 continue
             recorded: RecordedEvent[Any] = RecordedEvent(row, part=part)  # not kept, nor what it decodes to
-            if not self._passes(recorded) and (not careful or (yield from self._dares(recorded))):
-                yield Point("handle", recorded.position)
-                error = self._tried(recorded)
+            passes = (self._parked or self.settings.inbox) and self._passes(recorded)
+            if not passes and (not careful or (yield from self._dares(recorded))):
+                yield Point("handle", position)
+                error = yield from self._tried(recorded)
                 if error is not None:
                     yield from self._again(recorded, error, careful=careful)
-            if following != recorded.position:  # all parts of a stored event are done with
-                self._position = max(self._position, recorded.position)
-                self._bar.at(recorded.position)
+            if following != position:  # all parts of a stored event are done with
+                self._position = max(self._position, position)
+                self._bar.at(position)
             else:
-                self._parts = (recorded.position, part + 1)
-            yield Point("handled", recorded.position)
+                self._parts = (position, part + 1)
+            yield Point("handled", position)
 
     def send(self, *, known: bool = False) -> Iterator[Point]:
         """Do what waits in the outbox, also where there was one only formerly; see `Relay.send`."""
@@ -215,7 +223,7 @@ class Delivery:
             self._sleep(self.settings.retry.wait(attempts, f"{self.progress.name} {recorded.event_id}"))
             self._commit(trying=recorded, attempts=attempts + 1, begun=self.mark.begun)  # it may kill
             yield Point("handle", recorded.position)
-            last = self._tried(recorded)
+            last = yield from self._tried(recorded)
             attempts += 1
 
     def _attempts(self, recorded: RecordedEvent[Any]) -> int:
@@ -227,8 +235,11 @@ class Delivery:
         once = self.settings.checkpoint == "before_handler" or self.open_until is not None
         return not once and not isinstance(error, _LASTING) and self.settings.retry.retries(error, attempts)
 
-    def _tried(self, recorded: RecordedEvent[Any]) -> Exception | None:
-        """Hand an event to its handler; return what it raised, with its rows taken back, or None."""
+    def _tried(self, recorded: RecordedEvent[Any]) -> Generator[Point, None, Exception | None]:
+        """Hand an event to its handler; return what it raised, with its rows taken back, or None.
+
+        An async handler may be stopped wherever it waits, if the waiter waits step by step.
+        """
         if recorded.position in self.intake.spoilt:
             return self.intake.spoilt[recorded.position]
         calls, rows, effects = self.handler.calls, self._ready(), self.effects
@@ -239,7 +250,8 @@ class Delivery:
         try:
             result = (calls.get(recorded.type) or calls[""])(recorded, rows, effects)
             if result is not None and isinstance(result, Awaitable):
-                self._waiter.result(result)
+                for _ in self._waiter.steps(result):
+                    yield Point("await", recorded.position)
             if effects.open:
                 effects.must_be_awaited()
         except BaseException as error:
@@ -354,7 +366,7 @@ class Delivery:
     def _retried(self, recorded: RecordedEvent[Any]) -> Generator[Point, None, Exception | None]:
         try:
             yield Point("handle", recorded.position)
-            error = self._tried(recorded)
+            error = yield from self._tried(recorded)
             yield Point("handled", recorded.position)
         except (GeneratorExit, KeyboardInterrupt):
             self._undo(recorded)
@@ -405,8 +417,8 @@ class Delivery:
             at = (0, 0)
         if attempts is None:
             attempts = self.mark.attempts if at == noted else 0
-        mark = replace(self.mark, position=position, begun=max(begun, position), told=told)
-        self._keep(replace(mark, trying=at[0], part=at[1], attempts=attempts))
+        begun = max(begun, position)
+        self._keep(Mark(position, begun, *at, attempts, self.mark.gate, self.mark.paused, told))
 
     def _keep(self, mark: Mark, *, gone: Sequence[int] = ()) -> None:
         if mark == self.mark and not (self._new or self._inbox or self.effects.fresh or gone):
@@ -418,7 +430,7 @@ class Delivery:
             gone=gone,
             effects=fresh,
             inbox=self._inbox,
-            at=self.now(),
+            at=self.now() if fresh else None,
             rows=self._rows,
         )
         self.mark = mark

@@ -193,7 +193,7 @@ class SimulationFailed(EsimError, AssertionError):
 
 
 class InvalidLog(EsimError, ValueError):
-    """A file of events is malformed, or says what its format does not allow; the message says where."""
+    """A log cannot be read: its file is malformed, a column is missing or unclear, times are none."""
 
 
 class SpecFailed(EsimError, AssertionError):

@@ -13,9 +13,9 @@ from os import PathLike
 from pathlib import Path
 
 from esim import cloudevents, display, oceljson, ocelsqlite, ocelxml, xes, xeswriter
+from esim.arrowlog import Tables, ask
 from esim.contract import Store
 from esim.errors import InvalidArgument, InvalidLog
-from esim.logtable import Tables, ask
 from esim.logtext import replacing
 from esim.reading import Selection
 from esim.storefile import quoted

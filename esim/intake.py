@@ -35,11 +35,14 @@ class Intake:
     def batches(self, after: int, until: int, uncertain: int) -> Iterator[Batch]:
         """Give what comes after a position: event by event up to `uncertain`, then in batches."""
         wanted = replace(self.wanted, after=after, until=until)
+        leading = wanted.leading()
         for low in range(after, max(until, after + 1), _WINDOW):
             high = min(low + _WINDOW, until)
             rows = [
                 pair
-                for stored in self.store._scan(replace(wanted.leading(), after=low, until=high))
+                for stored in self.store._scan(
+                    leading if high - low == until - after else replace(leading, after=low, until=high)
+                )
                 for pair in self._today(wanted, stored)
                 if self._among == 1 or share_of(pair[0][1], self._among) == self._share
             ]

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from esim.subscription import Subscription
 
 When = Literal["always", "eventually", "sometimes"]
+PLAINLY = "it is False"
+"""What is said of a check that says no more than that it does not hold."""
 
 
 class Look:

@@ -1,369 +1,274 @@
-"""An event log as Arrow tables, and how the texts of a file become typed columns, window by window.
+"""The table that every question reads: one narrow row per event.
 
-A reader hands over rows of texts, each of a kind ("int", "date" …). Every 50,000 rows they become one window
-of Arrow columns, so that a file is never held as a tree. A column keeps its type as long as all its values
-fit it; whole numbers beside fractions become fractions, and anything else text, in which nothing is lost.
+`e(s, v, a, p, z, t, w, r)`: the case and the activity as numbers (`cases` and `activities` have their
+names), `v` the place in the case from 1, `p` the activity before it in the case (NULL at its start), `z`
+whether it is the last, `t` the time in UTC, `w` the microseconds since the event before, `r` the row of the
+source.
+Numbers, places without gaps and the step before each event make most questions a single GROUP BY. What
+depends on the order of rows says so itself.
+
+A filter is a predicate over such a table. Filters are applied in one statement, when a question is first
+asked; one that takes events out of cases numbers what is left anew.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
-
-import duckdb
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 from esim import display
-from esim.errors import InvalidLog
+from esim.errors import InvalidArgument, InvalidLog
+from esim.logsession import Kept, Session, reading
+from esim.logsource import ROW, Source, picked
+from esim.mapping import ColumnRoles
+from esim.storefile import literal, quoted
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-WINDOW = 50_000
-"""How many rows are gathered before they become Arrow columns."""
-
-POSITION = "position"
-LINKS = ("event_id", "object_type", "object_id", "qualifier")
-ATTRIBUTES = ("object_type", "object_id", "attribute", "value", "type", "time")
-RELATIONS = ("source_type", "source_id", "target_type", "target_id", "qualifier")
-
-_CLOCK = r"[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?"
-_ZONE = "(Z|[+-][0-9]{2}(:?[0-9]{2})?)"
-KINDS = {
-    "int": ("BIGINT", r"[+-]?[0-9]+"),
-    "float": ("DOUBLE", r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?INF|NaN"),
-    "boolean": ("BOOLEAN", "true|false|1|0"),
-    "date": (
-        "TIMESTAMPTZ",
-        rf"[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([T ]{_CLOCK})? ?{_ZONE}?",
-    ),
-}
-"""The kinds of text that have a type of their own: what DuckDB calls it, and how such a text looks."""
-
-_ZONED = rf"[^T ]*[T ][0-9.:]+ ?{_ZONE}"
-_NOTHING = "\0"  # the column of rows that have none, as no file can call one
-_MOST_COLUMNS = 10_000
-_FEW = 3  # how many examples a message names
-
-Key = tuple[str, str]
-"""A column's name, and the kind of a value in it."""
+_WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "DOUBLE", "FLOAT", "DECIMAL", "U")
+_OFFSET = r"(Z|z|[+-]\d{2}(:?\d{2})?)\s*$"
+_NUMBERED = """(row_number() OVER each)::INT AS v, a, lag(a) OVER each AS p,
+ lead(a) OVER each IS NULL AS z, t, epoch_us(t) - epoch_us(lag(t) OVER each) AS w, r"""
+_STREAMED = """
+SELECT s, (n - max(if(ps IS DISTINCT FROM s, n, NULL)) OVER (ROWS UNBOUNDED PRECEDING) + 1)::INT AS v,
+ a, if(ps = s, pa, NULL) AS p, ns IS DISTINCT FROM s AS z, t,
+ if(ps = s, epoch_us(t) - epoch_us(pt), NULL) AS w, r
+FROM (SELECT s, a, t, r, row_number() OVER () AS n, lag(s) OVER () AS ps, lag(a) OVER () AS pa,
+       lag(t) OVER () AS pt, lead(s) OVER () AS ns FROM (SELECT * FROM {rows} ORDER BY s, t, o, r))"""
+_SOUND = """SELECT count(*) FILTER (p IS NULL) = (SELECT count(*) FROM {cases})
+ AND count(*) FILTER (z) = (SELECT count(*) FROM {cases}) AND count(*) FILTER (w < 0) = 0 FROM {events}"""
+_UNITS = (
+    (1e17, "// 1000", "nanoseconds"),
+    (1e14, "", "microseconds"),
+    (1e11, "* 1000", "milliseconds"),
+    (0, "* 1000000", "seconds"),
+)
+_WORST = 5  # rows that a message quotes
 
 
-class Tables(NamedTuple):
-    """A log: one row per event, the objects they are about, and which column is what.
+Codes = Callable[[Sequence[str]], list[int]]
+"""Gives the numbers of activities by name; raises InvalidArgument for one that the log has not."""
 
-    `events` is in the order of the file. `objects` links events to objects (event_id, object_type, object_id,
-    qualifier). `attributes` are those of objects (object_type, object_id, attribute, value, type, time); an
-    object that has neither attribute nor event is a row without attribute. `roles` names the columns for
-    case, activity, time, order, lifecycle, resource, event_id and data. `relations` hold between objects
-    (source_type, source_id, target_type, target_id, qualifier). `header` is what a format says beside them.
+
+class Reading(NamedTuple):
+    """How times are read, what orders events, and what happens to rows that are none."""
+
+    timezone: str = "UTC"
+    time_format: str | None = None
+    sort: str = "time"
+    bad: str = "raise"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One filter: what it says, its predicate over the rows of a relation, and whether it cuts into cases."""
+
+    label: str
+    where: Callable[[str, Codes], str]
+    cuts: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """The prepared events, with the names of cases and activities, and what there is to say of them."""
+
+    events: Kept
+    cases: Kept
+    activities: Kept
+    notes: tuple[str, ...]
+
+
+# --- preparing ---------------------------------------------------------------------------------------------
+
+
+def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) -> Table:
+    """Return the table of a source. Raises InvalidLog if times cannot be read and `how.bad` says so."""
+    with reading(source.name):
+        session.run(f"CREATE OR REPLACE TEMP VIEW source AS {source.select}")
+        session.run(f"CREATE OR REPLACE TEMP VIEW flat AS {_flat(source, roles)}")
+        notes = (*source.notes, *_looked_at(session, roles, how))
+        base = _base(session, roles, how)
+        cases = _named(session, base, 'c AS "case"', "s")
+        activities = _named(session, base, "n AS activity", "a")
+        events = _numbered(session, base, cases, activities, how)
+    return Table(events, cases, activities, (*notes, *_ties(session, events, roles, how)))
+
+
+def _numbered(session: Session, base: str, cases: Kept, activities: Kept, how: Reading) -> Kept:
+    """Return the events with their places in their cases.
+
+    Sorting all rows once and looking at neighbours costs half of a window over each case. It leans on DuckDB
+    keeping an ORDER BY in what it streams through OVER (), so the result is checked: where some case were
+    torn apart, or time ran back in one, the window, which leans on nothing, would do it again.
     """
-
-    events: pa.Table
-    objects: pa.Table | None
-    attributes: pa.Table | None
-    roles: dict[str, str]
-    relations: pa.Table | None = None
-    header: dict[str, Any] | None = None
-
-
-@cache
-def _root(_process: int) -> duckdb.DuckDBPyConnection:
-    return duckdb.connect(config={"autoinstall_known_extensions": False})
-
-
-def database(**tables: pa.Table) -> duckdb.DuckDBPyConnection:
-    """Return a connection of its own, in UTC, that knows these tables by their names."""
-    con = _root(os.getpid()).cursor()  # a new database takes 20 ms, and its threads do not survive a fork
-    con.execute("SET TimeZone = 'UTC'")
-    for name, table in tables.items():
-        con.register(name, table)
-    return con
+    rows = session.keep(
+        f'SELECT s, a, t, o, r FROM ({base}) JOIN {cases.name} ON "case" = c '
+        f"JOIN {activities.name} ON activity = n WHERE t IS NOT NULL"
+    )
+    if how.sort == "time":
+        events = session.keep(_STREAMED.format(rows=rows.name))
+        if session.rows(_SOUND.format(events=events.name, cases=cases.name))[0][0]:
+            return events
+    order = "o, r" if how.sort == "order" else "t, o, r"
+    window = f"WINDOW each AS (PARTITION BY s ORDER BY {order})"
+    return session.keep(f"SELECT s, {_NUMBERED} FROM {rows.name} {window}")
 
 
-def ask(sql: str, **tables: pa.Table) -> pa.Table:
-    """Return the answer of SQL over Arrow tables, each under its name."""
-    with database(**tables) as con:
-        return con.sql(sql).to_arrow_table()
+def _base(session: Session, roles: ColumnRoles, how: Reading) -> str:
+    order = roles.get("order")
+    return (
+        f'SELECT "#case" AS c, {quoted(roles["activity"])}::VARCHAR AS n, {_time(session, roles, how)} AS t, '
+        f"{quoted(order) if order else 'NULL::INT'} AS o, {ROW} AS r FROM flat"
+    )
 
 
-def compute() -> Any:
-    """Return pyarrow's functions, which it makes at run time, so that no type checker knows them."""
-    import pyarrow.compute
-
-    return pyarrow.compute
-
-
-@dataclass
-class _Times:
-    """What was seen in a column of times."""
-
-    given: int = 0
-    unread: int = 0
-    naive: int = 0
-    examples: list[str] = field(default_factory=list)
-    naive_examples: list[str] = field(default_factory=list)
+def _flat(source: Source, roles: ColumnRoles) -> str:
+    """Return the SELECT of the rows with their case; where that is an object, a row for each one."""
+    if roles.case_object is None:
+        return f'SELECT *, {quoted(roles["case"])}::VARCHAR AS "#case" FROM source'
+    links = f'SELECT DISTINCT {ROW}, object_id AS "#case" FROM ({source.objects}) WHERE object_type = '
+    return (
+        f'SELECT source.*, "#case" FROM source LEFT JOIN ({links}{literal(roles.case_object)}) USING ({ROW})'
+    )
 
 
-class Gather:
-    """Gathers rows of texts, and gives them back as one Arrow table of typed columns."""
-
-    def __init__(self, label: str, times: Iterable[str] = ()) -> None:
-        """Begin with no row; `label` names the file; in the columns `times` every text must be a time."""
-        self._label, self._must = label, set(times)
-        self._rows: list[dict[Key, str]] = []
-        self._windows: list[pa.Table] = []
-        self._times: dict[str, _Times] = {}
-        self._marks: dict[str, set[str]] = {}
-        self._gathered = 0
-
-    def __len__(self) -> int:
-        return self._gathered + len(self._rows)
-
-    def add(self, row: dict[Key, str]) -> None:
-        """Take the next row."""
-        self._rows.append(row)
-        if len(self._rows) >= WINDOW:
-            self._flush()
-
-    def table(self, columns: Iterable[Key] = ()) -> pa.Table:
-        """Return all rows: the `columns` that are always there, then the others as they came, typed.
-
-        Raises InvalidLog where times cannot be read, or only some of them name their zone.
-        """
-        import pyarrow as pa
-
-        if self._rows:
-            self._flush()
-        self._check_times()
-        windows, self._windows = self._windows, []
-        names = dict.fromkeys(name for name, _ in columns)
-        for window in windows:
-            names.update(dict.fromkeys(window.column_names))
-        names = names if len(names) == 1 else {name: None for name in names if name != _NOTHING}
-        wanted = {name: _common(windows, name) for name in names}
-        wanted |= {name: _arrow_type(kind) for name, kind in columns if wanted[name] is None}
-        fields = [
-            pa.field(name, wanted[name] or pa.string(), metadata=self._metadata(name)) for name in names
-        ]
-        tables = [_fit(window, pa.schema(fields)) for window in windows]
-        whole = pa.concat_tables(tables) if tables else pa.schema(fields).empty_table()
-        return distinct_names(whole)
-
-    def _metadata(self, name: str) -> dict[bytes, bytes] | None:
-        """Return which kind the texts of a column are, where Arrow's type does not tell."""
-        marks = self._marks.get(name, set())
-        kind = next(iter(marks), "string")
-        return {b"kind": kind.encode()} if len(marks) == 1 and kind not in {*KINDS, "string"} else None
-
-    def _flush(self) -> None:
-        import pyarrow as pa
-
-        rows, self._rows = self._rows, []
-        kinds: dict[str, list[str]] = {}
-        for name, kind in dict.fromkeys(key for row in rows for key in row):
-            kinds.setdefault(name, []).append(kind)
-        if len(kinds) > _MOST_COLUMNS:
-            self._fail(
-                f"there are more than {_MOST_COLUMNS:,} different attributes, which no table should have"
-            )
-        columns = {name: self._column(rows, name, found) for name, found in kinds.items()}
-        columns = columns or {_NOTHING: pa.nulls(len(rows), pa.string())}
-        self._windows.append(pa.table(columns))
-        self._gathered += len(rows)
-
-    def _column(self, rows: Sequence[dict[Key, str]], name: str, kinds: list[str]) -> pa.Array:
-        pc = compute()
-        self._marks.setdefault(name, set()).update(kinds)
-        texts = [
-            self._texts([row.get(key) for row in rows], name) for key in ((name, kind) for kind in kinds)
-        ]
-        kind = kinds[0] if len(kinds) == 1 else "float" if set(kinds) == {"int", "float"} else "string"
-        if len(kinds) > 1:
-            self._once(texts, name)
-        return self._typed(pc.coalesce(*texts), name, "date" if name in self._must else kind)
-
-    def _texts(self, values: list[str | None], name: str) -> pa.Array:
-        import pyarrow as pa
-
-        try:
-            return pa.array(values, pa.string())
-        except UnicodeEncodeError as error:
-            self._fail(f"{name!r} has a text with half a character: {display.short(error.object)}")
-
-    def _once(self, texts: list[pa.Array], name: str) -> None:
-        """Refuse a row that has a name twice, with values of two kinds."""
-        for row, values in enumerate(zip(*texts, strict=True), self._gathered + 1):
-            given = [value.as_py() for value in values if value.is_valid]
-            if len(given) > 1:
-                self._fail(f"event {row} has {name!r} twice, {given[0]!r} and {given[1]!r}: keep one")
-
-    def _typed(self, texts: pa.Array, name: str, kind: str) -> pa.Array:
-        """Return texts as values of their kind, or as they are where one is none."""
-        if kind not in KINDS:
-            return texts
-        import pyarrow as pa
-
-        pc = compute()
-        sql, looks = KINDS[kind]
-        good = f"CASE WHEN regexp_full_match(x, '{looks}') THEN try_cast(x AS {sql}) END"
-        zoned = f"regexp_full_match(x, '{_ZONED}')" if kind == "date" else "true"
-        query = f"SELECT {good} AS value, {zoned} AS zoned FROM (SELECT trim(x, ' \t\r\n') AS x FROM w)"
-        found = ask(query, w=pa.table({"x": texts})).combine_chunks()
-        values = found.column(0).combine_chunks()
-        unread = pc.and_(pc.is_null(values), pc.is_valid(texts))
-        if kind == "date":
-            self._note(name, texts, unread, pc.invert(found.column(1).combine_chunks()))
-        return texts if pc.any(unread).as_py() else values
-
-    def _note(self, name: str, texts: pa.Array, unread: pa.Array, naive: pa.Array) -> None:
-        pc = compute()
-        seen = self._times.setdefault(name, _Times())
-        naive = pc.and_not(pc.and_(naive, pc.is_valid(texts)), unread)
-        seen.given += len(texts) - texts.null_count
-        seen.unread += pc.sum(unread).as_py() or 0
-        seen.naive += pc.sum(naive).as_py() or 0
-        for mask, examples in ((unread, seen.examples), (naive, seen.naive_examples)):
-            for row in pc.indices_nonzero(mask)[: _FEW - len(examples)].to_pylist():
-                examples.append(f"event {self._gathered + row + 1:,} has {display.short(texts[row].as_py())}")
-
-    def _check_times(self) -> None:
-        for name, seen in self._times.items():
-            if seen.unread and name in self._must:
-                self._fail(
-                    f"{seen.unread:,} of {seen.given:,} times in {name!r} cannot be read: "
-                    f"{', '.join(seen.examples)}; write them like 2020-03-01T12:00:00+00:00"
-                )
-            if 0 < seen.naive < seen.given - seen.unread:
-                self._fail(
-                    f"{seen.naive:,} of {seen.given:,} times in {name!r} name no zone while the others do: "
-                    f"{', '.join(seen.naive_examples)}; add the zone to each, Z for UTC"
-                )
-
-    def _fail(self, told: str) -> NoReturn:
-        raise InvalidLog(f"{self._label}: {told}")
+def _named(session: Session, base: str, column: str, code: str) -> Kept:
+    """Return a table of the different values of a column of the base, numbered in their order."""
+    value = column.partition(" ")[0]
+    found = f"SELECT DISTINCT {value} FROM ({base}) WHERE c IS NOT NULL AND n IS NOT NULL AND t IS NOT NULL"
+    number = f"row_number() OVER (ORDER BY {value})::INT AS {code}"
+    return session.keep(f"SELECT {number}, {column} FROM ({found})")
 
 
-class Narrow:
-    """Gathers rows of a fixed number of texts, and gives them back as one Arrow table."""
+def _time(session: Session, roles: ColumnRoles, how: Reading) -> str:
+    """Return the SQL of a column's time in UTC; NULL where it is none."""
+    column, kind = quoted(roles["time"]), roles.types[roles["time"]]
+    if kind == "TIMESTAMP WITH TIME ZONE":
+        found = f"{column} AT TIME ZONE 'UTC'"
+    elif kind.startswith(_WHOLE):
+        found = f"make_timestamp(({column} {_epoch(session, column)[0]})::BIGINT)"
+    elif kind.startswith("VARCHAR") and how.time_format is not None:
+        found = _in_utc(f"try_strptime({column}, {literal(how.time_format)})::TIMESTAMP", how.timezone)
+    elif kind.startswith("VARCHAR"):
+        naive = _in_utc(f"try_cast({column} AS TIMESTAMP)", how.timezone)
+        aware = f"try_cast({column} AS TIMESTAMPTZ) AT TIME ZONE 'UTC'"
+        found = f"CASE WHEN regexp_matches({column}, {literal(_OFFSET)}) THEN {aware} ELSE {naive} END"
+    elif kind.startswith(("TIMESTAMP", "DATE")):
+        found = _in_utc(f"{column}::TIMESTAMP", how.timezone)
+    else:
+        raise InvalidLog(f"time={roles['time']!r} is of type {kind}, which is no time; name another column")
+    return found
 
-    def __init__(self, label: str, *names: str) -> None:
-        """Begin with no row of the columns `names`."""
-        self._gather = Gather(label, ("time",))
-        self._keys = [(name, "date" if name == "time" else "string") for name in names]
 
-    def add(self, *values: str | None) -> None:
-        """Take the next row."""
-        row = {key: value for key, value in zip(self._keys, values, strict=True) if value is not None}
-        self._gather.add(row)
-
-    def table(self) -> pa.Table:
-        """Return all rows."""
-        found = self._gather.table(self._keys)
-        return found.select([name for name, _ in self._keys])
+def _in_utc(naive: str, timezone: str) -> str:
+    if timezone == "UTC":
+        return naive
+    return f"(({naive}) AT TIME ZONE {literal(timezone)}) AT TIME ZONE 'UTC'"
 
 
-def distinct_names(table: pa.Table) -> pa.Table:
-    """Return a table whose names differ in more than case, as SQL wants it; `key_of` tells the first ones."""
-    taken: set[str] = set()
-    fields = []
-    for each in table.schema:
-        name, number = each.name, 1
-        while name.casefold() in taken:
-            number += 1
-            name = f"{each.name}_{number}"
-        taken.add(name.casefold())
-        said = (
-            {**(each.metadata or {}), b"key": key_of(each).encode()} if name != each.name else each.metadata
+def _epoch(session: Session, column: str) -> tuple[str, str]:
+    """Return what makes numbers microseconds, and their unit: by their size, times since 1970 are meant."""
+    most = session.rows(f"SELECT max(abs({column}::DOUBLE)) FROM source")[0][0] or 0
+    return next((factor, unit) for size, factor, unit in _UNITS if most >= size)
+
+
+def _looked_at(session: Session, roles: ColumnRoles, how: Reading) -> list[str]:
+    """Return what is to be said of rows that are no events and of times; raises InvalidLog for bad ones."""
+    if how.sort == "order" and roles.get("order") is None:
+        raise InvalidArgument("sort='order' needs an order column: EventLog(…, order='version')")
+    column, time = quoted(roles["time"]), _time(session, roles, how)
+    text = roles.types[roles["time"]].startswith("VARCHAR") and how.time_format is None
+    zoned = f"count(*) FILTER (regexp_matches({column}, {literal(_OFFSET)}))" if text else "0"
+    parts = ['count("#case")', *(f"count({quoted(roles[role])})" for role in ("activity", "time"))]
+    found = session.rows(f"SELECT count(*), {', '.join(parts)}, count({time}), {zoned} FROM flat")[0]
+    rows, cases, activities, times, read, with_zone = found
+    notes = []
+    if read < times:
+        notes.append(
+            _unreadable(session, roles, how, f"{column} IS NOT NULL AND {time} IS NULL", times - read)
         )
-        fields.append(each.with_name(name).with_metadata(said))
-    return table.rename_columns([each.name for each in fields]).cast(_schema(fields))
+    for role, count in (("case", cases), ("activity", activities), ("time", times)):
+        if count < rows:
+            notes.append(f"{rows - count:,} of {rows:,} rows have no {role} ({roles[role]}) and are left out")
+    if 0 < with_zone < times:
+        notes.append(
+            f"{with_zone:,} times name their zone and {times - with_zone:,} do not; "
+            f"the latter are taken as {how.timezone} (timezone='…')"
+        )
+    if roles.types[roles["time"]].startswith(_WHOLE):
+        notes.append(f"the numbers in {roles['time']} are taken as {_epoch(session, column)[1]} since 1970")
+    return notes
 
 
-def _schema(fields: Sequence[pa.Field]) -> pa.Schema:
-    import pyarrow as pa
-
-    return pa.schema(fields)
-
-
-def key_of(field: pa.Field) -> str:
-    """Return what a column was called in its file."""
-    return str((field.metadata or {}).get(b"key", field.name.encode()).decode())
-
-
-def numbered(table: pa.Table) -> pa.Table:
-    """Return events with their place in the file, from 1, as the first column."""
-    import pyarrow as pa
-
-    places = pa.array(range(1, table.num_rows + 1), pa.int64())
-    return distinct_names(table.add_column(0, pa.field(POSITION, pa.int64()), places))
+def _unreadable(session: Session, roles: ColumnRoles, how: Reading, where: str, count: int) -> str:
+    number = 'SELECT row_number() OVER () AS "#n", * FROM source'
+    worst = session.rows(f'SELECT "#n", {quoted(roles["time"])} FROM ({number}) WHERE {where} LIMIT {_WORST}')
+    rows = ", ".join(f"row {row:,}: {display.short(text, 40)}" for row, text in worst)
+    told = f"{count:,} value{'' if count == 1 else 's'} of {roles['time']} cannot be read as a time ({rows}"
+    told += ", …)" if count > _WORST else ")"
+    if how.bad == "raise":
+        raise InvalidLog(
+            f"{told}; say how they are written (time_format='%d/%m/%Y %H:%M'), or leave those rows out "
+            "(bad='drop')"
+        )
+    return f"{told}; those rows are left out"
 
 
-def nothing(*names: str) -> pa.Table:
-    """Return a table without rows whose columns are texts, and times if they are called so."""
-    import pyarrow as pa
-
-    return pa.schema([(name, utc_time() if name == "time" else pa.string()) for name in names]).empty_table()
-
-
-def _arrow_type(kind: str) -> pa.DataType:
-    import pyarrow as pa
-
-    known = {"int": pa.int64(), "float": pa.float64(), "boolean": pa.bool_(), "date": utc_time()}
-    return known.get(kind, pa.string())
-
-
-def utc_time() -> pa.DataType:
-    """Return the type of every time in a log."""
-    import pyarrow as pa
-
-    return pa.timestamp("us", "UTC")
+def _ties(session: Session, events: Kept, roles: ColumnRoles, how: Reading) -> list[str]:
+    query = f"SELECT count(*) FILTER (w = 0), count(*) FILTER (w < 0) FROM {events.name}"
+    tied, back = session.rows(query)[0]
+    order, notes = roles.get("order"), []
+    if tied and how.sort == "time":
+        by = f"{order} breaks the ties" if order else "the order of rows breaks the ties (order='…')"
+        notes.append(f"{_events(tied)} the same time as the one before in the case; {by}")
+    if back:
+        notes.append(f"{_events(back)} a time before the one of the event before: {order} says the order")
+    unbroken = _unbroken(session, events, order, how) if order and (tied or how.sort == "order") else 0
+    if unbroken:
+        notes.append(
+            f"{_events(unbroken)} the same {order} as another such event; there the order of rows decides"
+        )
+    return notes
 
 
-def _common(windows: Sequence[pa.Table], name: str) -> pa.DataType | None:
-    """Return the one type that holds a column of all windows, or None if no window has it."""
-    import pyarrow as pa
-
-    found = {window.schema.field(name).type for window in windows if name in window.column_names}
-    if len(found) > 1:
-        numbers = found == {pa.int64(), pa.float64()} and all(_exact(each, name) for each in windows)
-        return pa.float64() if numbers else pa.string()
-    return found.pop() if found else None
-
-
-def _exact(window: pa.Table, name: str) -> bool:
-    """Say whether no whole number of a column is too large to be a fraction as well."""
-    import pyarrow as pa
-
-    try:
-        _ = name in window.column_names and window.column(name).cast(pa.float64())
-    except pa.ArrowInvalid:
-        return False
-    return True
+def _unbroken(session: Session, events: Kept, order: str, how: Reading) -> int:
+    """Return how many events tie with another one in all that orders a case."""
+    key = "s, o" if how.sort == "order" else "s, t, o"
+    tied = "" if how.sort == "order" else f"WHERE (s, t) IN (SELECT (s, t) FROM {events.name} WHERE w = 0)"
+    facts = picked(o=quoted(order))
+    rows = f"SELECT s, t, x_o AS o FROM {events.name} JOIN {facts} ON x_row = r {tied}"
+    groups = f"SELECT count(*) AS n FROM ({rows}) GROUP BY {key} HAVING count(*) > 1"
+    return int(session.rows(f"SELECT coalesce(sum(n), 0) FROM ({groups})")[0][0])
 
 
-def _fit(window: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return a window with all the columns of the log, in their types."""
-    import pyarrow as pa
-
-    columns = [
-        _as(window.column(each.name), each.type)
-        if each.name in window.column_names
-        else pa.nulls(window.num_rows, each.type)
-        for each in schema
-    ]
-    return pa.table(columns, schema=schema)
+def _events(count: int) -> str:
+    return f"{count:,} event{' has' if count == 1 else 's have'}"
 
 
-def _as(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    import pyarrow as pa
+# --- filtering ---------------------------------------------------------------------------------------------
 
-    if column.type == kind:
-        return column
-    if pa.types.is_timestamp(column.type):
-        return ask(
-            "SELECT strftime(x, '%Y-%m-%dT%H:%M:%S.%f+00:00') FROM w", w=pa.table({"x": column})
-        ).column(0)
-    return column.cast(kind)
+
+def narrowed(session: Session, table: Table, steps: Sequence[Step]) -> Table:
+    """Return the table of the events that pass all steps, in their order."""
+    parts, last = [], table.events.name
+    codes = partial(numbers, session, table)
+    for number, step in enumerate(steps, 1):
+        rows = f"SELECT * FROM {last} WHERE {step.where(last, codes)}"
+        if step.cuts:
+            rows = f"SELECT s, {_NUMBERED} FROM ({rows}) WINDOW each AS (PARTITION BY s ORDER BY v)"
+        last = f"step_{number}"
+        parts.append(f"{last} AS ({rows})")
+    with reading("the filtered log"):
+        events = session.keep(f"WITH {', '.join(parts)} SELECT * FROM {last}")
+    return Table(events, table.cases, table.activities, table.notes)
+
+
+def numbers(session: Session, table: Table, names: Sequence[str]) -> list[int]:
+    """Return the numbers of activities. Raises InvalidArgument for one that the log has not."""
+    known = dict(session.rows(f"SELECT activity, a FROM {table.activities.name}"))
+    for one in names:
+        if one not in known:
+            raise InvalidArgument(
+                f"the log has no activity {one!r}{display.did_you_mean(str(one), sorted(known))}"
+            )
+    return [known[one] for one in names]

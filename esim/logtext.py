@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from esim.arrowlog import database, distinct_names
 from esim.bar import Bar
-from esim.logtable import database, distinct_names
 from esim.storefile import quoted
 
 if TYPE_CHECKING:

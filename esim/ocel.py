@@ -14,8 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from esim import display
-from esim.errors import InvalidLog
-from esim.logtable import (
+from esim.arrowlog import (
     ATTRIBUTES,
     LINKS,
     RELATIONS,
@@ -28,6 +27,7 @@ from esim.logtable import (
     nothing,
     numbered,
 )
+from esim.errors import InvalidLog
 from esim.logtext import as_text, iso, kind_of, rows, spread
 from esim.storefile import quoted
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from esim import display
+from esim.arrowlog import Tables
 from esim.jsonstream import Digits, JsonFile, dumped, is_number, text_of
-from esim.logtable import Tables
 from esim.ocel import Declared, Reading, Writing
 
 _LISTS = ("eventTypes", "objectTypes", "events", "objects")

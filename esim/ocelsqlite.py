@@ -9,9 +9,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
+from esim.arrowlog import Tables
 from esim.bar import Bar
 from esim.errors import InvalidLog
-from esim.logtable import Tables
 from esim.ocel import BEGINNING, Declared, Object, Reading, Writing
 from esim.storefile import quoted
 

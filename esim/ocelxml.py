@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from esim.logtable import Tables
+from esim.arrowlog import Tables
 from esim.ocel import Declared, Reading, Writing
 from esim.xmlstream import XmlReader, escape
 

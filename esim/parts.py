@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import fields
 from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any
@@ -12,7 +11,7 @@ from uuid import UUID
 from esim.clock import ManualClock, micros, uuid7
 from esim.memory import MemoryStore
 from esim.process import Process
-from esim.progress import Entry, Letter, Mark
+from esim.progress import Entry, Letter
 from esim.progress_memory import kept
 from esim.subscription import Subscription
 from esim.world import Part, frozen
@@ -95,7 +94,7 @@ class Kept(Part):
     def frozen(self) -> Hashable:
         """Return checkpoint, rows, letters, ledger and inbox, without ids and times."""
         mine = kept(self._store)[self._of]
-        mark = _MARK(mine.mark)
+        mark = mine.mark
         if not (mine.letters or mine.effects or mine.inbox or mine.rows):
             return mark
         letters = tuple([_LETTER(one) for one in mine.letters.values() if one is not None])
@@ -105,7 +104,6 @@ class Kept(Part):
         return mark, letters, effects, inbox, rows
 
 
-_MARK = attrgetter(*(each.name for each in fields(Mark)))
 _LETTER = attrgetter(*(name for name in Letter._fields if name not in _PASSING))
 _ENTRY = attrgetter(*(name for name in Entry._fields if name not in _PASSING))
 

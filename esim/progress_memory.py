@@ -68,9 +68,11 @@ class MemoryProgress(Progress):
     def __init__(self, store: MemoryStore, name: str, row: type[Row] | None = None) -> None:
         """Stand for the subscription `name`, whether it is known or not."""
         self.store, self.name, self.row = store, name, row
+        self._all = kept(store)
 
     def _kept(self) -> Kept:
-        mine = kept(self.store)[self.name]
+        self.store._open()
+        mine = self._all[self.name]
         if mine.noted is not None:
             _carry_out(mine, mine.noted)
         return mine
@@ -176,8 +178,9 @@ class MemoryProgress(Progress):
     def sent(self, key: str, at: datetime, failure: str | None, attempts: int) -> None:
         mine = self._kept()
         status: Status = "failed" if failure else "done"
-        told = {"status": status, "last_touched": at, "cause": failure, "attempts": attempts}
-        mine.effects[key] = mine.effects[key]._replace(**told)
+        mine.effects[key] = mine.effects[key]._replace(
+            status=status, last_touched=at, cause=failure, attempts=attempts
+        )
         _changed(mine)
 
     def handled(self, key: str) -> bool:

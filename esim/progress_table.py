@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from esim.connection import Connection
 
 _AT_HAND = 500_000  # rows are held in memory between two batches
-_MARK = [field.name for field in fields(Mark)]
+_MARK = Mark._fields
 _SET = ", ".join(f"{name} = ${number}" for number, name in enumerate(_MARK, 2))
 _LETTER = ", ".join(Letter._fields)
 
@@ -178,7 +177,7 @@ class TableProgress(Progress):
 
 
 def _values(mark: Mark) -> list[Any]:
-    return [getattr(mark, name) for name in _MARK]
+    return list(mark)
 
 
 def _put(con: DuckDB, table: str, values: Sequence[Any]) -> None:

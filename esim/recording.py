@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from esim import display
 from esim.errors import InvalidArgument, SimulationFailed, TokenMismatch
 from esim.faults import Faults
-from esim.invariant import Invariant, Look
+from esim.invariant import PLAINLY, Invariant, Look
 from esim.progress import Letter, frame
 from esim.scenario import Scenario
 from esim.stage import MOST_STEPS, Moment, Stage
@@ -23,6 +23,10 @@ Pick = Callable[[Stage, Sequence[str], str, str], int]
 _VERSION = "e1"
 ENDLESS = "it comes to an end"
 """The invariant that holds by itself: no run goes round in circles."""
+
+
+class _Enough(Exception):
+    """Something is broken: what comes after it is of no interest."""
 
 
 class Choice(NamedTuple):
@@ -102,7 +106,10 @@ class Recording:
     def run(self, first: Moment | None, *, checks: bool) -> Run:
         """Run from the first moment; with `checks`, up to where an invariant is broken."""
         self._checks = checks
-        ended = self._stage.play(self, first)
+        try:
+            ended = self._stage.play(self, first)
+        except _Enough:
+            ended = False
         if ended or not checks:
             self._look_back("eventually")
         if self._broken is None and self._stage.steps > MOST_STEPS:
@@ -135,9 +142,11 @@ class Recording:
         return not (self._checks and self._broken)
 
     def step(self, stage: Stage) -> None:  # noqa: ARG002 - a driver's way
-        """Check what must always hold."""
+        """Check what must always hold, and go no further than to where it does not."""
         self._look_back("always")
         self._remember()
+        if self._checks and self._broken:
+            raise _Enough
 
     def note(self, stage: Stage, lane: str, told: str, fault: str) -> None:  # noqa: ARG002 - a driver's way
         """Keep what happened."""
@@ -250,7 +259,7 @@ class Run:
     def svg(self) -> str:
         """Return the timeline as SVG."""
         first = [one.name for one in self.stage.players]
-        ending = f"{self.broken[0]}: {self.broken[1]}" if self.broken else ""
+        ending = "" if self.broken is None else ": ".join(self.broken).removesuffix(f": {PLAINLY}")
         return picture(worth_telling(self._steps), [*first, "log"], self._title(), ending)
 
     def _title(self) -> str:
@@ -266,10 +275,10 @@ class Run:
         seed = "" if self.seed is None else f", seed {self.seed}"
         return f"<Run of {len(self._steps)} steps with {told}{seed}: {self._ending()}>"
 
-    def picture(self) -> str:
+    def image(self) -> str:
         """Return the timeline as an HTML image, with its steps as the text in place of it."""
         alt = "; ".join(f"{one.lane} {one.text}" for one in worth_telling(self._steps)[:60])
         return img(self.svg(), f"{self._title()}: {alt}")
 
     def _repr_html_(self) -> str:
-        return f"<div>{display.escape(repr(self).strip('<>'))}</div>{self.picture()}"
+        return f"<div>{display.escape(repr(self).strip('<>'))}</div>{self.image()}"

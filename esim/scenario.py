@@ -40,7 +40,9 @@ class Follow:
 
     def told(self) -> str:
         """Return what tells this actor from another: its name and its options."""
-        options = display.arguments(dict(sorted(self.options.items())))
+        options = ", ".join(
+            f"{name}={written(frozen(value))}" for name, value in sorted(self.options.items())
+        )
         return f"{self.name or _name(self.handler)}({options})"
 
 

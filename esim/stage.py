@@ -319,9 +319,10 @@ class Stage:
         """Return what tells the state that is kept from another: equal for equal states."""
         interned = self._interned
         if self.kept and len(latest(self.store)) >= len(self.kept):
+            strange = ", ".join(sorted(set(latest(self.store)) - set(self.subscriptions)))
             raise InvalidArgument(
-                f"{', '.join(set(latest(self.store)) - set(self.subscriptions))}: a subscription is made while "
-                "the simulation runs; make it where the actors are made, in actors(store)"
+                f"{strange}: a subscription is made "
+                "while the simulation runs; make it where the actors are made, in actors(store)"
             )
         if self.clock._now is not self._keyed_at:
             self._keyed_at = self.clock._now

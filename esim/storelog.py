@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from esim.arrowlog import LINKS, Tables, ask
 from esim.contract import AsOf, Store
 from esim.envelope import RecordedEvent, Row
-from esim.logtable import LINKS, Tables, ask
 from esim.query import Filter
 from esim.reading import Selection
 from esim.store import EventStore

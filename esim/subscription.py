@@ -16,7 +16,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 from weakref import WeakKeyDictionary
 
@@ -206,7 +205,7 @@ class Subscription:
     def _fulfil(self) -> None:
         """Pause or resume, if the handler has asked for it."""
         if self._wish is not None:
-            mark = replace(self._progress.load(), paused=self._wish)
+            mark = self._progress.load()._replace(paused=self._wish)
             self._wish = None
             self._halting.clear()
             self._progress.commit(mark)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from esim import display
-from esim.svg import INK, MARGIN, TOP, document, line, tag, text, titled
+from esim.svg import INK, MARGIN, TOP, document, line, tag, text, text_width, titled
 
 WORDS = {
     "crash": "dies",
@@ -23,8 +23,10 @@ WORDS = {
 }
 """What is said of each kind of fault."""
 
-_ROW, _LANE, _LEFT = 26, 216, 44
+_ROW, _LANE, _LEFT = 24, 196, 44
+_ROOMY = 430
 _QUIET = "#8a8f98"
+_PASSED = ("is about to ", "has handled ", "handled")
 
 
 class Step(NamedTuple):
@@ -40,13 +42,20 @@ class Step(NamedTuple):
         """What happened, in words."""
         if not self.fault:
             return self.told
-        between = " " if self.fault == "crash" else ": " if self.told else ""
-        return f"{WORDS[self.fault]}{between}{self.told}"
+        word = WORDS[self.fault]
+        if self.fault == "crash":
+            return f"{word} {self.told}"
+        return word if self.told in ("", word) else f"{word} ({self.told})"
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether something failed, or was only done in another order."""
+        return self.fault not in ("", "preempt", "reorder")
 
 
 def worth_telling(steps: Iterable[Step]) -> list[Step]:
     """Return the steps that changed something, and the faults; not those that only came to a place."""
-    return [one for one in steps if one.fault or not one.told.startswith("is about to ")]
+    return [one for one in steps if one.fault or not one.told.startswith(_PASSED)]
 
 
 def lanes_of(steps: Sequence[Step], first: Sequence[str] = ()) -> list[str]:
@@ -61,11 +70,11 @@ def picture(steps: Sequence[Step], first: Sequence[str], title: str, ending: str
     top = TOP + 34
     bottom = top + _ROW * len(steps)
     body = [_lane(lane, _LEFT + _LANE * at, bottom) for at, lane in enumerate(lanes)]
-    body += [_step(one, top + _ROW * row, lanes.index(one.lane)) for row, one in enumerate(steps)]
+    body += [_step(one, top + _ROW * row, lanes) for row, one in enumerate(steps)]
+    reach = max((_LEFT + _LANE * lanes.index(one.lane) + 24 + _width(one, lanes) for one in steps), default=0)
+    width = max(_LEFT + _LANE * max(len(lanes), 1), reach, 600 if ending else 0)
     if ending:
-        width = max(_LANE * len(lanes), 600)
         body.append(text(MARGIN, bottom + 16, f"✗ {ending}", fill=display.FAILURE, bold=True, room=width))
-    width = _LEFT + _LANE * max(len(lanes), 1)
     return document(title, body, width=width, bottom=bottom + (24 if ending else 0))
 
 
@@ -76,13 +85,22 @@ def _lane(name: str, x: int, bottom: int) -> str:
     return box + label + line(f"M{x + 8} {TOP + 22}V{bottom}", stroke=color, width=2, opacity=0.45)
 
 
-def _step(step: Step, y: int, lane: int) -> str:
-    x = _LEFT + _LANE * lane
-    color = display.FAILURE if step.fault else display.color_of(step.lane)
+def _width(step: Step, lanes: Sequence[str]) -> float:
+    """Return how wide the label of a step is: in the last lane, and of a fault, there is room for more."""
+    roomy = step.fault or step.lane == lanes[-1]
+    return min(text_width(step.text, bold=step.is_failure), _ROOMY if roomy else _LANE - 28)
+
+
+def _step(step: Step, y: int, lanes: Sequence[str]) -> str:
+    x = _LEFT + _LANE * lanes.index(step.lane)
+    color = display.FAILURE if step.is_failure else display.color_of(step.lane)
     mark = tag("circle", cx=x + 8, cy=y, r=5, fill=color)
-    if step.fault:
+    if step.is_failure:
         mark = line(f"M{x + 3} {y - 5}l10 10m0 -10l-10 10", stroke=color, width=3)
+    elif step.fault:
+        mark = line(f"M{x + 3} {y - 4}q10 0 10 8m-4 -3l4 4l4 -4", stroke=color, width=2)
     number = text(_LEFT - 8, y + 4, str(step.number), fill=_QUIET, anchor="end", size=11)
-    fill = display.FAILURE if step.fault else INK
-    label = text(x + 20, y + 4, step.text, bold=bool(step.fault), room=_LANE - 36, fill=fill)
+    fill = display.FAILURE if step.is_failure else INK
+    room = _width(step, lanes) + 1
+    label = text(x + 20, y + 4, step.text, bold=step.is_failure, room=room, fill=fill)
     return tag("g", titled(step.text), number, mark, label)

@@ -42,7 +42,7 @@ class Counterexample:
         return f"<Counterexample {self.token}: {self.invariant!r} is broken: {self.message}{confirmed}>"
 
     def _repr_html_(self) -> str:
-        return f"<div>{display.escape(repr(self).strip('<>'))}</div>{self.run.picture()}"
+        return f"<div>{display.escape(repr(self).strip('<>'))}</div>{self.run.image()}"
 
 
 class Verdict:
@@ -103,4 +103,4 @@ class Verdict:
         if self.counterexample is None:
             return head + where
         confirmed = f"<div>{display.escape(self.counterexample.confirmed)}</div>"
-        return head + confirmed + self.counterexample.run.picture()
+        return head + confirmed + self.counterexample.run.image()

@@ -132,6 +132,11 @@ class Coroutines:
         """Say whether this is asked by a coroutine."""
         return isinstance(events._get_running_loop(), VirtualLoop)
 
+    @staticmethod
+    def steps(awaitable: Any) -> Generator[str, None, Any]:
+        """Wait for an awaitable step by step."""
+        return pausing(awaitable)
+
     def result(self, awaitable: Any) -> Any:
         """Return what an awaitable gives, or raise what it raises."""
         steps = pausing(awaitable)

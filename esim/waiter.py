@@ -6,7 +6,7 @@ import asyncio
 import atexit
 import threading
 import weakref
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import Any
@@ -54,6 +54,11 @@ class Waiter:
     def inside(self) -> bool:
         """Say whether this is asked from within a coroutine that it runs."""
         return self._thread is not None and threading.current_thread() is self._thread
+
+    def steps(self, awaitable: Awaitable[Any]) -> Iterator[None]:
+        """Wait for an awaitable, all at once: a waiter of a simulation gives a step wherever it waits."""
+        self.result(awaitable)
+        return iter(())
 
     def close(self) -> None:
         """End the loop and its thread, once what runs in it has ended."""

@@ -8,6 +8,7 @@ are plain objects, so that a handler can be tried by hand.
 from __future__ import annotations
 
 import inspect
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, MutableMapping
 from copy import deepcopy
@@ -232,11 +233,7 @@ class Service(Part):
         bound = self._signature.bind(*args, **kwargs)
         arguments = _by_name(bound)
         gate, fault = self._world.gate, ""
-        told = (
-            f"{self.name}({', '.join([*map(display.short, args), *_pairs(kwargs)])})"
-            if gate and gate.recording
-            else ""
-        )
+        told = f"{self.name}({', '.join(_said(args, kwargs))})" if gate and gate.recording else ""
         if self._down:
             self._down, self.stale = self._down - 1, True
             raise Unavailable(f"{self.name} is down")
@@ -312,7 +309,7 @@ class Queue(Part):
             self._count += 1
             self._messages.append(Message(self._count, body))
         self.stale = True
-        if gate is not None:
+        if gate is not None and fault != "lost":
             gate.note(self.name, told)
         if fault == "unknown":
             raise OutcomeUnknown(f"{self.name} has the message, and its answer is lost")
@@ -417,6 +414,7 @@ class Opaque:
 
 _PLAIN = (int, str, type(None))
 _CODE = (type, FunctionType, BuiltinFunctionType, ModuleType)
+_OF_AN_ID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-")
 
 
 def frozen(value: Any) -> Hashable:  # noqa: PLR0911 - one line for each kind of value
@@ -499,8 +497,13 @@ def _by_name(bound: inspect.BoundArguments) -> dict[str, Any]:
     return arguments
 
 
-def _pairs(values: Mapping[str, Any]) -> list[str]:
-    return [display.arguments({name: value}) for name, value in values.items()]
+def _said(args: Iterable[Any], kwargs: Mapping[str, Any]) -> list[str]:
+    """Return arguments for a timeline; of a key that is made of an event's id, only that there is one."""
+    return [*map(_brief, args), *(f"{name}={_brief(value)}" for name, value in kwargs.items())]
+
+
+def _brief(value: Any) -> str:
+    return "…" if _OF_AN_ID.match(str(value)) else display.short(value)
 
 
 def _anything(name: str) -> Callable[..., Any]:

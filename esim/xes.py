@@ -14,7 +14,7 @@ from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from esim.logtable import (
+from esim.arrowlog import (
     WINDOW,
     Gather,
     Key,

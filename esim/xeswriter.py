@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from esim.logtable import Tables, database, key_of
+from esim.arrowlog import Tables, database, key_of
 from esim.logtext import as_text, kind_of, rows, spread
 from esim.storefile import quoted
 from esim.xes import CASE, NESTED, ROLES, Node

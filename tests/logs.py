@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from esim.logtable import ATTRIBUTES, LINKS, RELATIONS, Tables, key_of, utc_time
+from esim.arrowlog import ATTRIBUTES, LINKS, RELATIONS, Tables, key_of, utc_time
 
 TIMES = st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))
 _OURS = ["n", "e", "k", "links", "object_id", "event_id", "nothing", "kind", "id", "x", "source"]

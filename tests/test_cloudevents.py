@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from esim.arrowlog import Tables
 from esim.errors import InvalidLog
 from esim.formats import read_tables, write_tables
 from esim.jsonstream import Digits, dumped
-from esim.logtable import Tables
 from tests.logs import NAMES, TIMES, cases, facts
 
 EVENT: dict[str, Any] = {

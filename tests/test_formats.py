@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 
 from esim import bar, logtext, xes
+from esim.arrowlog import Tables
 from esim.errors import InvalidArgument, InvalidLog
 from esim.formats import FORMATS, flatten, format_of, read_tables, write_tables
-from esim.logtable import Tables
 from tests.logs import known
 
 UTC_TIME = pa.timestamp("us", "UTC")

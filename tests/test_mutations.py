@@ -26,9 +26,7 @@ from esim.outbox import Relay
 from esim.process import Deadline, DeadlinePassed, Process, ProcessManager
 from esim.progress_memory import MemoryProgress
 from esim.projection import Key, Row, Rows, on
-from esim.repository import Repository
 from esim.retry import CircuitBreaker, RetryPolicy
-from esim.rows import Rows as RowsClass
 from esim.scenario import Scenario, follow, task
 from esim.stage import Stage
 from esim.state import State
@@ -84,7 +82,9 @@ def nothing_is_lost() -> Scenario:
         seen[event.n] = True
 
     all_seen = eventually(lambda look: len(look.table("seen")) == 3)
-    return Scenario(numbers(3), [follow(note, batch=2)], {"all": all_seen}, faults=Faults(crash=2), world=world)
+    return Scenario(
+        numbers(3), [follow(note, batch=2)], {"all": all_seen}, faults=Faults(crash=2), world=world
+    )
 
 
 def nothing_is_done_twice() -> Scenario:
@@ -113,7 +113,7 @@ def an_inbox_knows_what_was_handled() -> Scenario:
 
 
 def streams_stay_in_order() -> Scenario:
-    """No event of a stream is handled after an earlier one of it was given up, and none is unaccounted for."""
+    """No event of a stream is handled after an earlier one was given up, and none is unaccounted for."""
     world = World()
     seen = world.table("seen")
 
@@ -527,7 +527,12 @@ MUTATIONS = {
     ),
     "a letter is gone before its event is handled": Mutation(
         a_redrive_loses_nothing,
-        *(Delivery, "redrive", "yield from self._amend(letter)  # before", "yield from self.dismiss(letter)  #"),
+        *(
+            Delivery,
+            "redrive",
+            "yield from self._amend(letter)  # before",
+            "yield from self.dismiss(letter)  #",
+        ),
     ),
     "a letter stays after its event is handled": Mutation(
         a_redrive_loses_nothing, Delivery, "dismiss", "gone=[letter.dead_letter_id]", "gone=[]"

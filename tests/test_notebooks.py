@@ -31,6 +31,7 @@ def test_there_are_notebooks():
         "05_failures_by_hand",
         "06_evolution",
         "07_process_managers",
+        "09_bug_zoo",
     ]
 
 

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 
+from esim.arrowlog import ATTRIBUTES, LINKS, RELATIONS, Tables
 from esim.errors import InvalidLog
 from esim.formats import read_tables, write_tables
-from esim.logtable import ATTRIBUTES, LINKS, RELATIONS, Tables
 from tests.logs import facts, known, object_logs
 
 FORMATS = ["ocel.json", "ocel.xml", "ocel.sqlite"]

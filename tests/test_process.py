@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
+from functools import wraps
 from itertools import islice
 from typing import Any
 
@@ -514,7 +515,8 @@ def test_a_refused_command_is_told_in_the_stream_of_its_process(store):
 
 
 def test_a_command_whose_decision_has_a_bug_is_sent_again_once_it_is_mended(store, monkeypatch):
-    def broken(self: Inventory, sku: str, order: str, quantity: int) -> StockReserved:
+    @wraps(Inventory.reserve)
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a bug")
 
     class Reserving(ProcessManager[Job]):

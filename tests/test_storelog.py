@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from esim.arrowlog import LINKS
 from esim.clock import ManualClock
 from esim.contract import Store
 from esim.envelope import NewEvent, metadata
 from esim.event import Event
 from esim.formats import FORMATS, read_tables, tables_of, write_tables
-from esim.logtable import LINKS
 from esim.memory import MemoryStore
 from esim.store import EventStore
 from tests.logs import known

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 
-from esim import logtable, xes
+from esim import arrowlog, xes
+from esim.arrowlog import Tables
 from esim.errors import InvalidLog
 from esim.formats import read_tables, write_tables
-from esim.logtable import Tables
 from tests.logs import cases, facts
 
 LOG = """<?xml version="1.0" encoding="UTF-8"?>
@@ -167,7 +167,7 @@ def test_values_of_several_kinds_are_text_and_numbers_stay_numbers(tmp_path: Pat
 
 def test_windows_of_different_types_fit_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A column may hold numbers in one window of a large file, text in the next, and nothing in a third."""
-    monkeypatch.setattr(logtable, "WINDOW", 2)
+    monkeypatch.setattr(arrowlog, "WINDOW", 2)
     monkeypatch.setattr(xes, "WINDOW", 2)
     kinds = ["<int key='x' value='7'/>"] * 3 + ["<string key='x' value='seven'/>", "", "", ""]
     found = read_tables(log(tmp_path, f"<log>{trace(*kinds)}</log>")).events

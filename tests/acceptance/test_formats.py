@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from esim.arrowlog import LINKS
 from esim.formats import FORMATS, flatten, read_tables, write_tables
-from esim.logtable import LINKS
 from tests.logs import known
 
 LOGS = Path(__file__).resolve().parents[2].parent / "shared" / "logs"

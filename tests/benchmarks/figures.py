@@ -19,6 +19,7 @@ import duckdb
 
 from esim import EventStore, Repository, Rows, SqlProjection, Subscription, Write
 from esim.storefile import TABLES
+from tests.benchmarks.logs import large_logs, logs
 from tests.benchmarks.simulating import simulation
 from tests.benchmarks.subjects import (
     CLASSES,
@@ -42,9 +43,10 @@ Line = dict[str, Any]
 class Bench:
     """Where the files are, how large the logs are, and the stores that several figures share."""
 
-    def __init__(self, folder: Path, *, small: bool) -> None:
-        """Work in `folder`; `small` shrinks every log."""
+    def __init__(self, folder: Path, *, small: bool, peers: Path | None = None) -> None:
+        """Work in `folder`; `small` shrinks every log; `peers` has the environments of other libraries."""
         self.folder = folder
+        self.peers = peers
         self.log = 20_000 if small else 1_000_000
         self.scale = 20 if small else 1
         self.rounds = 2 if small else 5
@@ -365,6 +367,6 @@ ALL: dict[str, Callable[[Bench], Iterator[Line]]] = {
     each.__name__: each
     for each in (
         *(single, threads, appends, rebuild, load, projection, sql, folded, delivery, simulation, size),
-        memory,
+        *(memory, logs, large_logs),
     )
 }

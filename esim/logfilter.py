@@ -1,0 +1,216 @@
+"""Filters of a log: each returns a narrower log, nothing is read, and they compose in any order.
+
+A filter of cases keeps or drops whole cases; a filter of events takes events out of cases, and what follows
+what is then told of those that are left. Each says which it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal, Self
+
+from esim import display
+from esim.arguments import whole
+from esim.clock import utc
+from esim.errors import InvalidArgument
+from esim.logcore import Log, names_list
+from esim.logsource import ROW
+from esim.logtable import Step
+from esim.logvariant import FINGERPRINT
+from esim.storefile import literal
+
+Keep = Literal["events", "contained", "touching", "started", "ended"]
+Span = timedelta | float | str
+
+_MICROS = 1_000_000
+_LETTER = 0x10000  # the letter of an activity in a case's word; none of them means anything in a pattern
+_KEEP = {
+    "events": "",
+    "contained": "min(t) >= {low} AND max(t) < {high}",
+    "touching": "max(t) >= {low} AND min(t) < {high}",
+    "started": "min(t) >= {low} AND min(t) < {high}",
+    "ended": "max(t) >= {low} AND max(t) < {high}",
+}
+
+
+class Filters(Log):
+    """The filters of an EventLog."""
+
+    def between(
+        self, start: datetime | str | None = None, end: datetime | str | None = None, keep: Keep = "events"
+    ) -> Self:
+        """Keep what is in [start, end), two aware times: `events`, or whole cases.
+
+        Cases: those that are `contained` in it, `touching` it, that `started` or that `ended` in it.
+        """
+        if keep not in _KEEP:
+            raise InvalidArgument(f"keep={keep!r}: give one of {', '.join(_KEEP)}")
+        low = "'-infinity'::TIMESTAMP" if start is None else _moment(start)
+        high = "'infinity'::TIMESTAMP" if end is None else _moment(end)
+        label = f"time {keep} from {start or 'the beginning'} to {end or 'the end'}"
+        if keep == "events":
+            return self._narrowed(Step(label, lambda _, __: f"t >= {low} AND t < {high}", cuts=True))
+        return self._having(label, _KEEP[keep].format(low=low, high=high))
+
+    def only(self, *activities: str) -> Self:
+        """Keep the events of these activities."""
+        names = _some(activities, "only")
+        return self._narrowed(
+            Step(f"activities {_told(names)}", lambda _, codes: _among(codes(names)), cuts=True)
+        )
+
+    def without(self, *activities: str) -> Self:
+        """Take the events of these activities out."""
+        names = _some(activities, "without")
+        label = f"activities other than {_told(names)}"
+        return self._narrowed(Step(label, lambda _, codes: f"NOT {_among(codes(names))}", cuts=True))
+
+    def sized(self, least: int = 0, most: int | None = None) -> Self:
+        """Keep the cases of `least` to `most` events."""
+        low, high = whole(least, "least"), None if most is None else whole(most, "most")
+        label = f"cases of {low:,} to {'any number of' if high is None else f'{high:,}'} events"
+        return self._having(
+            label, f"count(*) >= {low}" + ("" if high is None else f" AND count(*) <= {high}")
+        )
+
+    def lasting(self, least: Span = 0, most: Span | None = None) -> Self:
+        """Keep the cases that last from `least` to `most`: a timedelta, seconds, or text as '3 days'."""
+        low, high = microseconds(least), None if most is None else microseconds(most)
+        lasts = "epoch_us(max(t)) - epoch_us(min(t))"
+        label = f"cases lasting {least} to {'any time' if most is None else most}"
+        return self._having(label, f"{lasts} >= {low}" + ("" if high is None else f" AND {lasts} <= {high}"))
+
+    def starting_with(self, *activities: str) -> Self:
+        """Keep the cases whose first event is one of these activities."""
+        names = _some(activities, "starting_with")
+        label = f"cases starting with {_told(names)}"
+        return self._narrowed(
+            Step(
+                label, lambda e, codes: f"s IN (SELECT s FROM {e} WHERE p IS NULL AND {_among(codes(names))})"
+            )
+        )
+
+    def ending_with(self, *activities: str) -> Self:
+        """Keep the cases whose last event is one of these activities."""
+        names = _some(activities, "ending_with")
+        label = f"cases ending with {_told(names)}"
+        return self._narrowed(
+            Step(label, lambda e, codes: f"s IN (SELECT s FROM {e} WHERE z AND {_among(codes(names))})")
+        )
+
+    def containing(self, *activities: str, inverse: bool = False) -> Self:
+        """Keep the cases with these activities directly one after the other; `inverse`: the others."""
+        names = _some(activities, "containing")
+        label = f"cases {'not ' if inverse else ''}containing {' → '.join(names)}"
+        return self._narrowed(Step(label, lambda e, codes: _worded(e, codes(names), "", inverse=inverse)))
+
+    def followed_by(self, *activities: str, inverse: bool = False) -> Self:
+        """Keep the cases in which these activities come in this order, whatever lies between."""
+        names = _some(activities, "followed_by")
+        label = f"cases {'not ' if inverse else ''}with {' … '.join(names)}"
+        return self._narrowed(Step(label, lambda e, codes: _worded(e, codes(names), "%", inverse=inverse)))
+
+    def covering(self, share: float = 0.8) -> Self:
+        """Keep the cases of the commonest variants that together make up at least `share` of all cases."""
+        if not 0 < share <= 1:
+            raise InvalidArgument(f"share={share!r}: give a part of all cases, above 0 and up to 1")
+        return self._narrowed(
+            Step(f"commonest variants, {share:.0%} of cases", lambda e, _: _common(e, f"before < {share!r}"))
+        )
+
+    def commonest(self, count: int) -> Self:
+        """Keep the cases of the `count` commonest variants; of equally common ones, one is taken."""
+        most = whole(count, "count")
+        return self._narrowed(
+            Step(f"{most:,} commonest variants", lambda e, _: _common(e, f"rank <= {most}"))
+        )
+
+    def where(self, condition: str, *, whole_cases: bool = False) -> Self:
+        """Keep the events for which an SQL condition over the source's columns holds.
+
+        `log.where("amount > 100")`; in a store's payload: `log.where("data->>'method' = 'card'")`. With
+        `whole_cases` all events of every case in which it holds once.
+        """
+        text = self._expression(condition)
+        rows = f"SELECT {ROW} FROM source WHERE ({text}\n)"
+        label = f"{'cases with ' if whole_cases else ''}{display.cut(condition, 80)}"
+        if whole_cases:
+            return self._narrowed(Step(label, lambda e, _: f"s IN (SELECT s FROM {e} WHERE r IN ({rows}))"))
+        return self._narrowed(Step(label, lambda _, __: f"r IN ({rows})", cuts=True))
+
+    def with_value(self, column: str, *values: Any, whole_cases: bool = False) -> Self:
+        """Keep the events (or `whole_cases`) whose column has one of these values; None is a missing one."""
+        name = self._column(column)
+        if not values:
+            raise InvalidArgument(f"with_value({column!r}) needs values: with_value({column!r}, 'high')")
+        given = [one for one in values if one is not None]
+        tests = [f"{name}::VARCHAR IN ({names_list(tuple(given))})"] if given else []
+        tests += [f"{name} IS NULL"] if None in values else []
+        return self.where(" OR ".join(tests), whole_cases=whole_cases)
+
+    def linked_to(self, object_type: str, *ids: str) -> Self:
+        """Keep the events that are linked to an object of this type (and, if given, one of these ids)."""
+        test = f"object_type = {literal(str(object_type))}"
+        if ids:
+            test += f" AND object_id IN ({names_list(ids)})"
+        label = f"events linked to {object_type}{' ' + _told(ids) if ids else ''}"
+        return self._narrowed(
+            Step(label, lambda _, __: f"r IN (SELECT {ROW} FROM objects WHERE {test})", cuts=True)
+        )
+
+    def _having(self, label: str, test: str) -> Self:
+        return self._narrowed(Step(label, lambda e, _: _cases(e, test)))
+
+
+def _some(activities: Sequence[str], verb: str) -> tuple[str, ...]:
+    if not activities:
+        raise InvalidArgument(f"{verb}() needs activities: {verb}('…', '…')")
+    return tuple(activities)
+
+
+def _told(names: Sequence[str]) -> str:
+    return display.cut(", ".join(map(str, names)), 80)
+
+
+def _among(codes: Sequence[int]) -> str:
+    return f"(a IN ({', '.join(map(str, codes))}))"
+
+
+def _cases(relation: str, test: str) -> str:
+    return f"s IN (SELECT s FROM {relation} GROUP BY s HAVING {test})"
+
+
+def _worded(relation: str, codes: Sequence[int], between: str, *, inverse: bool) -> str:
+    """Return the predicate of cases whose activities, one letter each, make up a word like the pattern."""
+    word = f"string_agg(chr(a + {_LETTER}), '' ORDER BY v)"
+    pattern = between.join(chr(code + _LETTER) for code in codes)
+    return _cases(relation, f"{word} {'NOT ' if inverse else ''}LIKE {literal(f'%{pattern}%')}")
+
+
+def _common(relation: str, test: str) -> str:
+    """Return the predicate of cases whose variant passes a test of its `rank` and the share `before` it."""
+    return (
+        f"s IN (WITH word AS (SELECT s, {FINGERPRINT} AS f, count(*) AS n FROM {relation} GROUP BY s), "
+        "kind AS (SELECT f, n, count(*) AS size, min(s) AS one FROM word GROUP BY f, n), "
+        "ranked AS (SELECT f, n, row_number() OVER each AS rank, "
+        "(sum(size) OVER each - size) / sum(size) OVER () AS before "
+        "FROM kind WINDOW each AS (ORDER BY size DESC, one)) "
+        f"SELECT s FROM word JOIN ranked USING (f, n) WHERE {test})"
+    )
+
+
+def _moment(moment: datetime | str) -> str:
+    return f"TIMESTAMP {literal(utc(moment).replace(tzinfo=None).isoformat(sep=' '))}"
+
+
+def microseconds(given: Span) -> int:
+    """Return a duration in microseconds. Raises InvalidArgument if it is none."""
+    import pandas as pd
+
+    try:
+        if isinstance(given, int | float) and not isinstance(given, bool):
+            return int(given * _MICROS)
+        return int(pd.Timedelta(given) / pd.Timedelta(microseconds=1))
+    except (ValueError, TypeError):
+        raise InvalidArgument(f"{given!r} is no duration: give seconds, a timedelta, or '3 days'") from None

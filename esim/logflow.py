@@ -1,0 +1,79 @@
+"""What happens, and what happens after what: activities, starts and ends, the directly-follows graph."""
+
+from __future__ import annotations
+
+from esim.logcore import Log
+from esim.result import Result
+
+ACTIVITIES = {
+    "activity": "what happened",
+    "events": "how often",
+    "share": "that as a part of all events",
+    "cases": "in how many cases",
+    "repeated_in": "in how many cases more than once",
+    "first": "when it was first seen, UTC",
+    "last": "when it was last seen, UTC",
+}
+START_END = {
+    "activity": "what happened",
+    "starts": "how many cases begin with it",
+    "start_share": "that as a part of all cases",
+    "ends": "how many cases end with it",
+    "end_share": "that as a part of all cases",
+}
+FOLLOWS = {
+    "source": "an activity",
+    "target": "the one directly after it in the same case",
+    "count": "how often",
+    "cases": "in how many cases",
+    "mean_s": "the mean time between them, seconds",
+    "median_s": "the median, seconds",
+    "p95_s": "the time that 95 of 100 do not exceed, seconds",
+    "total_s": "the sum, seconds",
+}
+
+
+def activities(log: Log) -> Result:
+    """Return how often each activity happened."""
+    sql = """SELECT activity, sum(n)::BIGINT AS events, sum(n) / sum(sum(n)) OVER () AS share,
+    count(*) AS cases, count(*) FILTER (n > 1) AS repeated_in,
+    min(first) AT TIME ZONE 'UTC' AS first, max(last) AT TIME ZONE 'UTC' AS last
+FROM (SELECT s, a, count(*) AS n, min(t) AS first, max(t) AS last FROM e GROUP BY s, a)
+JOIN activities USING (a)
+GROUP BY activity ORDER BY events DESC, activity"""
+    return log.ask("Activities", sql, ACTIVITIES)
+
+
+def start_end(log: Log) -> Result:
+    """Return with which activities cases begin and end."""
+    sql = """WITH starts AS (SELECT a, count(*) AS starts FROM e WHERE p IS NULL GROUP BY a),
+ends AS (SELECT a, count(*) AS ends FROM e WHERE z GROUP BY a)
+SELECT activity, coalesce(starts, 0) AS starts, coalesce(starts, 0) / sum(starts) OVER () AS start_share,
+    coalesce(ends, 0) AS ends, coalesce(ends, 0) / sum(ends) OVER () AS end_share
+FROM starts FULL JOIN ends USING (a) JOIN activities USING (a)
+ORDER BY starts DESC, ends DESC, activity"""
+    return log.ask("First and last activities", sql, START_END)
+
+
+def directly_follows(log: Log, *, times: bool, cases: bool) -> Result:
+    """Return what directly follows what, how often, and after how long."""
+    waiting = (
+        ", avg(w) / 1e6 AS mean_s, quantile_cont(w, 0.5) / 1e6 AS median_s, "
+        "quantile_cont(w, 0.95) / 1e6 AS p95_s, sum(w)::DOUBLE / 1e6 AS total_s"
+        if times
+        else ""
+    )
+    distinct = ", count(DISTINCT s) AS cases" if cases else ""
+    names = [
+        "count",
+        *(["cases"] if cases else []),
+        *(["mean_s", "median_s", "p95_s", "total_s"] if times else []),
+    ]
+    listed = ", ".join(f'"{name}"' for name in names)
+    sql = f"""SELECT x.activity AS source, y.activity AS target, {listed}
+FROM (SELECT p, a, count(*) AS "count"{distinct}{waiting}
+      FROM e WHERE p IS NOT NULL GROUP BY p, a) AS pairs
+JOIN activities x ON x.a = pairs.p JOIN activities y ON y.a = pairs.a
+ORDER BY "count" DESC, source, target"""
+    kept = {name: text for name, text in FOLLOWS.items() if name in ("source", "target", *names)}
+    return log.ask("What directly follows what", sql, kept)

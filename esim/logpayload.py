@@ -1,0 +1,80 @@
+"""Payloads over time: which fields an activity carries, of which type, and when that changes.
+
+The fields are those of the JSON payload, where a column has that role, else the other columns of the source.
+"""
+
+from __future__ import annotations
+
+from esim.logcore import Log
+from esim.logsource import picked
+from esim.logtime import check_period
+from esim.result import Result
+from esim.storefile import literal, quoted
+
+PAYLOADS = {
+    "activity": "what happened",
+    "field": "a field of its payload",
+    "period": "when the period begins, UTC; periods without such an event are left out",
+    "events": "how many such events are in it",
+    "present": "how many of them have the field, with a value",
+    "share": "that as a part of them",
+    "types": "the types of its values",
+    "distinct": "how many different values there are, about",
+    "median": "the median of those that are numbers",
+    "common": "the commonest value, as text",
+    "change": "appears, vanishes, another type, or shifts: the median is outside of what was usual before",
+}
+
+
+def payloads(log: Log, every: str) -> Result:
+    """Return the profile of each field of each activity in each period, and what changes."""
+    check_period(every)
+    sql = f"""WITH told AS ({all_fields(log, every)}),
+happened AS (SELECT a, date_trunc('{every}', t)::TIMESTAMP AS period, count(*) AS events FROM e GROUP BY ALL),
+grid AS (SELECT a, field, period, events FROM (SELECT DISTINCT a, field FROM told) JOIN happened USING (a)),
+seen AS (SELECT a, field, period, count(*) AS present,
+        list_sort(list(DISTINCT kind)) AS types, approx_count_distinct(value) AS "distinct",
+        quantile_cont(number, [0.01, 0.5, 0.99]) AS q, arg_min(value, (-n, value)) AS common
+    FROM (SELECT *, try_cast(value AS DOUBLE) AS number,
+            count(*) OVER (PARTITION BY a, field, period, value) AS n FROM told)
+    GROUP BY a, field, period),
+filled AS (SELECT a, field, period, events, coalesce(present, 0) AS present, types, "distinct", q, common
+    FROM grid LEFT JOIN seen USING (a, field, period)),
+before AS (SELECT *, lag(present) OVER each AS had, lag(types) OVER each AS were, lag(q) OVER each AS q0,
+        row_number() OVER each AS nth
+    FROM filled WINDOW each AS (PARTITION BY a, field ORDER BY period))
+SELECT activity, field, period AT TIME ZONE 'UTC' AS period, events, present, present / events AS share,
+    array_to_string(types, ', ') AS types, "distinct", q[2] AS median, common,
+    CASE WHEN present > 0 AND had = 0 THEN 'appears'
+         WHEN present = 0 AND had > 0 THEN 'vanishes'
+         WHEN types <> were THEN array_to_string(were, ', ') || ' → ' || array_to_string(types, ', ')
+         WHEN q[2] < q0[1] OR q[2] > q0[3] THEN 'shifts'
+         ELSE '' END AS change
+FROM before JOIN activities USING (a) ORDER BY activity, field, period"""
+    return log.ask(f"Payloads every {every}", sql, PAYLOADS)
+
+
+def all_fields(log: Log, every: str, *, nulls: bool = False) -> str:
+    """Return the SELECT of all values (with `nulls`, of missing ones too): a, period, field, kind, value."""
+    data = log.mapping.get("data")
+    period = f"date_trunc('{every}', t)::TIMESTAMP AS period"
+    if data is None:
+        used = set(log.mapping.columns.values())
+        others = [(name, kind) for name, kind in log.mapping.types.items() if name not in used]
+        parts = [
+            f"SELECT a, {period}, {literal(name)} AS field, {literal(kind)} AS kind, "
+            f"x_value AS value FROM e JOIN {picked(value=quoted(name) + '::VARCHAR')} ON x_row = r "
+            "WHERE x_value IS NOT NULL"
+            for name, kind in others
+        ]
+        empty = f"SELECT a, {period}, '' AS field, '' AS kind, '' AS value FROM e WHERE false"
+        return " UNION ALL ".join(parts) or empty
+    is_text = log.mapping.types[data] in ("JSON", "VARCHAR")
+    text = f"{quoted(data)}::JSON" if is_text else f"to_json({quoted(data)})"
+    rows = f"SELECT a, {period}, x_data AS data FROM e JOIN {picked(data=text)} ON x_row = r"
+    keyed = f"SELECT a, period, data, unnest(json_keys(data)) AS field FROM ({rows})"
+    path = """'$."' || replace(field, '"', '\\"') || '"'"""
+    found = f"SELECT a, period, field, json_extract(data, {path}) AS found FROM ({keyed})"
+    kind = "CASE json_type(found) WHEN 'UBIGINT' THEN 'BIGINT' ELSE json_type(found) END"
+    every_value = f"SELECT a, period, field, {kind} AS kind, found ->> '$' AS value FROM ({found})"
+    return every_value if nulls else f"{every_value} WHERE json_type(found) <> 'NULL'"

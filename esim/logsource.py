@@ -1,0 +1,359 @@
+"""Where a log comes from: whatever is handed in becomes one SELECT that DuckDB reads, one row per event.
+
+Each source adds the column `#row`, a number that tells its rows apart and follows their order: a store's
+position, a table's rowid, a Parquet file's own row number. Parquet and stores are read where they lie; CSV
+and JSON, which are slow to read again, and relations of other connections are copied into a temporary table.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from glob import glob, has_magic
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import duckdb
+
+from esim import display
+from esim.connection import Connection
+from esim.contract import AsOf, Store
+from esim.errors import InvalidArgument, InvalidLog
+from esim.logsession import Kept, Session, reading
+from esim.memory import MemoryStore
+from esim.storefile import literal, probe, quoted
+from esim.upcast import roads
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROW = '"#row"'
+"""The column that numbers the rows of a source."""
+
+_FILES = {
+    "csv": (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt"),
+    "parquet": (".parquet", ".pq"),
+    "jsonl": (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz"),
+    "json": (".json", ".json.gz"),
+    "duckdb": (".duckdb", ".db", ".ddb"),
+}
+_LEFT = (".ocel.json", ".cloudevents.json", ".cloudevents.jsonl", ".jsonocel")  # for the readers of formats
+_STORE = """SELECT position AS "#row", position, category, stream, version, type, schema_version,
+ event_id::VARCHAR AS event_id, coalesce(occurred_at, recorded_at) AS time, recorded_at, occurred_at, data,
+ correlation_id, causation_id, user_id, tags, metadata FROM esim.events WHERE position <= {position}"""
+_STORE_ROLES = {
+    "case": "stream", "activity": "type", "time": "time", "order": "version", "resource": "user_id",
+    "event_id": "event_id", "data": "data", "correlation": "correlation_id", "causation": "causation_id",
+}  # fmt: skip
+_STORE_OBJECTS = """
+SELECT "#row", category AS object_type,
+ if(stream = category, stream, substr(stream, length(category) + 2)) AS object_id, NULL::VARCHAR AS qualifier
+FROM source UNION ALL
+SELECT "#row", if(contains(tag, ':'), split_part(tag, ':', 1), 'tag'),
+ if(contains(tag, ':'), substr(tag, strpos(tag, ':') + 1), tag), NULL
+FROM (SELECT "#row", unnest(tags) AS tag FROM source)"""
+
+
+def picked(**columns: str) -> str:
+    """Return a subquery of the source: `x_row` and SQL over its columns, under names that e has not."""
+    listed = "".join(f", {text} AS x_{name}" for name, text in columns.items())
+    return f"(SELECT {ROW} AS x_row{listed} FROM source)"
+
+
+class Tables(Protocol):
+    """What a reader of a format gives: events, links to objects, and what the format says of its columns."""
+
+    events: Any
+    objects: Any
+    attributes: Any
+    roles: dict[str, str]
+
+
+@dataclass
+class Source:
+    """A SELECT of events, how it is described, and what came with it.
+
+    `objects` is a SELECT of (#row, object_type, object_id, qualifier) over the view `source`, or None.
+    """
+
+    name: str
+    select: str
+    session: Session
+    roles: Mapping[str, str] = field(default_factory=dict)
+    objects: str | None = None
+    versioned: bool = False
+    notes: tuple[str, ...] = ()
+    kept: tuple[Kept, ...] = ()
+
+    def types(self) -> dict[str, str]:
+        """Return the columns with their SQL types, without `#row`."""
+        with reading(self.name):
+            found = self.session.rows(f"DESCRIBE {self.select}")
+        return {name: kind for name, kind, *_ in found if name != "#row"}
+
+    def object_types(self) -> dict[str, int]:
+        """Return the types of objects and how many events have one; none for a store: streams are cases."""
+        if self.objects is None or self.versioned:
+            return {}
+        self.session.run(f"CREATE OR REPLACE TEMP VIEW source AS {self.select}")
+        query = f"SELECT object_type, count(DISTINCT {ROW}) FROM ({self.objects}) GROUP BY ALL"
+        return dict(self.session.rows(query))
+
+
+class Wish(NamedTuple):
+    """What the caller says of a source beyond the source itself."""
+
+    table: str | None = None
+    format: str | None = None
+    category: str | None = None
+    objects: Mapping[str, str] | None = None
+    memory: str | None = None
+
+
+def opened(given: Any, wish: Wish) -> Source:
+    """Return whatever was handed in as a source. Raises InvalidArgument or InvalidLog if it is none."""
+    if isinstance(given, Store):
+        return _of_store(given, wish, owned=None)
+    if isinstance(given, str | os.PathLike):
+        return _of_path(os.fsdecode(given), wish)
+    if all(hasattr(given, name) for name in ("events", "objects", "roles")):
+        return of_tables(given, "the tables", wish)
+    session = _own(wish)
+    if isinstance(given, duckdb.DuckDBPyRelation):
+        return _of_relation(session, given)
+    return _of_table(session, _arrow(given), f"the {type(given).__name__}")
+
+
+def linked(source: Source, columns: Mapping[str, str]) -> str:
+    """Return the SELECT of links to the objects that columns name; a column of lists links to several."""
+    types = source.types()
+    parts = [] if source.objects is None else [source.objects]
+    for kind, name in columns.items():
+        if name not in types:
+            raise InvalidLog(f"there is no column {name!r} for objects={{{kind!r}: {name!r}}}")
+        value = f"unnest({quoted(name)})" if types[name].endswith("[]") else quoted(name)
+        parts.append(
+            f"SELECT {ROW}, {literal(kind)} AS object_type, id AS object_id, NULL::VARCHAR AS qualifier "
+            f"FROM (SELECT {ROW}, {value}::VARCHAR AS id FROM source) WHERE id IS NOT NULL"
+        )
+    return " UNION ALL ".join(parts)
+
+
+def _own(wish: Wish) -> Session:
+    db = Connection()
+    return Session(db, db, wish.memory)
+
+
+# --- stores ------------------------------------------------------------------------------------------------
+
+
+def _of_store(store: Store, wish: Wish, owned: Store | None) -> Source:
+    position, inner = store.position, store
+    while isinstance(inner, AsOf):
+        inner = inner._store
+    if isinstance(inner, MemoryStore):
+        inner = owned = _copied(inner)
+    db = getattr(inner, "_db", None)
+    if not isinstance(db, Connection):
+        raise InvalidArgument(f"{store!r} keeps its events where DuckDB does not reach: pass store.df()")
+    select = _STORE.format(position=int(position))
+    if wish.category is not None:
+        select += f" AND category = {literal(wish.category)}"
+    notes = ("types and payloads are as stored; upcasters are not applied",) if roads() else ()
+    return Source(
+        f"the store as of position {position:,}", select, Session(db, owned), _STORE_ROLES, _STORE_OBJECTS,
+        versioned=True, notes=notes,
+    )  # fmt: skip
+
+
+def _copied(store: MemoryStore) -> Store:
+    from esim.store import EventStore
+
+    copy = EventStore()
+    copy.restore(store._open())
+    return copy
+
+
+# --- tables ------------------------------------------------------------------------------------------------
+
+
+def _arrow(given: Any) -> pa.Table:
+    """Return a dataframe of any library as an Arrow table."""
+    import pyarrow as pa
+
+    if isinstance(given, pa.Table):
+        return given
+    try:
+        if type(given).__module__.startswith("pandas"):
+            return pa.Table.from_pandas(given, preserve_index=False)
+        if hasattr(given, "collect"):
+            given = given.collect()
+        if hasattr(given, "to_arrow"):
+            return given.to_arrow()
+        return pa.table(given)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise InvalidLog(
+            f"the {type(given).__name__} has a column of mixed types ({error}); give it one type"
+        ) from None
+    except TypeError:
+        raise InvalidArgument(
+            f"{display.short(given)} is no log: give a store, a dataframe, an Arrow table, a DuckDB "
+            "relation, or the path of a file"
+        ) from None
+
+
+def _of_table(session: Session, table: pa.Table, name: str) -> Source:
+    import pyarrow as pa
+
+    _refuse_doubles(table.column_names, name)
+    numbered = table.append_column("#row", pa.array(range(table.num_rows), pa.int64()))
+    session.cursor.register("esim_given", numbered)
+    return Source(name, "SELECT * FROM esim_given", session)
+
+
+def _refuse_doubles(names: list[str], what: str) -> None:
+    seen: dict[str, str] = {}
+    for name in names:
+        if name.casefold() in seen:
+            raise InvalidLog(
+                f"{what} has two columns {seen[name.casefold()]!r} and {name!r}, and SQL knows no case in "
+                "names: rename one"
+            )
+        seen[name.casefold()] = name
+
+
+def _of_relation(session: Session, relation: duckdb.DuckDBPyRelation) -> Source:
+    with reading("the relation"):
+        session.cursor.register("esim_given", relation.to_arrow_reader())
+        return _kept(session, "the relation", "SELECT * FROM esim_given")
+
+
+def _kept(session: Session, name: str, select: str) -> Source:
+    """Return a source that is copied into a temporary table, whose rowid numbers it in the order it came."""
+    kept = session.keep(select)
+    return Source(name, f"SELECT rowid AS {ROW}, * FROM {kept.name}", session, kept=(kept,))
+
+
+# --- files -------------------------------------------------------------------------------------------------
+
+
+def _of_path(path: str, wish: Wish) -> Source:
+    wild = has_magic(path) and not Path(path).exists()
+    found = glob(path, recursive=True)  # noqa: PTH207 - the pattern is a whole path
+    files = sorted(found) if wild else [path]
+    if not files:
+        raise InvalidLog(f"no file fits {path!r}")
+    missing = [one for one in files if not Path(one).is_file()]
+    if missing:
+        raise InvalidLog(f"there is no file {missing[0]!r}")
+    kind = wish.format or _kind(files[0])
+    name = Path(files[0]).name if len(files) == 1 else f"{len(files)} files"
+    readers = {"csv": _of_csv, "parquet": _of_parquet, "jsonl": _of_json, "json": _of_json}
+    if kind == "duckdb":
+        return _of_database(files[0], name, wish)
+    if kind not in readers:
+        return _of_format(files[0], name, wish)
+    session = _own(wish)
+    try:
+        with reading(repr(name)):
+            return readers[kind](session, name, f"[{', '.join(map(literal, files))}]")
+    except BaseException:
+        session.close()
+        raise
+
+
+def _kind(path: str) -> str | None:
+    """Return which reader of DuckDB's takes a file, or None: another reader looks at it."""
+    low = path.casefold()
+    if low.endswith(_LEFT):
+        return None
+    with Path(path).open("rb") as file:
+        head = file.read(4096)
+    kind = next((kind for kind, ends in _FILES.items() if low.endswith(ends)), None)
+    if kind is None:
+        return "parquet" if head[:4] == b"PAR1" else "duckdb" if head[8:12] == b"DUCK" else None
+    foreign = any(mark in head for mark in (b'"specversion"', b'"eventTypes"', b'"objectTypes"'))
+    return None if kind in ("json", "jsonl") and foreign else kind
+
+
+def _of_csv(session: Session, name: str, files: str) -> Source:
+    source = _kept(session, name, f"SELECT * FROM read_csv({files}, union_by_name = true)")
+    found = session.rows(f"SELECT TimestampFormat, DateFormat FROM sniff_csv({files}[1])")
+    said = [text for text in found[0] if text and "%Y-%m-%d" not in text] if found else []
+    if said:
+        source.notes = (
+            f"times look like {' and '.join(said)}; if they are not, give time_format='%d/%m/%Y %H:%M'",
+        )
+    return source
+
+
+def _of_parquet(session: Session, name: str, files: str) -> Source:
+    row = "file_index::BIGINT * 1099511627776 + file_row_number"
+    return Source(name, f"SELECT {row} AS {ROW}, * FROM read_parquet({files}, union_by_name = true)", session)
+
+
+def _of_json(session: Session, name: str, files: str) -> Source:
+    return _kept(session, name, f"SELECT * FROM read_json({files}, union_by_name = true)")
+
+
+def _of_database(path: str, name: str, wish: Wish) -> Source:
+    from esim.errors import NotAStore
+
+    try:
+        is_store = probe(Path(path)).format is not None
+    except NotAStore as error:
+        if "something else" not in str(error):
+            raise
+        is_store = False
+    if is_store:
+        from esim.store import EventStore
+
+        store = EventStore(path)
+        return _of_store(store, wish, owned=store)
+    session = _own(wish)
+    with reading(repr(name)):
+        session.run(f"ATTACH {literal(path)} AS given (READ_ONLY)")
+        query = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'given' ORDER BY 1"
+        tables = [row[0] for row in session.rows(query)]
+        table = _table(name, tables, wish.table)
+        return Source(f"{name}: {table}", f"SELECT rowid AS {ROW}, * FROM given.{quoted(table)}", session)
+
+
+def _table(name: str, tables: list[str], wanted: str | None) -> str:
+    if wanted is not None and wanted not in tables:
+        raise InvalidLog(f"{name!r} has no table {wanted!r}{display.did_you_mean(wanted, tables)}")
+    found = wanted or ("events" if "events" in tables else tables[0] if len(tables) == 1 else None)
+    if found is None:
+        raise InvalidLog(
+            f"{name!r} has {len(tables)} tables ({', '.join(tables[:12])}), and which is the log? "
+            "Give table='…'"
+        )
+    return found
+
+
+def _of_format(path: str, name: str, wish: Wish) -> Source:
+    try:
+        formats = import_module("esim.formats")
+    except ModuleNotFoundError:
+        raise InvalidLog(
+            f"{name!r} is of no kind that can be read here: CSV, Parquet, JSON Lines, DuckDB; "
+            "if it is one of these, say so: format='csv'"
+        ) from None
+    return of_tables(formats.read_tables(path, wish.format), name, wish)
+
+
+def of_tables(tables: Tables, name: str, wish: Wish) -> Source:
+    """Return what a reader of a format gave as a source."""
+    session = _own(wish)
+    source = _of_table(session, tables.events, name)
+    source.roles = tables.roles
+    if tables.objects is not None:
+        session.cursor.register("esim_links", tables.objects)
+        key = quoted(tables.roles.get("event_id", "event_id"))
+        source.objects = (
+            f"SELECT s.{ROW}, l.object_type, l.object_id, l.qualifier FROM esim_links l "
+            f"JOIN source s ON s.{key} = l.event_id"
+        )
+    return source

@@ -1,0 +1,60 @@
+"""Variants: the ways that cases take, as sequences of activities.
+
+Cases are grouped by a fingerprint that takes no sorting and no lists: each activity is hashed together with
+its place in the case, and the hashes are added bit by bit, so that the order of rows is of no matter. Two
+different sequences share one with a probability of about 2⁻⁶⁴ for each pair; `exact=True` compares the
+sequences themselves.
+"""
+
+from __future__ import annotations
+
+from esim.arguments import whole
+from esim.logcore import Log
+from esim.result import Result
+
+# Without the offset small numbers collide, and without the inner hash of each the order would be lost.
+FINGERPRINT = "bit_xor(hash(xor(hash(a), hash(v::BIGINT + 1099511627776))))"
+"""The sum over a case that tells its sequence of activities from all others of the same length."""
+
+COLUMNS = {
+    "variant": "the activities of a case in order",
+    "cases": "how many cases take this way",
+    "share": "that as a part of all cases",
+    "coverage": "the share of this and all commoner variants",
+    "steps": "how many events such a case has",
+    "median_s": "the median duration of such a case, seconds",
+    "example": "a case that takes it",
+}
+
+_SIZE = "count(*) AS steps, epoch_us(max(t)) - epoch_us(min(t)) AS lasts"
+_KINDS = {
+    False: f"SELECT s, {FINGERPRINT} AS kind, {_SIZE} FROM e GROUP BY s",
+    True: f"SELECT s, list(a ORDER BY v) AS kind, {_SIZE} FROM e GROUP BY s",
+}
+
+
+def variants(log: Log, top: int | None, *, exact: bool) -> Result:
+    """Return the variants of a log, the commonest first."""
+    limit = "" if top is None else f" LIMIT {whole(top, 'top')}"
+    sql = f"""WITH each AS ({_KINDS[exact]}),
+grouped AS (
+    SELECT count(*) AS cases, any_value(steps) AS steps, median(lasts) / 1e6 AS median_s, min(s) AS one
+    FROM each GROUP BY kind, steps),
+ranked AS (
+    SELECT *, cases / sum(cases) OVER () AS share,
+        sum(cases) OVER (ORDER BY cases DESC, one) / sum(cases) OVER () AS coverage
+    FROM grouped ORDER BY cases DESC, one{limit}),
+spelled AS (
+    SELECT s AS one, list(a ORDER BY v) AS codes FROM e WHERE s IN (SELECT one FROM ranked) GROUP BY s),
+named AS (SELECT list(activity ORDER BY a) AS names FROM activities)
+SELECT list_select(names, codes) AS variant, cases, share, coverage, steps, median_s, "case" AS example
+FROM ranked JOIN spelled USING (one) JOIN cases ON s = one, named
+ORDER BY cases DESC, one"""
+    return log.ask("Variants", sql, COLUMNS, _hidden(log, top))
+
+
+def _hidden(log: Log, top: int | None) -> tuple[str, ...]:
+    if top is None:
+        return ()
+    count = log.rows(f"SELECT count(*) FROM (SELECT DISTINCT kind, steps FROM ({_KINDS[False]}))")[0][0]
+    return (f"the {top:,} commonest of {count:,} variants",) if count > top else ()

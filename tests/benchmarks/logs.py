@@ -1,0 +1,216 @@
+"""Event logs: what questions cost, beside the best SQL by hand, pandas, polars, pm4py and retentioneering.
+
+Each library runs in a process of its own, pm4py and retentioneering in environments of their own, which
+`--peers FOLDER` makes where they are missing; without it, only what is installed here takes part. Answers are
+compared by digests, and every line says the CPU seconds of the fastest round.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from esim.eventlog import EventLog
+from tests.benchmarks import peer_logs
+
+if TYPE_CHECKING:
+    from tests.benchmarks.figures import Bench
+
+Line = dict[str, Any]
+PEERS = {
+    "polars": ["polars==2.1.0", "pyarrow"],
+    "pm4py": ["pm4py==2.7.23.11", "pyarrow"],
+    "retentioneering": ["retentioneering==5.2.4", "pyarrow"],
+}
+SCRIPT = Path(peer_logs.__file__)
+
+# Ways of cases are few and skewed, as in real logs; rows come in the order of time, so cases are interleaved.
+LOG = """
+COPY (
+  WITH cases AS (SELECT i, (1500 * power(hash(i, 1) / 18446744073709551615, 3))::INT AS way
+      FROM range({cases}) t(i)),
+  steps AS (SELECT i, way, unnest(range(2 + (hash(way, 2) % 16)::INT))::INT AS k FROM cases)
+  SELECT 'case-' || lpad(i::VARCHAR, 8, '0') AS case_id,
+    if(k = 0, 'Placed', ['Paid', 'Packed', 'Shipped', 'Returned', 'Refunded', 'Cancelled', 'Noted', 'Checked',
+        'Called', 'Mailed', 'Delivered'][1 + (hash(way, k, 3) % 11)::INT]) AS activity,
+    TIMESTAMP '2025-01-01' + to_seconds((hash(i, 4) % 20000000)::BIGINT + 86400 * k
+        + (hash(i, k, 5) % 80000)::BIGINT) AS time,
+    k + 1 AS version, 'u' || (hash(i, k, 6) % 50) AS resource, (hash(i, k, 7) % 10000) / 100.0 AS amount
+  FROM steps ORDER BY time, i, k
+) TO '{path}' (FORMAT parquet)
+"""
+EVENTS_PER_CASE = 9.4
+
+BY_HAND = {
+    "follows": """SELECT x.activity, y.activity, n FROM
+        (SELECT p, a, count(*) AS n FROM e WHERE p IS NOT NULL GROUP BY p, a) f
+        JOIN activities x ON x.a = f.p JOIN activities y ON y.a = f.a ORDER BY n DESC""",
+    "waiting": """SELECT x.activity, y.activity, n, m, d, q, z FROM
+        (SELECT p, a, count(*) AS n, avg(w) / 1e6 AS m, quantile_cont(w, 0.5) / 1e6 AS d,
+            quantile_cont(w, 0.95) / 1e6 AS q, sum(w)::DOUBLE / 1e6 AS z
+         FROM e WHERE p IS NOT NULL GROUP BY p, a) f
+        JOIN activities x ON x.a = f.p JOIN activities y ON y.a = f.a ORDER BY n DESC""",
+    "variants": """SELECT list_select(names, codes), n, d FROM
+        (SELECT codes, count(*) AS n, median(d) / 1e6 AS d FROM
+            (SELECT list(a ORDER BY v) AS codes, epoch_us(max(t)) - epoch_us(min(t)) AS d FROM e GROUP BY s)
+         GROUP BY codes), (SELECT list(activity ORDER BY a) AS names FROM activities) ORDER BY n DESC""",
+    "durations": """SELECT count(*), min(d), max(d), avg(d),
+            quantile_cont(d, [0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99])
+        FROM (SELECT epoch_us(max(t)) - epoch_us(min(t)) AS d FROM e GROUP BY s)""",
+    "start_end": """SELECT activity, x, y FROM (SELECT a, count(*) AS x FROM e WHERE v = 1 GROUP BY a)
+        FULL JOIN (SELECT a, count(*) AS y FROM (SELECT arg_max(a, v) AS a FROM e GROUP BY s) GROUP BY a)
+        USING (a) JOIN activities USING (a)""",
+}
+
+
+def made(bench: Bench, events: int) -> Path:
+    """Return the path of a log of about so many events."""
+    path = bench.folder / f"log-{events}.parquet"
+    duckdb.connect().execute(LOG.format(cases=int(events / EVENTS_PER_CASE), path=path))
+    return path
+
+
+def ours(log: EventLog) -> dict[str, Any]:
+    """Return our questions, each with how its answer is turned into the digest."""
+
+    def pairs(frame: Any, *names: str) -> dict[Any, Any]:
+        rows = frame[["source", "target", *names]].itertuples(index=False, name=None)
+        return {(x, y): rest[0] if len(rest) == 1 else tuple(rest) for x, y, *rest in rows}
+
+    def counts(frame: Any, name: str) -> dict[str, int]:
+        found = zip(frame["activity"], frame[name], strict=True)
+        return {activity: n for activity, n in found if n}
+
+    return {
+        "follows": (
+            partial(log.directly_follows, times=False),
+            lambda one: peer_logs.follows(pairs(one, "count")),
+        ),
+        "waiting": (log.directly_follows, lambda one: peer_logs.waiting(pairs(one, "mean_s", "median_s"))),
+        "variants": (
+            log.variants,
+            lambda one: peer_logs.variants(dict(zip(map(tuple, one["variant"]), one["cases"], strict=True))),
+        ),
+        "durations": (
+            log.durations,
+            lambda one: peer_logs.durations(one.iloc[0][["p25_s", "p50_s", "p75_s", "p90_s"]]),
+        ),
+        "start_end": (
+            log.start_end,
+            lambda one: peer_logs.starts(counts(one, "starts"), counts(one, "ends")),
+        ),
+    }
+
+
+def logs(bench: Bench) -> Iterator[Line]:
+    """Questions about a Parquet log of 1M events: CPU seconds of each library, and how many times ours."""
+    path = made(bench, bench.log)
+    log = EventLog(path)
+    load, _ = peer_logs.timed(lambda: EventLog(path)._ready(), bench.rounds)
+    mine: dict[str, tuple[float, Any]] = {"load": (load, None)}
+    hand: dict[str, float] = {}
+    log.summary()
+    for name, (ask, digest) in ours(log).items():
+        seconds, answer = peer_logs.timed(ask, 2 * bench.rounds)
+        mine[name] = (seconds, digest(answer.df))
+        hand[name], _ = peer_logs.timed(partial(log._session.frame, BY_HAND[name]), 2 * bench.rounds)
+    others = {
+        library: _peer(python, library, path, bench.rounds) for library, python in _peers(bench).items()
+    }
+    for name, (seconds, digest) in mine.items():
+        line: Line = {"events": len(log), "question": name, "cpu_s": seconds}
+        if name in hand:
+            line["times_sql_by_hand"] = seconds / hand[name]
+        for library, found in others.items():
+            if name in found:
+                if digest is not None:
+                    assert found[name]["digest"] == json.loads(json.dumps(digest)), (library, name)
+                line[library] = found[name]["cpu_s"] / seconds
+        yield line
+
+
+def _peer(python: str, library: str, path: Path, rounds: int) -> dict[str, Line]:
+    command = [python, str(SCRIPT), library, str(path), str(rounds)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{library} failed: {done.stderr[-2000:]}")
+    lines = map(json.loads, done.stdout.splitlines())
+    return {line["question"]: line for line in lines}
+
+
+def _peers(bench: Bench) -> dict[str, str]:
+    """Return the libraries that take part, with the Python of each."""
+    found = {"pandas": sys.executable}
+    if bench.peers is None:
+        return found
+    for library, packages in PEERS.items():
+        home = bench.peers / library
+        python = home / "bin" / "python"
+        if not python.exists():
+            venv.create(home, with_pip=True)
+            subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
+        found[library] = str(python)
+    return found
+
+
+_PEAK = """
+import json, re, sys, time
+from pathlib import Path
+import pandas  # not counted
+from tests.benchmarks.logs import ours
+from esim.eventlog import EventLog
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text()).group(1)) / 1024
+log = EventLog(sys.argv[1], memory=sys.argv[2])
+before, told = peak(), {}
+for name, ask in {"load": (log._ready, None), **ours(log)}.items():
+    start = time.process_time()
+    answer = ask[0]()
+    told[name] = time.process_time() - start
+found = {"cpu_s": told, "peak_mb": peak(), "before_mb": before, "variants": len(log.variants())}
+print(json.dumps(found))
+"""
+
+
+def large_logs(bench: Bench) -> Iterator[Line]:
+    """All questions at 0.1M, 1M and 10M events: CPU, peak memory, and the exponent of the cost.
+
+    The last line answers at 10M under a limit of 256 MB for DuckDB, and must find as many variants.
+    """
+    sizes = [bench.log // 10, bench.log, 10 * bench.log]
+    found = []
+    for size in sizes:
+        path = made(bench, size)
+        found.append(_alone(path, "4GB"))
+        yield {"events": size, **found[-1]}
+    first, last = (sum(one["cpu_s"].values()) for one in (found[0], found[-1]))
+    exponents = {
+        name: _exponent(found[0]["cpu_s"][name], found[-1]["cpu_s"][name]) for name in found[0]["cpu_s"]
+    }
+    yield {"exponent": _exponent(first, last), "by_question": exponents}
+    start = time.perf_counter()
+    tight = _alone(path, "256MB")
+    assert tight["variants"] == found[-1]["variants"]
+    yield {"events": sizes[-1], "limit": "256MB", "wall_s": time.perf_counter() - start, **tight}
+
+
+def _exponent(first: float, last: float) -> float:
+    from math import log10
+
+    return log10(last / first) / 2
+
+
+def _alone(path: Path, memory: str) -> Line:
+    done = subprocess.run(
+        [sys.executable, "-c", _PEAK, str(path), memory], capture_output=True, text=True, check=True
+    )
+    return dict(json.loads(done.stdout))

@@ -1,0 +1,172 @@
+"""Filters narrow a log lazily, compose, and say what they did."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from esim.clock import SeededIds
+from esim.errors import InvalidArgument
+from esim.eventlog import EventLog
+from esim.memory import MemoryStore
+from tests.test_eventlog import SHOP, Paid, Placed, logged, row
+
+
+def cases(log: EventLog) -> str:
+    return "".join(sorted(log.cases().df["case"]))
+
+
+FILTERS = [
+    (lambda log: log.sized(3), "ac"),
+    (lambda log: log.sized(3, 3), "a"),
+    (lambda log: log.sized(most=2), "b"),
+    (lambda log: log.lasting("1 hour"), "a"),
+    (lambda log: log.lasting(600, timedelta(minutes=10)), "bc"),
+    (lambda log: log.starting_with("Placed"), "abc"),
+    (lambda log: log.ending_with("Cancelled", "Paid"), "b"),
+    (lambda log: log.containing("Paid", "Paid"), "c"),
+    (lambda log: log.containing("Paid", "Shipped"), "ac"),
+    (lambda log: log.containing("Placed", "Shipped"), ""),
+    (lambda log: log.followed_by("Placed", "Shipped"), "ac"),
+    (lambda log: log.followed_by("Placed", "Shipped", inverse=True), "b"),
+    (lambda log: log.followed_by("Shipped", "Paid"), ""),
+    (lambda log: log.commonest(1), "a"),
+    (lambda log: log.covering(0.5), "ab"),
+    (lambda log: log.covering(1), "abc"),
+    (lambda log: log.where("amount > 30", whole_cases=True), "c"),
+    (lambda log: log.with_value("who", "cem", whole_cases=True), "ac"),
+    (lambda log: log.between(end="2026-01-05T09:20:00Z", keep="started"), "ab"),
+    (lambda log: log.between("2026-01-05T09:35:00Z", keep="ended"), "ac"),
+    (lambda log: log.between("2026-01-05T09:10:00Z", "2026-01-05T10:00:00Z", keep="contained"), "bc"),
+    (lambda log: log.between("2026-01-05T09:21:00Z", "2026-01-05T09:29:00Z", keep="touching"), "a"),
+]
+
+
+@pytest.mark.parametrize(("narrow", "expected"), FILTERS)
+def test_a_filter_of_cases_keeps_whole_cases(narrow: Any, expected: str) -> None:
+    """The cases that are left are those, with all their events."""
+    with logged(SHOP) as log:
+        narrowed = narrow(log)
+        assert cases(narrowed) == expected
+        assert len(narrowed) == sum(one["case"] in expected for one in SHOP)
+
+
+def test_a_filter_of_events_closes_the_gaps() -> None:
+    """What follows what is told of the events that are left, and so is the time between them."""
+    with logged(SHOP) as log:
+        found = log.without("Paid").directly_follows().df
+        assert found[["source", "target", "count", "mean_s"]].to_numpy().tolist() == [
+            ["Placed", "Shipped", 2, (3900 + 600) / 2],
+            ["Placed", "Cancelled", 1, 600],
+        ]
+        assert log.only("Paid").cases().df["first"].unique().tolist() == ["Paid"]
+
+
+def test_events_by_condition_value_and_time() -> None:
+    """Conditions over columns, values (None is missing) and times choose events."""
+    with logged(SHOP) as log:
+        assert len(log.where("amount = 20 OR who = 'ann'")) == 5
+        assert len(log.with_value("amount", None)) == 3
+        assert len(log.with_value("amount", 20, None)) == 5
+        assert len(log.between("2026-01-05T09:05:00Z", "2026-01-05T09:31:00Z")) == 4
+
+
+def test_filters_compose_and_leave_the_log_as_it_was() -> None:
+    """A chain is the same in one go or with questions in between, and what it comes from stays."""
+    with logged(SHOP) as log:
+        chain = log.starting_with("Placed").without("Cancelled").sized(2).containing("Paid")
+        step = log.starting_with("Placed")
+        step.summary()
+        assert cases(chain) == cases(step.without("Cancelled").sized(2).containing("Paid")) == "ac"
+        assert cases(log) == "abc"
+        assert chain.notes[-1].startswith("only cases starting with Placed; activities other than Cancelled;")
+
+
+def test_nothing_is_read_before_a_question() -> None:
+    """A filter makes no table, and an activity that there is not is told when it matters."""
+    with logged(SHOP) as log:
+        lazy = log.only("Payd").sized(1)
+        assert log._table is None and lazy._table is None
+        with pytest.raises(InvalidArgument, match="no activity 'Payd'; did you mean 'Paid'"):
+            lazy.summary()
+
+
+def test_tables_of_logs_that_are_gone_are_dropped() -> None:
+    """A filtered log's table goes with it; the others stay."""
+    with logged(SHOP) as log:
+        log.summary()
+        before = log._session.rows("SELECT count(*) FROM duckdb_tables() WHERE temporary")
+        for _ in range(3):
+            log.sized(1).summary()
+        log.summary()
+        assert log._session.rows("SELECT count(*) FROM duckdb_tables() WHERE temporary") == before
+
+
+def test_the_payload_and_the_objects_of_a_store() -> None:
+    """Conditions reach into payloads, and streams and tags are objects."""
+    store = MemoryStore(ids=SeededIds(1))
+    store.append("Order/a", [Placed(total=3), Paid()])
+    store.append("Order/b", Placed(total=30))
+    with EventLog(store) as log:
+        assert cases(log.where("(data->>'total')::INT > 3")) == "Order/b"
+        assert len(log.linked_to("Order", "a")) == 2
+        assert len(log.linked_to("Order")) == 3
+        assert len(log.linked_to("Cart")) == 0
+
+
+@pytest.mark.parametrize("condition", ["", "1 = 1; DROP TABLE x", "amount >", "(("])
+def test_a_condition_is_one_expression(condition: str) -> None:
+    """What is no single condition is refused at once."""
+    with logged(SHOP) as log, pytest.raises(InvalidArgument, match="SQL expression"):
+        log.where(condition)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda log: log.between("2026-01-05"),
+        lambda log: log.between(keep="some"),
+        lambda log: log.lasting("long"),
+        lambda log: log.covering(0),
+        lambda log: log.only(),
+        lambda log: log.with_value("who"),
+        lambda log: log.with_value("whom", "x"),
+        lambda log: log.sized(-1),
+    ],
+)
+def test_wrong_arguments_are_told_at_once(wrong: Any) -> None:
+    """A filter that makes no sense is refused when it is written."""
+    with logged(SHOP) as log, pytest.raises(InvalidArgument):
+        wrong(log)
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(st.lists(st.sampled_from("xyz"), min_size=1, max_size=6), min_size=1, max_size=8),
+    st.lists(st.sampled_from("xyz"), min_size=1, max_size=3),
+)
+def test_patterns_are_those_of_words(stories: list[list[str]], wanted: list[str]) -> None:
+    """`containing` is a part of the word of a case, `followed_by` a subsequence of it."""
+
+    def later(story: list[str]) -> bool:
+        rest = iter(story)
+        return all(one in rest for one in wanted)
+
+    rows = [
+        row(f"{n:03}", one, place, place)
+        for n, story in enumerate(stories)
+        for place, one in enumerate(story)
+    ]
+    rows += [row("all", one, place, place) for place, one in enumerate("xyz")]
+    stories = [*stories, list("xyz")]
+    names = [*(f"{n:03}" for n in range(len(stories) - 1)), "all"]
+    with EventLog(pa.Table.from_pylist(rows)) as log:
+        parts = {name for name, s in zip(names, stories, strict=True) if "".join(wanted) in "".join(s)}
+        assert set(log.containing(*wanted).cases().df["case"]) == parts
+        subsequences = {name for name, s in zip(names, stories, strict=True) if later(s)}
+        assert set(log.followed_by(*wanted).cases().df["case"]) == subsequences

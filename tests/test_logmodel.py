@@ -1,0 +1,247 @@
+"""A model is checked against a log, and a log drafts a model that refuses nothing of it."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any, Literal, Self
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from esim.clock import SeededIds
+from esim.errors import InvalidArgument
+from esim.event import Event
+from esim.eventlog import EventLog
+from esim.memory import MemoryStore
+from esim.shop import Order
+from esim.shop_history import shop_store
+from esim.state import State
+from tests.test_eventlog import SHOP, logged, row
+
+
+class Opened(Event):
+    owner: str
+
+
+class Credited(Event):
+    amount: Decimal
+    fee: Decimal = Decimal(0)
+
+
+class Closed(Event):
+    pass
+
+
+class Frozen(Event):
+    pass
+
+
+class Account(State[Opened | Credited | Closed | Frozen]):
+    status: Literal["new", "open", "closed"] = "new"
+    balance: Decimal = Decimal(0)
+
+    def open(self, owner: str) -> Opened:
+        self.must_be("new")
+        return Opened(owner=owner)
+
+    def open_with(self, owner: str, amount: Decimal) -> list[Opened | Credited]:
+        self.must_be("new")
+        return [Opened(owner=owner), Credited(amount=amount)]
+
+    def credit(self, amount: Decimal) -> Credited:
+        self.must_be("open")
+        return Credited(amount=amount, fee=Decimal(1) if amount > 100 else Decimal(0))
+
+    def close(self, reason: str) -> Closed:
+        self.must_be("open")
+        assert reason
+        return Closed()
+
+    def evolve(self, event: Opened | Credited | Closed | Frozen) -> Self:
+        match event:
+            case Opened():
+                return self.but(status="open")
+            case Credited(amount=amount):
+                return self.but(balance=self.balance + amount)
+            case Closed() | Frozen():
+                return self.but(status="closed")
+
+
+def recorded(*events: Event) -> EventLog:
+    store = MemoryStore(ids=SeededIds(1))
+    store.append("Account/a", list(events))
+    return EventLog(store)
+
+
+def verdicts(log: EventLog, state: type[State[Any]] = Account) -> list[tuple[Any, ...]]:
+    found = log.check(state).df
+    return list(found[["v", "activity", "verdict", "decision", "reason"]].itertuples(index=False, name=None))
+
+
+def test_a_log_that_the_model_would_have_recorded_deviates_nowhere() -> None:
+    """Every decision is asked on the state so far, with the event's own fields, and agrees."""
+    log = recorded(Opened(owner="ann"), Credited(amount=Decimal(5)))
+    assert verdicts(log) == []
+    assert log.check(Account).notes[-1] == "2 of 2 events are as the model decides; 0 cases deviate"
+
+
+def test_what_a_decision_refuses_is_told_with_its_reason() -> None:
+    """The refusal is the reason, and the case goes on with what was recorded."""
+    log = recorded(Credited(amount=Decimal(5)), Opened(owner="ann"), Opened(owner="bob"))
+    assert verdicts(log) == [
+        (1, "Credited", "refused", "credit", "the account is new, not open"),
+        (3, "Opened", "refused", "open", "the account is open, not new"),
+    ]
+
+
+def test_what_differs_is_told() -> None:
+    """An event whose other fields the decision would have set otherwise."""
+    log = recorded(Opened(owner="ann"), Credited(amount=Decimal(200)))
+    assert verdicts(log) == [(2, "Credited", "differs", "credit", "it would have fee=Decimal('1')")]
+
+
+def test_what_no_decision_gives_is_told() -> None:
+    """A type without a decision, and a decision whose argument the event does not have."""
+    log = recorded(Opened(owner="ann"), Closed(), Frozen())
+    assert verdicts(log) == [
+        (2, "Closed", "not decided", "close", "its argument reason is not in the event"),
+        (3, "Frozen", "not decided", "", "no decision of Account gives it"),
+    ]
+
+
+def test_events_of_one_decision_are_expected_after_its_first() -> None:
+    """A decision that gives several events is asked once."""
+
+    class Opening(State[Opened | Credited]):
+        status: str = "new"
+
+        def open(self, owner: str) -> list[Opened | Credited]:
+            self.must_be("new")
+            return [Opened(owner=owner), Credited(amount=Decimal(1))]
+
+        def evolve(self, event: Opened | Credited) -> Self:
+            return self.but(status="open")
+
+    log = recorded(Opened(owner="ann"), Credited(amount=Decimal(1)), Credited(amount=Decimal(1)))
+    assert [one[:3] for one in verdicts(log, Opening)] == [(3, "Credited", "not decided")]
+
+
+def test_a_case_that_cannot_be_folded_is_left() -> None:
+    """A payload that does not fit, or an evolve that raises, ends its case with the reason."""
+    rows = [row("a", "Opened", 0, 1, data="{}"), row("a", "Closed", 1, 2, data="{}")]
+    [(v, _, verdict, _, reason)] = verdicts(logged(rows))
+    assert (v, verdict) == (1, "failed")
+    assert "owner" in reason
+
+
+def test_columns_are_the_payload_where_there_is_none() -> None:
+    """The fields of a class are read from columns of the same name; unknown types are told."""
+    rows = [row("a", "Opened", 0, 1, owner="ann"), row("a", "Noted", 1, 2, owner=None)]
+    assert verdicts(logged(rows)) == [(2, "Noted", "not known", "", "Account has no Noted")]
+
+
+def test_conformance_with_a_state_counts_by_decision() -> None:
+    """The same, summed up; the shop's own history is as its decisions are."""
+    log = recorded(Opened(owner="ann"), Opened(owner="ann"))
+    found = log.conformance(Account).df
+    assert found[["decision", "verdict", "events"]].to_numpy().tolist() == [
+        ["open", "agrees", 1],
+        ["open", "refused", 1],
+    ]
+    assert log.deviations(Account).df.equals(log.check(Account).df)
+    with shop_store() as store:
+        few = EventLog(store, category="Order").between(end="2026-01-15T00:00:00Z", keep="started")
+        shop = few.conformance(Order)
+        assert set(shop.df["verdict"]) == {"agrees"}
+        assert shop.df["events"].sum() == len(few) > 1000
+
+
+def test_states_as_of_a_moment() -> None:
+    """Each case is folded up to the moment, and its fields are the columns."""
+    log = recorded(Opened(owner="ann"), Credited(amount=Decimal(5)), Closed())
+    assert log.as_of(2, Account).df.to_numpy().tolist() == [["Account/a", "open", Decimal(5)]]
+
+
+@pytest.mark.parametrize("wrong", [lambda log: log.check(3), lambda log: log.check(Opened)])
+def test_what_is_no_state_is_told(wrong: Any) -> None:
+    """A class of something else, or no class."""
+    with pytest.raises(InvalidArgument, match="is no state"):
+        wrong(logged(SHOP))
+
+
+# --- drafts ------------------------------------------------------------------------------------------------
+
+
+def defined(source: str, name: str) -> type[State[Any]]:
+    """Return the state that a draft defines."""
+    here: dict[str, Any] = {"__name__": __name__}
+    exec(compile(source, "draft", "exec"), here)
+    return here[name]
+
+
+def test_a_draft_has_typed_fields_and_the_transitions_of_the_log() -> None:
+    """Amounts are Decimals, few values a Literal, what may be missing optional, names are Python's."""
+    data = [
+        {"amount": "1.50", "n": 3, "x y": None, "method": ["card", "bank"][n % 2], "class": [1]}
+        | ({} if n else {"note": "hello"})
+        for n in range(20)
+    ]
+    rows = [row(f"c{n:02}", "order placed", n, 1, data=json.dumps(one)) for n, one in enumerate(data)]
+    rows += [row("c00", "Paid", 90, 2, data="{}")]
+    log = logged(rows)
+    source = log.draft("Order")
+    for line in (
+        'class OrderPlaced(Event, type="order placed"):',
+        '    """Seen 20 times, in 20 cases."""',
+        "    amount: Decimal",
+        "    n: int",
+        '    method: Literal["bank", "card"]',
+        '    e_class: tuple[Any, ...]  # in the log: "class"',
+        "    note: str | None = None",
+        '    x_y: Any | None = None  # in the log: "x y"',
+        "OrderEvent = OrderPlaced | Paid",
+        '        self.must_be("order_placed")',
+    ):
+        assert line in source.splitlines()
+    assert "&lt;" not in source and "OrderPlaced" in source._repr_html_()
+
+
+def test_the_draft_of_the_shop_refuses_nothing_of_it() -> None:
+    """A model drafted from a log agrees with every event, until somebody edits it."""
+    with shop_store() as store:
+        log = EventLog(store, category="Order").between(end="2026-01-08T00:00:00Z", keep="started")
+        found = log.conformance(defined(log.draft("Drafted"), "Drafted"))
+        assert set(found.df["verdict"]) == {"agrees"}
+
+
+def test_a_rare_transition_can_be_left_out() -> None:
+    """Then the draft refuses it."""
+    log = logged([{**one, "amount": None} for one in SHOP])
+    found = log.check(defined(log.draft("Order", least=0.4), "Order")).df
+    assert found["activity"].tolist() == ["Cancelled", "Paid"]
+
+
+@settings(max_examples=30)
+@given(st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=6))
+def test_a_draft_is_valid_python_whatever_activities_are_called(names: list[str]) -> None:
+    """Any text becomes a class and a status of its own, and the draft refuses nothing."""
+    log = logged(
+        [row("a", name, at, at) for at, name in enumerate(names) if "\0" not in name and name.strip()]
+    )
+    if len(log):
+        state = defined(log.draft("Any_"), "Any_")
+        assert log.check(state).df["reason"].tolist() == []
+
+
+def test_what_cannot_be_drafted_is_told() -> None:
+    """A name that is none, a share that is none, a log without events."""
+    log = logged(SHOP)
+    for wrong in (
+        lambda: log.draft("no name"),
+        lambda: log.draft(least=2),
+        lambda: log.where("false").draft(),
+    ):
+        with pytest.raises(InvalidArgument):
+            wrong()

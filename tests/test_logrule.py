@@ -1,0 +1,101 @@
+"""Conformance with transitions and rules, and the events that deviate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from esim.errors import InvalidArgument
+from esim.logrule import Rule
+from tests.test_eventlog import SHOP, logged, row
+
+
+def rows(answer: Any, *names: str) -> list[list[Any]]:
+    return [list(one) for one in answer.df[list(names)].itertuples(index=False, name=None)]
+
+
+def test_transitions_that_are_not_declared_are_told_with_their_cases() -> None:
+    """Each transition is counted, and those that deviate are found in their cases."""
+    log = logged(SHOP)
+    declared = [("Placed", "Paid"), ("Paid", "Shipped")]
+    found = log.conformance(declared)
+    assert rows(found, "source", "target", "declared", "count") == [
+        ["Paid", "Shipped", True, 2],
+        ["Placed", "Paid", True, 2],
+        ["Placed", "Cancelled", False, 1],
+    ]
+    assert found.notes[-1] == "4 of 5 transitions are declared; 1 cases deviate"
+    assert rows(log.deviations(declared), "case", "v", "deviation") == [
+        ["b", 2, "Placed → Cancelled is not declared"]
+    ]
+
+
+def test_repetitions_beginnings_and_ends_count_where_they_are_declared() -> None:
+    """An activity after itself is a transition once one is declared; None stands for begin and end."""
+    log = logged(SHOP)
+    declared = [(None, "Placed"), ("Placed", "Placed"), ("Shipped", None)]
+    found = log.deviations(declared)
+    assert ["c", 3, "Paid → Paid is not declared"] in rows(found, "case", "v", "deviation")
+    assert ["b", 3, "Cancelled → (end) is not declared"] in rows(found, "case", "v", "deviation")
+    assert not any("(begin)" in text for text in found.df["deviation"])
+
+
+def test_transitions_may_be_in_columns() -> None:
+    """With two expressions, each event that has both is a transition of its own."""
+    moves = [row("a", "Moved", n, n, x=x, y=y) for n, (x, y) in enumerate([("new", "old"), ("old", None)])]
+    found = logged(moves).conformance([("new", "old")], columns=("x", "y"))
+    assert rows(found, "source", "target", "declared") == [["new", "old", True]]
+
+
+RULES = [
+    (Rule("Placed", then="Paid"), 3, 2, ["b"]),
+    (Rule("Placed", then="Paid", within="2 minutes"), 3, 1, ["a", "b"]),
+    (Rule("Shipped", before="Paid"), 2, 2, []),
+    (Rule("Shipped", before="Paid", within=600), 2, 1, ["a"]),
+    (Rule("Paid", never="Paid"), 3, 2, ["c"]),
+    (Rule("Paid", given="Paid", then="Shipped"), 1, 1, []),
+    (Rule("Paid", given=["Placed", "Paid"], never="Shipped"), 1, 0, ["c"]),
+]
+
+
+@pytest.mark.parametrize(("rule", "asked", "kept", "cases"), RULES, ids=[str(one[0]) for one in RULES])
+def test_a_rule_is_kept_or_broken(rule: Rule, asked: int, kept: int, cases: list[str]) -> None:
+    """It applies where it was given, and is judged at each event."""
+    log = logged(SHOP)
+    assert rows(log.conformance(rule), "rule", "asked", "kept", "cases") == [
+        [str(rule), asked, kept, len(cases)]
+    ]
+    assert sorted(set(log.deviations([rule]).df["case"])) == cases
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda log: log.conformance([]),
+        lambda log: log.conformance("Placed"),
+        lambda log: log.conformance([("a", "b", "c")]),
+        lambda log: log.conformance([("a", "b"), Rule("Paid", then="Shipped")]),
+        lambda log: log.conformance(Rule("Payed", then="Shipped")),
+        lambda log: log.conformance([("a", "b")], columns=("who", "x; DROP")),
+        lambda _: Rule("Paid"),
+        lambda _: Rule("Paid", then="a", never="b"),
+        lambda _: Rule("Paid", then="a", within="soon"),
+    ],
+)
+def test_what_declares_nothing_is_told(wrong: Any) -> None:
+    """Neither pairs nor rules, a rule of no or two demands, an unknown activity: each is an error."""
+    with pytest.raises(InvalidArgument):
+        wrong(logged(SHOP))
+
+
+@settings(max_examples=20)
+@given(st.lists(st.sampled_from("xyz"), min_size=3, max_size=8).filter(lambda one: set(one) == set("xyz")))
+def test_rules_say_what_a_plain_reading_says(story: list[str]) -> None:
+    """Given, when, then over a case equals the same sentence in Python."""
+    log = logged([row("a", one, at, at) for at, one in enumerate(story)])
+    asked = [n for n, one in enumerate(story) if one == "y" and "x" in story[:n]]
+    kept = [n for n in asked if "z" in story[n + 1 :]]
+    assert rows(log.conformance(Rule("y", given="x", then="z")), "asked", "kept") == [[len(asked), len(kept)]]

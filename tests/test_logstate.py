@@ -1,0 +1,204 @@
+"""The world as of a moment, differences of logs, payloads over time, and objects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from esim.clock import SeededIds
+from esim.errors import InvalidArgument
+from esim.eventlog import EventLog
+from esim.logrule import Rule
+from esim.memory import MemoryStore
+from tests.test_eventlog import SHOP, Paid, Placed, logged, row
+
+
+def rows(answer: Any, *names: str) -> list[list[Any]]:
+    return [list(one) for one in answer.df[list(names)].itertuples(index=False, name=None)]
+
+
+def test_as_of_a_time() -> None:
+    """Cases that had begun are there with their latest event then, and how long ago that was."""
+    found = logged(SHOP).as_of("2026-01-05T09:12:00Z")
+    assert rows(found, "case", "activity", "events", "age_s") == [
+        ["a", "Paid", 2, 420],
+        ["b", "Placed", 1, 120],
+    ]
+
+
+def test_as_of_a_position_of_a_store() -> None:
+    """A store's positions are moments too; other logs have none."""
+    store = MemoryStore(ids=SeededIds(1))
+    store.append("Order/a", [Placed(), Paid()])
+    with EventLog(store) as log:
+        assert rows(log.as_of(1), "case", "activity", "data") == [["Order/a", "Placed", '{"total":0}']]
+    with pytest.raises(InvalidArgument, match="only a store has positions"):
+        logged(SHOP).as_of(1)
+
+
+def test_the_difference_of_two_logs() -> None:
+    """What is more frequent here comes first by size of change; what one of them lacks counts as nothing."""
+    log = logged(SHOP)
+    found = log.where("\"case\" = 'a'", whole_cases=True).difference(logged(SHOP[3:5]))
+    names = ("source", "target", "count_here", "count_there", "change")
+    assert rows(found, *names) == [
+        ["Placed", "Cancelled", 0, 1, -1.0],
+        ["Paid", "Shipped", 1, 0, 0.5],
+        ["Placed", "Paid", 1, 0, 0.5],
+    ]
+    assert log.difference(log).df["change"].abs().sum() == 0
+    assert set(log.difference(log, "variants").df["count_here"]) == {1}
+    assert len(log.difference(log, "activities")) == 4
+    for wrong in (lambda: log.difference(1), lambda: log.difference(log, "cases")):
+        with pytest.raises(InvalidArgument):
+            wrong()
+
+
+def test_payloads_that_change_over_time() -> None:
+    """Fields that appear, vanish, change type or shift are told in the month in which they do."""
+    month = 60 * 24 * 31
+    data = ['{"n": 1, "old": true}', '{"n": 2}', '{"n": "2", "new": [1]}', '{"n": "3", "new": [2]}']
+    log = logged([row("a", "x", n * month, n, data=text) for n, text in enumerate(data)])
+    found = log.payloads("month").df
+    changes = found[found["change"] != ""]
+    assert [tuple(one) for one in changes[["field", "change"]].itertuples(index=False)] == [
+        ("n", "shifts"),
+        ("n", "BIGINT → VARCHAR"),
+        ("n", "shifts"),
+        ("new", "appears"),
+        ("old", "vanishes"),
+    ]
+    assert found["share"].between(0, 1).all()
+
+
+def test_without_a_payload_columns_are_profiled() -> None:
+    """The columns that have no role are the fields."""
+    found = logged(SHOP).payloads("year")
+    assert rows(found, "activity", "field", "present", "types", "distinct", "common") == [
+        ["Cancelled", "who", 1, "VARCHAR", 1, "ann"],
+        ["Paid", "amount", 3, "BIGINT", 2, "20"],
+        ["Paid", "who", 3, "VARCHAR", 1, "bob"],
+        ["Placed", "amount", 3, "BIGINT", 3, "10"],
+        ["Placed", "who", 3, "VARCHAR", 2, "ann"],
+        ["Shipped", "who", 2, "VARCHAR", 1, "cem"],
+    ]
+
+
+ORDERS = [
+    row("x", "Placed", 0, order="o1", items=["i1", "i2"]),
+    row("x", "Packed", 1, order="o1", items=["i1"]),
+    row("y", "Placed", 2, order="o2", items=["i3"]),
+    row("x", "Packed", 3, order="o1", items=["i2"]),
+    row("y", "Packed", 4, order="o2", items=["i3"]),
+]
+
+
+def test_each_kind_of_object_has_its_own_graph() -> None:
+    """Columns, of lists too, name objects; what follows what is told for each kind."""
+    log = logged(ORDERS, objects={"order": "order", "item": "items"})
+    assert rows(log.objects(), "object_type", "objects", "events", "links") == [
+        ["item", 3, 5, 6],
+        ["order", 2, 5, 5],
+    ]
+    names = ("object_type", "source", "target", "count", "median_s")
+    assert rows(log.object_directly_follows(), *names) == [
+        ["item", "Placed", "Packed", 3, 120],
+        ["order", "Placed", "Packed", 2, 90],
+        ["order", "Packed", "Packed", 1, 120],
+    ]
+    assert set(log.object_directly_follows("order").df["object_type"]) == {"order"}
+    assert len(log.linked_to("item", "i1", "i3")) == 4
+    with pytest.raises(InvalidArgument, match="no objects of type 'orders'; did you mean 'order'"):
+        log.object_directly_follows("orders")
+
+
+def test_objects_are_in_order_whatever_the_order_of_rows() -> None:
+    """Ties in time are broken by the order column, and not by where a row stands."""
+    tied = [row("x", one, 0, n, order="o") for n, one in enumerate(["Placed", "Paid", "Packed", "Sent"])]
+    for rows_ in (tied, tied[::-1], tied[2:] + tied[:2]):
+        found = logged(rows_, objects={"order": "order"}).object_directly_follows()
+        assert set(zip(found.df["source"], found.df["target"], strict=True)) == {
+            ("Placed", "Paid"),
+            ("Paid", "Packed"),
+            ("Packed", "Sent"),
+        }
+
+
+def test_objects_can_be_the_cases() -> None:
+    """Where no column is one, a case is an object of the given kind, and shared events are in each."""
+    table = [{key: value for key, value in one.items() if key != "case"} for one in ORDERS]
+    objects = {"order": "order", "item": "items"}
+    with logged(table, objects=objects, case="item") as log:
+        assert log.cases().df["case"].tolist() == ["i2", "i3", "i1"]
+        assert log.variants().df["cases"].tolist() == [3]
+        assert log.mapping["case"] == "item"
+    with logged(table, objects=objects) as log:
+        assert (log.mapping["case"], len(log)) == ("order", 5)
+
+
+ASKED = [
+    lambda log: log.summary(),
+    lambda log: log.activities(),
+    lambda log: log.start_end(),
+    lambda log: log.directly_follows(cases=True),
+    lambda log: log.variants(),
+    lambda log: log.cases(),
+    lambda log: log.durations("who"),
+    lambda log: log.funnel("Placed", "Paid"),
+    lambda log: log.rework(),
+    lambda log: log.loops(),
+    lambda log: log.bottlenecks(),
+    lambda log: log.rates("hour"),
+    lambda log: log.rates("hour", "who"),
+    lambda log: log.cohorts("hour", "who"),
+    lambda log: log.dots(),
+    lambda log: log.dots(4),
+    lambda log: log.resources("who"),
+    lambda log: log.handovers("who"),
+    lambda log: log.objects(),
+    lambda log: log.object_directly_follows(),
+    lambda log: log.causes("0"),
+    lambda log: log.journey("0"),
+    lambda log: log.conformance([("Placed", "Paid")]),
+    lambda log: log.conformance([("Placed", "Paid")], columns=("who", "who")),
+    lambda log: log.deviations([("Placed", "Paid"), (None, "Placed"), ("Paid", None)]),
+    lambda log: log.conformance(Rule("Placed", then="Paid")),
+    lambda log: log.anomalies(),
+    lambda log: log.anomalies("missing cause"),
+    lambda log: log.payloads("hour"),
+    lambda log: log.as_of("2026-01-05T09:12:00Z"),
+    lambda log: log.difference(log),
+]
+ODD = [
+    "s", "v", "a", "t", "p", "w", "r", "n", "x", "case", "activity", "events",
+    "source", "cases", "activities", "objects", "x_row", "x_value", "value", "data_", "kind",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("ask", ASKED)
+def test_columns_of_any_name_disturb_no_question(ask: Any) -> None:
+    """A source whose columns are called like ours, and by SQL's words, gives the same answers."""
+    plain = [
+        one
+        | {"event_id": str(n), "causation_id": str(n - 1), "correlation_id": one["case"], "data": '{"k": 1}'}
+        for n, one in enumerate(SHOP)
+    ]
+    extra = {name: 7 for name in [*ODD, "select", 'quo"te'] if name not in ("case", "activity")}
+    roles = {
+        "case": "case",
+        "activity": "activity",
+        "time": "time",
+        "order": "version",
+        "event_id": "event_id",
+    }
+    log, odd = logged(plain, **roles), logged([extra | one for one in plain], **roles)
+    for one in (log, odd):
+        one._source.objects = (
+            "SELECT \"#row\", 'o' AS object_type, who AS object_id, NULL AS qualifier FROM source"
+        )
+    answer = ask(odd)
+    assert answer.df.equals(ask(log).df)
+    assert list(answer.columns) == list(answer.df.columns)
+    assert all(answer.columns.values())
+    assert "<script" not in answer._repr_html_()

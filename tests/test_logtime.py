@@ -1,0 +1,118 @@
+"""Rates, cohorts, funnels and dots count what a reader of the little shop log counts by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from esim.errors import InvalidArgument
+from esim.eventlog import EventLog
+from tests.test_eventlog import SHOP, logged, row
+
+
+@pytest.fixture
+def log() -> EventLog:
+    return logged(SHOP)
+
+
+def rows(answer: Any, *names: str) -> list[list[Any]]:
+    return list(map(list, answer.df[list(names)].itertuples(index=False, name=None)))
+
+
+def test_rates_have_every_period_between_first_and_last(log: EventLog) -> None:
+    """Periods without an event are there with zeros, and open cases are those begun and not over."""
+    far = logged([*SHOP, row("d", "Placed", 200)])
+    found = far.rates("hour")
+    assert rows(found, "events", "cases", "started", "ended", "open") == [
+        [8, 3, 3, 2, 1],
+        [1, 1, 0, 1, 0],
+        [0, 0, 0, 0, 0],
+        [1, 1, 1, 1, 0],
+    ]
+    assert found.df["period"].iloc[0] == pd.Timestamp("2026-01-05T09:00Z")
+
+
+@pytest.mark.parametrize("every", ["minute", "hour", "day", "week", "month", "quarter", "year"])
+def test_every_period_counts_all_events(log: EventLog, every: str) -> None:
+    """Whatever the period, the sums are those of the log."""
+    found = log.rates(every).df
+    assert (found["events"].sum(), found["started"].sum(), found["ended"].sum()) == (9, 3, 3)
+    assert log.rates(every, by="activity").df["events"].sum() == 9
+
+
+def test_rates_by_a_column(log: EventLog) -> None:
+    """Each value has its own row in a period."""
+    assert rows(log.rates("day", by="who"), "value", "events", "cases") == [
+        ["ann", 3, 2],
+        ["bob", 4, 2],
+        ["cem", 2, 2],
+    ]
+
+
+def test_cohorts_tell_who_comes_back() -> None:
+    """Customers that first bought in a month are counted in each later month in which they buy."""
+    month = 60 * 24 * 31
+    bought = [row(f"o{n}", "Bought", at * month, who=who) for n, (who, at) in enumerate(
+        [("ann", 0), ("ann", 1), ("ann", 1), ("bob", 0), ("cem", 1), ("ann", 2), ("cem", 2)]
+    )]  # fmt: skip
+    found = logged(bought).cohorts("month", by="who")
+    assert rows(found, "size", "age", "active", "retention") == [
+        [2, 0, 2, 1.0],
+        [2, 1, 1, 0.5],
+        [2, 2, 1, 0.5],
+        [1, 0, 1, 1.0],
+        [1, 1, 1, 1.0],
+    ]
+
+
+def test_a_funnel_counts_cases_that_take_the_steps_in_order(log: EventLog) -> None:
+    """Each step must come after the one before; the times are between the steps."""
+    found = log.funnel("Placed", "Paid", "Shipped")
+    assert rows(found, "activity", "cases", "overall") == [
+        ["Placed", 3, 1.0],
+        ["Paid", 2, 2 / 3],
+        ["Shipped", 2, 2 / 3],
+    ]
+    assert found.df["median_s"].tolist()[1:] == [(300 + 60) / 2, (3600 + 540) / 2]
+    assert log.funnel("Paid", "Paid", "Paid").df["cases"].tolist() == [2, 1, 0]
+    assert log.funnel("Shipped", "Placed").df["cases"].tolist() == [2, 0]
+
+
+def test_dots_are_events_or_cells(log: EventLog) -> None:
+    """Few events are shown one by one, many are gathered, and none is lost."""
+    found = log.dots()
+    assert rows(found, "case", "row", "since_s")[:4] == [
+        ["a", 0, 0],
+        ["a", 0, 300],
+        ["a", 0, 3900],
+        ["b", 1, 0],
+    ]
+    gathered = log.dots(most=4)
+    assert gathered.df["events"].sum() == 9
+    assert gathered.notes[-1] == "9 events, gathered in a grid of 2 by 2 cells"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda log: log.rates("moment"),
+        lambda log: log.cohorts("x'; DROP"),
+        lambda log: log.rates(by="whom"),
+        lambda log: log.funnel(),
+        lambda log: log.funnel("Payed"),
+        lambda log: log.dots(most=-1),
+    ],
+)
+def test_wrong_questions_are_told(log: EventLog, wrong: Any) -> None:
+    """A period, column or activity that there is not is named."""
+    with pytest.raises(InvalidArgument):
+        wrong(log)
+
+
+def test_an_empty_log_has_no_rates_dots_or_funnel() -> None:
+    """Nothing happened, and nothing is told."""
+    empty = logged(SHOP).where("false")
+    assert [len(one) for one in (empty.rates(), empty.cohorts(), empty.dots())] == [0, 0, 0]
+    assert empty.funnel("Placed", "Paid").df["cases"].tolist() == [0, 0]

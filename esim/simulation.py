@@ -95,7 +95,7 @@ def explore(
                     why = f"{seconds:g} s are over"
                     break
                 if schedules is not None and search.count.schedules >= schedules:
-                    why = f"{schedules:,} schedules were run"
+                    why = f"{schedules:,} schedules were the limit"
                     break
     except KeyboardInterrupt:
         why = "it was interrupted"

@@ -23,7 +23,7 @@ WORDS = {
 }
 """What is said of each kind of fault."""
 
-_ROW, _LANE, _LEFT = 24, 196, 44
+_ROW, _LANE, _LEFT = 24, 216, 44
 _ROOMY = 430
 _QUIET = "#8a8f98"
 _PASSED = ("is about to ", "has handled ", "handled")
@@ -71,7 +71,7 @@ def picture(steps: Sequence[Step], first: Sequence[str], title: str, ending: str
     bottom = top + _ROW * len(steps)
     body = [_lane(lane, _LEFT + _LANE * at, bottom) for at, lane in enumerate(lanes)]
     body += [_step(one, top + _ROW * row, lanes) for row, one in enumerate(steps)]
-    reach = max((_LEFT + _LANE * lanes.index(one.lane) + 24 + _width(one, lanes) for one in steps), default=0)
+    reach = max((_LEFT + _LANE * lanes.index(one.lane) + 40 + _width(one, lanes) for one in steps), default=0)
     width = max(_LEFT + _LANE * max(len(lanes), 1), reach, 600 if ending else 0)
     if ending:
         body.append(text(MARGIN, bottom + 16, f"✗ {ending}", fill=display.FAILURE, bold=True, room=width))

@@ -95,6 +95,7 @@ class Relay:
             self._progress.tried(one.key, attempts)
             yield "retry effect"
             self._sleep(self._retry.wait(attempts, one.key))
+            noted = True  # it has failed before, and may kill the process now
 
     def _retries(self, error: Exception, attempts: int) -> bool:
         lasting = isinstance(error, ValidationError | TypeError)

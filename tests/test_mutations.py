@@ -95,8 +95,8 @@ def nothing_is_done_twice() -> Scenario:
     def notify(event: Placed) -> None:
         mail(event.n)
 
-    actors = [follow(notify, checkpoint="before_handler")]
-    return Scenario(numbers(2), actors, [no_effect_twice()], faults=Faults(crash=2, error=1), world=world)
+    actors = [follow(notify, checkpoint="before_handler", retry=policy(2))]
+    return Scenario(numbers(2), actors, [no_effect_twice()], faults=Faults(crash=1, unknown=1), world=world)
 
 
 def an_inbox_knows_what_was_handled() -> Scenario:
@@ -175,17 +175,34 @@ def an_outage_parks_nothing() -> Scenario:
 
 
 def effects_are_on_a_ledger() -> Scenario:
-    """An effect that is done is not done again: at a further attempt, or at a further delivery."""
+    """An effect that is done is not done again when its event is delivered once more."""
     world = World()
-    mail, check = world.service("mail"), world.service("check")
+    mail = world.service("mail")
 
     def notify(event: Placed, effects: Any) -> None:
         effects.call(mail, event.n)
-        check(event.n)
 
-    actors = [follow(notify, retry=policy(3))]
-    once = no_effect_twice("mail")
-    return Scenario(numbers(2), actors, [once], faults=Faults(duplicate=1, error=1), world=world)
+    return Scenario(numbers(2), [notify], [no_effect_twice()], faults=Faults(duplicate=2), world=world)
+
+
+def a_further_attempt_has_what_the_first_got() -> Scenario:
+    """What an effect returned is returned at a further attempt, which does not do it again."""
+    world = World()
+    receipts, check = world.table("receipts"), world.service("check")
+
+    @world.service
+    def charge(n: int) -> str:
+        return f"receipt {n}"
+
+    def pay(event: Placed, effects: Any) -> None:
+        receipt = effects.call(charge, event.n)
+        check(event.n)
+        receipts[event.n] = receipt
+
+    kept = always(lambda look: None not in look.table("receipts").values())
+    checks = {"once": no_effect_twice("charge"), "kept": kept}
+    actors = [follow(pay, retry=policy(4))]
+    return Scenario(numbers(2), actors, checks, faults=Faults(error=2), world=world)
 
 
 def mails_are_sent_once() -> Scenario:
@@ -203,6 +220,24 @@ def mails_are_sent_once() -> Scenario:
     actors = [follow(notify, outbox=True, retry=policy(3), sends=[mail])]
     faults = Faults(crash=1, error=1, unknown=1)
     return Scenario(numbers(2), actors, {"sent": sent}, faults=faults, world=world)
+
+
+def sendings_are_bounded() -> Scenario:
+    """What waits in the outbox is tried three times at most, also if it kills the process each time."""
+    world = World()
+    tries, check = world.table("tries", {"1": 0}), world.service("check")
+
+    @world.service
+    def mail(n: int) -> None:
+        tries["1"] += 1
+        check(n)
+
+    def notify(event: Placed, effects: Any) -> None:
+        effects.call(mail, event.n)
+
+    few = always(lambda look: look.table("tries")["1"] <= 3)
+    actors = [follow(notify, outbox=True, retry=policy(3), sends=[mail])]
+    return Scenario(numbers(1), actors, {"few": few}, faults=Faults(crash=4, error=2), world=world)
 
 
 def mails_are_of_what_was_handled() -> Scenario:
@@ -323,6 +358,20 @@ def commands_and_deadlines_are_told_once() -> Scenario:
     return Scenario([("Sum/1", Placed(n=1))], [Adder], checks, faults=Faults(crash=1))
 
 
+def a_refusal_is_told_once() -> Scenario:
+    """That a command was refused is recorded once, whatever dies."""
+    once = always(lambda look: [one.type for one in look.log].count("esim.CommandRefused") <= 1)
+    history = [("Sum/1", Placed(n=10))]
+    return Scenario(history, [Adder], {"once": once}, faults=Faults(crash=1, unknown=1))
+
+
+def two_managers_tell_a_deadline_once() -> Scenario:
+    """Where one is taken for dead and goes on, beside its successor, a deadline is told once all the same."""
+    once = always(lambda look: [one.type for one in look.log].count("esim.DeadlinePassed") <= 1)
+    history = [("Sum/1", Placed(n=1))]
+    return Scenario(history, [follow(Adder), follow(Adder)], {"once": once}, faults=Faults(preempt=1))
+
+
 def writers_do_not_overwrite() -> Scenario:
     """Of two that decide on the same version, one is told to decide again."""
 
@@ -381,7 +430,7 @@ MUTATIONS = {
         *(Delivery, "_begin", 'if self.settings.checkpoint == "before_handler":', "if True:"),
     ),
     "the whole batch is noted as done with the first attempt": Mutation(
-        nothing_is_lost,
+        rows_are_counted_once,
         *(Delivery, "_batch", "self._position = max(self._position, recorded.position)"),
         "self._position = batch.through",
     ),
@@ -424,9 +473,9 @@ MUTATIONS = {
         *(Delivery, "_dares", "self._commit(trying=recorded, attempts=attempts + 1, begun=self.mark.begun)"),
         "pass",
     ),
-    "failed attempts are not noted": Mutation(
+    "a further attempt is not noted before it is made": Mutation(
         attempts_are_bounded,
-        *(Delivery, "_again", "self._commit(trying=recorded, attempts=attempts, begun=self.mark.begun)"),
+        *(Delivery, "_again", "self._commit(trying=recorded, attempts=attempts + 1, begun=self.mark.begun)"),
         "pass",
     ),
     "a subscription that shall stop goes on": Mutation(
@@ -440,7 +489,7 @@ MUTATIONS = {
         effects_are_on_a_ledger, Effects, "call", "if self._done(key, cause.position):", "if False:"
     ),
     "an effect of an earlier attempt is forgotten": Mutation(
-        effects_are_on_a_ledger,
+        a_further_attempt_has_what_the_first_got,
         *(Effects, "call", "if key in self.fresh or key in self._results:", "if False:"),
     ),
     "an effect is not put on the ledger": Mutation(
@@ -448,8 +497,17 @@ MUTATIONS = {
     ),
     "the same effect has another key each time": Mutation(
         mails_are_sent_once,
-        *(Relay, "_attempts", 'arguments["key"] = key'),
-        'arguments["key"] = f"{key} {len(self._functions[name]._service_.calls)}"',
+        *(Relay, "_error", 'arguments["key"] = one.key', 'arguments["key"] = f"{one.key} {one.attempts}"'),
+    ),
+    "an attempt to send is not noted before it is made": Mutation(
+        sendings_are_bounded, Relay, "_tried", "self._progress.tried(one.key, attempts + 1)", "pass"
+    ),
+    "a further attempt to send is not noted before it is made": Mutation(
+        sendings_are_bounded, Relay, "_tried", "noted = True", "pass"
+    ),
+    "that a mail is sent is not noted": Mutation(
+        mails_are_sent_once,
+        *(Relay, "_sent", "self._progress.sent(one.key, self._now(), failure, attempts)", "pass"),
     ),
     "what waits in the outbox is not committed": Mutation(
         mails_are_sent_once,
@@ -483,8 +541,12 @@ MUTATIONS = {
         commands_and_deadlines_are_told_once,
         *(ProcessManager, "send_command", 'key=f"{self.name} {key}"', "key=None"),
     ),
+    "a refusal has no key": Mutation(
+        a_refusal_is_told_once,
+        *(ProcessManager, "send_command", 'keyed(f"{self.name} {key} refused")', "keyed(str(id(message)))"),
+    ),
     "a deadline is told without a key": Mutation(
-        commands_and_deadlines_are_told_once,
+        two_managers_tell_a_deadline_once,
         *(ProcessManager, "_key", '{due.name}"', '{due.name} {self.store.position}"'),
     ),
     "the expected version is not checked": Mutation(

@@ -28,6 +28,18 @@ MEANINGS = {
 """Every kind of fault, and what it means."""
 
 
+_TOLD = {
+    "unknown": "unknown outcome",
+    "lost": "lost message",
+    "reorder": "reordering",
+    "preempt": "preemption",
+    "late": "late finisher",
+    "skew": "wrong clock",
+    "poison": "poisonous event",
+}
+"""What one of them is called, where it is not by its name."""
+
+
 class Crash(BaseException):
     """The process dies here; no handler can catch it by `except Exception`."""
 
@@ -86,7 +98,7 @@ class Faults:
     def told(self) -> str:
         """Return the faults in words: `at most 1 crash and 2 duplicates`."""
         parts = [
-            f"{value} {name}{'' if value == 1 else 'es' if name == 'crash' else 's'}"
+            f"{value} {_TOLD.get(name, name)}{'' if value == 1 else 'es' if name == 'crash' else 's'}"
             if isinstance(value, int)
             else f"{name} in {value:.0%} of its places"
             for name, value in self._given().items()

@@ -23,7 +23,8 @@ WORDS = {
 }
 """What is said of each kind of fault."""
 
-_ROW, _LANE, _LEFT, _TOP = 24, 196, 38, 40
+_ROW, _LEFT, _TOP = 24, 38, 40
+_NARROWEST, _GAP = 84, 12
 _LETTER, _BOLD = 6.4, 7.3  # pixels that a letter takes, about
 _CUT, _CUT_LAST = 27, 64
 _PASSED = ("is about to ", "has handled ", "handled")
@@ -64,14 +65,15 @@ def lanes_of(steps: Sequence[Step], first: Sequence[str] = ()) -> list[str]:
 
 def svg(steps: Sequence[Step], first: Sequence[str] = (), title: str = "", ending: str = "") -> str:
     """Return steps as SVG; lanes named in `first` come first, `ending` is said below, in red."""
-    lanes = lanes_of(steps, first)
+    lanes = _laid_out(steps, lanes_of(steps, first))
     ending = display.cut(f"✗ {ending}", 100) if ending else ""
-    reaches = [_reach(one, lanes) for one in steps]
-    width = max([_LEFT + _LANE * max(len(lanes), 1) + 12, int(_LEFT + 8 + _BOLD * len(ending)), *reaches])
+    ends = [lane.x + lane.width for lane in lanes.values()]
+    reaches = [lanes[one.lane].x + _room(one, last=lanes[one.lane].is_last) for one in steps]
+    width = max([_LEFT + _NARROWEST, int(_LEFT + _GAP + _BOLD * len(ending)), *ends, *reaches])
     bottom = _TOP + _ROW * len(steps)
     height = bottom + (34 if ending else 14)
-    body = [_lane(lane, _LEFT + _LANE * at, bottom) for at, lane in enumerate(lanes)]
-    body += [_step(one, row, lanes) for row, one in enumerate(steps)]
+    body = [_lane(name, lane, bottom) for name, lane in lanes.items()]
+    body += [_step(one, row, lanes[one.lane]) for row, one in enumerate(steps)]
     if ending:
         body.append(_text(_LEFT, bottom + 22, display.escape(ending), fill=display.FAILURE, weight="bold"))
     return (
@@ -87,32 +89,55 @@ def image(picture: str, alt: str) -> str:
     return f'<img alt="{display.escape(alt)}" src="data:image/svg+xml;base64,{data}" style="max-width:none">'
 
 
-def _lane(name: str, x: int, bottom: int) -> str:
-    color = display.color_of(name)
-    label = display.escape(display.cut(name, 26))
+class _Lane(NamedTuple):
+    """Where a lane stands, and how wide it is, with the gap to the next one."""
+
+    x: int
+    width: int
+    is_last: bool
+
+
+def _laid_out(steps: Sequence[Step], names: Sequence[str]) -> dict[str, _Lane]:
+    """Return the lanes side by side, each as wide as what is written in it; faults may reach over."""
+    lanes: dict[str, _Lane] = {}
+    x = _LEFT
+    for name in names:
+        last = name == names[-1]
+        rooms = [_room(one, last=last) for one in steps if one.lane == name and not one.fault]
+        width = max([_NARROWEST, int(16 + _BOLD * len(_head(name))), *rooms]) + _GAP
+        lanes[name] = _Lane(x, width, last)
+        x += width
+    return lanes
+
+
+def _room(step: Step, *, last: bool) -> int:
+    """Return how many pixels the mark and the label of a step take."""
+    return int(24 + (_BOLD if step.is_failure else _LETTER) * len(_label(step, last=last)))
+
+
+def _label(step: Step, *, last: bool) -> str:
+    """Return what is written at a step: in the last lane, and of a fault, there is room for more."""
+    return display.cut(step.text, _CUT_LAST if step.fault or last else _CUT)
+
+
+def _head(name: str) -> str:
+    return display.cut(name, 26)
+
+
+def _lane(name: str, lane: _Lane, bottom: int) -> str:
+    color, x = display.color_of(name), lane.x
     return (
-        f'<rect x="{x}" y="8" width="{_LANE - 12}" height="20" rx="3" fill="{color}"/>'
-        f"{_text(x + 8, 22, label, fill='#fff', weight='bold')}"
+        f'<rect x="{x}" y="8" width="{lane.width - _GAP}" height="20" rx="3" fill="{color}"/>'
+        f"{_text(x + 8, 22, display.escape(_head(name)), fill='#fff', weight='bold')}"
         f'<line x1="{x + 8}" y1="30" x2="{x + 8}" y2="{bottom}" stroke="{color}" stroke-opacity="0.45" '
         'stroke-width="2"/>'
     )
 
 
-def _label(step: Step, lanes: Sequence[str]) -> str:
-    """Return what is written at a step: in the last lane, and of a fault, there is room for more."""
-    return display.cut(step.text, _CUT_LAST if step.fault or step.lane == lanes[-1] else _CUT)
-
-
-def _reach(step: Step, lanes: Sequence[str]) -> int:
-    """Return how far to the right a step's label goes."""
-    letter = _BOLD if step.is_failure else _LETTER
-    return int(_LEFT + _LANE * lanes.index(step.lane) + 32 + letter * len(_label(step, lanes)))
-
-
-def _step(step: Step, row: int, lanes: Sequence[str]) -> str:
-    x, y = _LEFT + _LANE * lanes.index(step.lane), _TOP + _ROW * row + 10
+def _step(step: Step, row: int, lane: _Lane) -> str:
+    x, y = lane.x, _TOP + _ROW * row + 10
     color = display.FAILURE if step.is_failure else display.color_of(step.lane)
-    label = display.escape(_label(step, lanes))
+    label = display.escape(_label(step, last=lane.is_last))
     whole = f"<title>{display.escape(step.text)}</title>"
     mark = (
         f'<circle cx="{x + 8}" cy="{y}" r="5" fill="{color}"/>'

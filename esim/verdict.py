@@ -103,4 +103,4 @@ class Verdict:
         if self.counterexample is None:
             return head + where
         confirmed = f"<div>{display.escape(self.counterexample.confirmed)}</div>"
-        return head + confirmed + self.counterexample.run._repr_html_()
+        return head + confirmed + self.counterexample.run.image()

@@ -256,7 +256,9 @@ class Run:
     def svg(self) -> str:
         """Return the timeline as SVG."""
         first = [one.name for one in self.stage.players]
-        ending = "" if self.broken is None else ": ".join(self.broken).removesuffix(f": {PLAINLY}")
+        ending = (
+            "" if self.broken is None else ": ".join(("broken", *self.broken)).removesuffix(f": {PLAINLY}")
+        )
         return svg(worth_telling(self._steps), [*first, "log"], f"a run of {', '.join(first)}", ending)
 
     def _ending(self) -> str:

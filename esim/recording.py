@@ -259,7 +259,8 @@ class Run:
     def svg(self) -> str:
         """Return the timeline as SVG."""
         first = [one.name for one in self.stage.players]
-        ending = "" if self.broken is None else ": ".join(self.broken).removesuffix(f": {PLAINLY}")
+        broken = () if self.broken is None else ("broken", *self.broken)
+        ending = ": ".join(broken).removesuffix(f": {PLAINLY}")
         return picture(worth_telling(self._steps), [*first, "log"], self._title(), ending)
 
     def _title(self) -> str:

@@ -284,7 +284,7 @@ def half_a_decision(world: World) -> Case:
 )
 def saved_over_each_other(world: World) -> Case:
     """Two clerks load the same order, change it, and save it whole; who saves last undoes the other."""
-    rows = world.table("rows", {"order 1": {"MugPaid": False, "MugSent": False}})
+    rows = world.table("rows", {"order 1": {"paid": False, "sent": False}})
 
     def naive(fact: str) -> Generator[str]:
         order = dict(rows["order 1"])
@@ -296,12 +296,12 @@ def saved_over_each_other(world: World) -> Case:
         store.append("MugOrder/1", event)
 
     def both_known(look: Look) -> bool:
-        saved = {fact for fact, known in look.table("rows")["order 1"].items() if known}
-        return saved | {one.type for one in look.log} == {"MugPaid", "MugSent"}
+        recorded = {one.type for one in look.log}
+        return all(look.table("rows")["order 1"].values()) or recorded == {"MugPaid", "MugSent"}
 
     return Case(
         [],
-        [task(naive, "MugPaid", name="cashier"), task(naive, "MugSent", name="packer")],
+        [task(naive, "paid", name="cashier"), task(naive, "sent", name="packer")],
         lambda store: [
             task(mended, store, MugPaid(), name="cashier"),
             task(mended, store, MugSent(), name="packer"),

@@ -261,10 +261,10 @@ def equals_fold(table: str, expected: Callable[[list[Any]], Mapping[Any, Any]]) 
 
 
 def rows_equal_replay(name: str | None = None) -> Invariant:
-    """Return the invariant that the rows of a subscription are what its handler makes of the log, at any time.
+    """Return the invariant that the rows of a subscription are always what its handler makes of the log.
 
-    The log is handled anew, each event up to the checkpoint once and in order. Not for handlers that are async
-    or have effects, nor where there are dead letters.
+    The log is handled anew, each event up to the checkpoint once and in order. Not for handlers that are
+    async or have effects, nor where there are dead letters.
     """
 
     def rows_equal_replay(look: Look) -> None:

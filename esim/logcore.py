@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from esim import display
 from esim.errors import InvalidArgument
+from esim.logprepare import Reading, Step, Table, narrowed, numbers, prepare
 from esim.logsession import Session
 from esim.logsource import ROW, Source
-from esim.logtable import Reading, Step, Table, narrowed, numbers, prepare
 from esim.mapping import ColumnRoles
 from esim.result import Result
 from esim.storefile import Parameters, literal, quoted

@@ -40,7 +40,7 @@ def variants(log: Log, top: int | None, *, exact: bool) -> Result:
 grouped AS (
     SELECT count(*) AS cases, any_value(steps) AS steps, median(lasts) / 1e6 AS median_s, min(s) AS one
     FROM each GROUP BY kind, steps),
-ranked AS (
+ranked AS MATERIALIZED (
     SELECT *, cases / sum(cases) OVER () AS share,
         sum(cases) OVER (ORDER BY cases DESC, one) / sum(cases) OVER () AS coverage
     FROM grouped ORDER BY cases DESC, one{limit}),

@@ -33,9 +33,9 @@ from esim.logcase import QUANTILES
 from esim.logcore import Log
 from esim.logdraft import Draft
 from esim.logfilter import Filters
+from esim.logprepare import Reading
 from esim.logrule import Declared
 from esim.logsource import Source, Wish, linked, opened
-from esim.logtable import Reading
 from esim.mapping import ROLES, mapped, sample
 from esim.result import Result
 from esim.state import State

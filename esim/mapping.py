@@ -54,7 +54,9 @@ _WORDS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class ColumnRoles:
-    """The roles of a log's columns: `columns` says role to column, `given` which of them were not guessed.
+    """The roles of a log's columns: `columns` says role to column.
+
+    Those `given` by the caller and `said` by the format are not guessed.
 
     Where cases are objects, `case_object` is their type, and the role `case` names it.
     """
@@ -64,6 +66,7 @@ class ColumnRoles:
     types: Mapping[str, str]
     samples: Mapping[str, str]
     case_object: str | None = None
+    said: frozenset[str] = frozenset()
 
     def __getitem__(self, role: str) -> str:
         return self.columns[role]
@@ -75,7 +78,8 @@ class ColumnRoles:
     def _lines(self) -> Iterator[tuple[str, str, str, str, str]]:
         for role, meaning in ROLES.items():
             column = self.columns.get(role)
-            how = "" if column is None else "given" if role in self.given else "guessed"
+            how = "given" if role in self.given else "of the format" if role in self.said else "guessed"
+            how = how if column is not None else ""
             yield role, column or "–", how, self.samples.get(column or "", ""), meaning
 
     def __repr__(self) -> str:
@@ -117,7 +121,9 @@ def mapped(
     if missing:
         raise InvalidLog(_unclear(missing[0], types, chosen.values()))
     ordered = {role: chosen[role] for role in ROLES if role in chosen}
-    return ColumnRoles(ordered, frozenset(role for role, name in given.items() if name), types, samples, kind)
+    by_hand = frozenset(role for role, name in given.items() if name)
+    told = frozenset(role for role, name in ordered.items() if said.get(role) == name) - by_hand
+    return ColumnRoles(ordered, by_hand, types, samples, kind, told)
 
 
 def _case(

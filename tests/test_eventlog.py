@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from esim import logtable
+from esim import logprepare
 from esim.clock import ManualClock, SeededIds
 from esim.contract import Store
 from esim.errors import InvalidArgument, InvalidLog, SqlRefused
@@ -136,10 +136,10 @@ def test_a_database_that_loses_the_order_of_rows_gives_no_wrong_answer(
 ) -> None:
     """Where rows did not stream in the order asked for, that is seen, and places are counted another way."""
     for wrong in ("hash(r)", "t, s, o, r", "s, t DESC"):
-        streamed = logtable._STREAMED.replace("ORDER BY s, t, o, r", f"ORDER BY {wrong}")
+        streamed = logprepare._STREAMED.replace("ORDER BY s, t, o, r", f"ORDER BY {wrong}")
         assert wrong in streamed
         with monkeypatch.context() as patched:
-            patched.setattr(logtable, "_STREAMED", streamed)
+            patched.setattr(logprepare, "_STREAMED", streamed)
             agrees(logged(SHOP), SHOP)
 
 

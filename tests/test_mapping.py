@@ -53,6 +53,7 @@ def test_what_is_given_or_said_by_the_format_wins() -> None:
     assert mapped(types, {"activity": "KIND"}, {}, {})["activity"] == "kind"
     assert mapped(types, {}, {"activity": "kind"}, {})["activity"] == "kind"
     assert mapped(types, {"activity": "type"}, {"activity": "kind"}, {})["activity"] == "type"
+    assert "activity='kind' (of the format)" in repr(mapped(types, {}, {"activity": "kind"}, {}))
 
 
 @pytest.mark.parametrize(

@@ -204,9 +204,25 @@ def _looked_at(session: Session, roles: ColumnRoles, how: Reading) -> list[str]:
             f"{with_zone:,} times name their zone and {times - with_zone:,} do not; "
             f"the latter are taken as {how.timezone} (timezone='…')"
         )
+    notes += _lifecycle(session, roles)
     if roles.types[roles["time"]].startswith(_WHOLE):
         notes.append(f"the numbers in {roles['time']} are taken as {_epoch(session, column)[1]} since 1970")
     return notes
+
+
+def _lifecycle(session: Session, roles: ColumnRoles) -> list[str]:
+    """Say that an activity may be several events, where a column tells its parts."""
+    name = roles.get("lifecycle")
+    if name is None:
+        return []
+    rows = session.rows(
+        f"SELECT DISTINCT {quoted(name)}::VARCHAR AS part FROM source ORDER BY 1 LIMIT {_WORST}"
+    )
+    parts = [str(row[0]) for row in rows if row[0] is not None]
+    if len(parts) < 2:  # noqa: PLR2004 - two parts of one activity
+        return []
+    told = f"activities have parts ({name}: {', '.join(parts)}), and each part is an event"
+    return [f"{told}; with_value({name!r}, {parts[0]!r}) keeps one"]
 
 
 def _unreadable(session: Session, roles: ColumnRoles, how: Reading, where: str, count: int) -> str:

@@ -239,6 +239,15 @@ class Run:
         rows = [(one.number, one.lane, one.text, one.fault) for one in self._steps]
         return pd.DataFrame(rows, columns=["step", "lane", "what", "fault"])
 
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Return the tables of the world, and the rows of subscriptions, in the end: by name, as dataframes.
+
+        Those of the world have the columns key and value.
+        """
+        look = self.look
+        writing = [name for name, one in self.stage.subscriptions.items() if one.handler.row is not None]
+        return {name: look.df(name) for name in [*look.tables, *writing]}
+
     def effects(self) -> pd.DataFrame:
         """Return the calls of services in the end: service, arguments (as text)."""
         import pandas as pd

@@ -126,7 +126,7 @@ def _plate(one: Bug, found: Verdict, proven: Verdict) -> str:
     where = f"found in run {found.runs:,}, {broken.confirmed}: {broken.token}" if broken else repr(found)
     muted = f'style="color:{display.MUTED};font-size:90%"'
     return (
-        '<div style="max-width:62em;padding:10px 0 14px 0;border-top:1px solid #8a8f9866">'
+        '<div style="padding:10px 0 14px 0;border-top:1px solid #8a8f9866">'
         f"<div><b>{said(one.name)}</b> <span {muted}>· {said(', '.join(one.rows))}</span></div>"
         f'<div style="padding:2px 0 6px 0">{said(one.story)}</div>'
         f'<div style="overflow-x:auto">{picture}</div>'

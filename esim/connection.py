@@ -55,9 +55,10 @@ class Connection:
     folder takes no writes.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        """Open or make the store file at `path`; None keeps everything in memory."""
+    def __init__(self, path: str | os.PathLike[str] | None = None, *, empty: bool = False) -> None:
+        """Open or make the store file at `path`; None keeps everything in memory, `empty` without tables."""
         self.closed = True
+        self._empty = empty
         self.path = None if path is None else real(path)
         self.lock = threading.RLock()
         self._pid = os.getpid()
@@ -73,7 +74,7 @@ class Connection:
 
     def _open(self) -> DuckDB:
         if self.path is None:
-            return prepared(duckdb.connect(":memory:", config=SETTINGS), fresh=True)
+            return prepared(duckdb.connect(":memory:", config=SETTINGS), fresh=not self._empty)
         must_have_folder(self.path)
         if self.path.is_dir():
             look_at_header(self.path)

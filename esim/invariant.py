@@ -16,6 +16,7 @@ from esim.contract import Store
 from esim.errors import InvalidArgument, text_of
 from esim.event import Event
 from esim.progress import Letter
+from esim.rows import Row, Rows
 from esim.state import State, fold
 from esim.world import Call, Part, Queue, Service, Table
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from esim.envelope import RecordedEvent
-    from esim.rows import Row
     from esim.subscription import Subscription
 
 When = Literal["always", "eventually", "sometimes"]
@@ -258,6 +258,27 @@ def equals_fold(table: str, expected: Callable[[list[Any]], Mapping[Any, Any]]) 
         assert found == wanted, f"{table} is {display.short(found)}, and the log says {display.short(wanted)}"  # noqa: S101
 
     return eventually(equals_fold)
+
+
+def rows_equal_replay(name: str | None = None) -> Invariant:
+    """Return the invariant that the rows of a subscription are always what its handler makes of the log.
+
+    The log is handled anew, each event up to the checkpoint once and in order. Not for handlers that are
+    async or have effects, nor where there are dead letters.
+    """
+
+    def rows_equal_replay(look: Look) -> None:
+        follower = look._subscription(name, writing=True)
+        handler, rows = follower.handler, Rows(follower.handler.row or Row)
+        wanted = {kind.event_type for kind in handler.types}
+        for one in look.store.read(until=follower.position):
+            call = handler.calls.get(one.type) or handler.calls.get("")
+            if call is not None and (not wanted or one.type in wanted):
+                call(one, rows, None)
+        same = sorted(map(repr, look.rows(name))) == sorted(map(repr, rows))
+        assert same, f"{follower.name} has other rows than its log says"  # noqa: S101 - that is the check
+
+    return always(rows_equal_replay)
 
 
 def state_of(look: Look, state: type[State[Any]], id: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from esim import logpicture
 from esim.errors import InvalidArgument
 from esim.logcore import Log
 from esim.logsource import picked
@@ -38,7 +39,8 @@ FROM (SELECT s, count(*) AS events, count(DISTINCT a) AS kinds, min(t) AS start,
       FROM e GROUP BY s ORDER BY duration_s DESC, s{limit})
 JOIN cases USING (s) JOIN activities x ON x.a = head JOIN activities y ON y.a = tail
 ORDER BY duration_s DESC, s"""
-    return log.ask("Cases", sql, CASES)
+    longest = logpicture.bars("case", "duration_s", "seconds")
+    return log.ask("Cases", sql, CASES, draw=logpicture.lasting if top is None else longest)
 
 
 def durations(log: Log, by: str | None, quantiles: Sequence[float]) -> Result:
@@ -66,7 +68,8 @@ FROM (SELECT {split}count(*) AS cases, min(d) AS least, {wanted}max(d) AS most, 
         "max_s": "the longest, seconds",
         "mean_s": "the mean, seconds",
     }
-    return log.ask("Durations of cases" + (f" by {by}" if by is not None else ""), sql, columns)
+    title = "Durations of cases" + (f" by {by}" if by is not None else "")
+    return log.ask(title, sql, columns, draw=logpicture.spreads(by))
 
 
 def summary(log: Log) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from esim import logpicture
 from esim.errors import InvalidArgument
 from esim.logcore import Log
 from esim.logsource import picked
@@ -49,7 +50,7 @@ down AS (
 SELECT depth, x.id AS event_id, x.cause AS caused_by, x.id = {wanted} AS asked, x."case", x.activity,
     x.t AT TIME ZONE 'UTC' AS time, (epoch_us(x.t) - epoch_us(y.t)) / 1e6 AS since_s
 FROM down JOIN facts x USING (id) LEFT JOIN facts y ON y.id = x.cause ORDER BY path"""
-    return log.ask("Causes and effects", sql, CAUSES)
+    return log.ask("Causes and effects", sql, CAUSES, draw=logpicture.causes)
 
 
 def journey(log: Log, event_id: object) -> Result:
@@ -70,7 +71,7 @@ SELECT row_number() OVER (ORDER BY t, o, r) AS step, id AS event_id, "case", act
     t AT TIME ZONE 'UTC' AS time, (epoch_us(t) - epoch_us(min(t) OVER ())) / 1e6 AS since_s,
     id = {wanted} AS asked
 FROM told ORDER BY step"""
-    return log.ask("Journey", sql, JOURNEY)
+    return log.ask("Journey", sql, JOURNEY, draw=logpicture.journey)
 
 
 def _column(log: Log, role: str) -> str:

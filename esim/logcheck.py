@@ -7,7 +7,7 @@ versions are that order themselves.
 
 from __future__ import annotations
 
-from esim import display
+from esim import display, logpicture
 from esim.errors import InvalidArgument
 from esim.logcore import Log
 from esim.logsource import picked
@@ -70,7 +70,7 @@ def anomalies(log: Log, version: str | None) -> Result:
     sql = f"""SELECT anomaly, events, told.cases, amount, unit, names."case" AS example, meaning
 FROM ({told}) AS told JOIN (VALUES {named}) AS named(anomaly, unit, meaning) USING (anomaly)
 LEFT JOIN cases names ON names.s = one ORDER BY n"""
-    return log.ask("Anomalies", sql, ANOMALIES, _unseen(kinds))
+    return log.ask("Anomalies", sql, ANOMALIES, _unseen(kinds), draw=logpicture.found)
 
 
 def odd(log: Log, kind: str, version: str | None) -> Result:

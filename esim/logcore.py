@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from esim import display
 from esim.errors import InvalidArgument
+from esim.logpicture import Draw
+from esim.logprepare import Reading, Step, Table, narrowed, numbers, prepare
 from esim.logsession import Session
 from esim.logsource import ROW, Source
-from esim.logtable import Reading, Step, Table, narrowed, numbers, prepare
 from esim.mapping import ColumnRoles
+from esim.processgraph import ProcessGraph
 from esim.result import Result
 from esim.storefile import Parameters, literal, quoted
 
@@ -103,13 +105,15 @@ class Log:
         sql: str,
         columns: Mapping[str, str],
         notes: tuple[str, ...] = (),
-        picture: Callable[[Result], str] | None = None,
+        *,
+        draw: Draw | None = None,
+        flows: Callable[[pd.DataFrame], ProcessGraph] | None = None,
     ) -> Result:
         """Return the answer to a question: the rows of `sql`, whose `columns` are explained."""
         with self._session.alone():
             self._use()
             found = self._session.frame(sql)
-        return Result(title, found, columns, sql, (*self.notes, *notes), picture)
+        return Result(title, found, columns, sql, (*self.notes, *notes), draw, flows)
 
     def sql(self, query: str, params: Parameters = None) -> pd.DataFrame:
         """Return the rows of one reading SQL statement over this log as a dataframe.

@@ -15,8 +15,8 @@ from esim.arguments import whole
 from esim.clock import utc
 from esim.errors import InvalidArgument
 from esim.logcore import Log, names_list
+from esim.logprepare import Step
 from esim.logsource import ROW
-from esim.logtable import Step
 from esim.logvariant import FINGERPRINT
 from esim.storefile import literal
 

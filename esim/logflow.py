@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from esim import logpicture
 from esim.logcore import Log
 from esim.result import Result
 
@@ -41,7 +42,9 @@ def activities(log: Log) -> Result:
 FROM (SELECT s, a, count(*) AS n, min(t) AS first, max(t) AS last FROM e GROUP BY s, a)
 JOIN activities USING (a)
 GROUP BY activity ORDER BY events DESC, activity"""
-    return log.ask("Activities", sql, ACTIVITIES)
+    return log.ask(
+        "Activities", sql, ACTIVITIES, draw=logpicture.bars("activity", "events", "events", colored=True)
+    )
 
 
 def start_end(log: Log) -> Result:
@@ -52,7 +55,7 @@ SELECT activity, coalesce(starts, 0) AS starts, coalesce(starts, 0) / sum(starts
     coalesce(ends, 0) AS ends, coalesce(ends, 0) / sum(ends) OVER () AS end_share
 FROM starts FULL JOIN ends USING (a) JOIN activities USING (a)
 ORDER BY starts DESC, ends DESC, activity"""
-    return log.ask("First and last activities", sql, START_END)
+    return log.ask("First and last activities", sql, START_END, draw=logpicture.start_end)
 
 
 def directly_follows(log: Log, *, times: bool, cases: bool) -> Result:
@@ -76,4 +79,4 @@ FROM (SELECT p, a, count(*) AS "count"{distinct}{waiting}
 JOIN activities x ON x.a = pairs.p JOIN activities y ON y.a = pairs.a
 ORDER BY "count" DESC, source, target"""
     kept = {name: text for name, text in FOLLOWS.items() if name in ("source", "target", *names)}
-    return log.ask("What directly follows what", sql, kept)
+    return log.ask("What directly follows what", sql, kept, flows=logpicture.graph(log.rows))

@@ -18,7 +18,7 @@ from operator import itemgetter
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from esim import display
+from esim import display, logpicture
 from esim.bar import Bar
 from esim.clock import from_micros
 from esim.errors import InvalidArgument, Refused, said
@@ -106,7 +106,7 @@ def summary(log: Log, state_type: type[State[Any]]) -> Result:
     wrong = sum(row[3] for row in rows if row[2] != "agrees")
     return Result(
         f"Conformance with {state_type.__name__}", _frame(list(SUMMARY), rows), SUMMARY, _select(log),
-        (*log.notes, _told(total, wrong, len(deviating))),
+        (*log.notes, _told(total, wrong, len(deviating))), logpicture.verdicts,
     )  # fmt: skip
 
 

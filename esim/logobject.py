@@ -6,7 +6,7 @@ positions.
 
 from __future__ import annotations
 
-from esim import display
+from esim import display, logpicture
 from esim.errors import InvalidArgument
 from esim.logcore import Log
 from esim.logsource import ROW, picked
@@ -41,7 +41,7 @@ def objects(log: Log) -> Result:
 SELECT object_type, count(DISTINCT object_id) AS objects, count(DISTINCT r) AS events, count(*) AS links,
     count(*) / count(DISTINCT r) AS per_event
 FROM links JOIN happened USING (r) GROUP BY object_type ORDER BY links DESC, object_type"""
-    return log.ask("Objects", sql, OBJECTS)
+    return log.ask("Objects", sql, OBJECTS, draw=logpicture.bars("object_type", "events", "events"))
 
 
 def object_follows(log: Log, object_type: str | None) -> Result:
@@ -68,4 +68,13 @@ SELECT object_type, x.activity AS source, y.activity AS target, "count", pairs, 
     mean_s, median_s, p95_s
 FROM steps_of JOIN activities x ON x.a = steps_of.p JOIN activities y ON y.a = steps_of.a
 ORDER BY object_type, "count" DESC, source, target"""
-    return log.ask("What directly follows what, by object", sql, FOLLOWS)
+    if object_type is None and len(kinds) > 1:
+        told = "Of each kind by itself, object_directly_follows('…'), there is a map."
+        draw = logpicture.pairs("count", "times", told)
+        return log.ask("What directly follows what, by object", sql, FOLLOWS, draw=draw)
+    nodes = f"""WITH {_LINKS}, of_kind AS (
+    SELECT DISTINCT object_id, a, r FROM links JOIN happened USING (r) {only})
+SELECT activity, count(*), count(DISTINCT object_id) / (SELECT count(DISTINCT object_id) FROM of_kind)
+FROM of_kind JOIN activities USING (a) GROUP BY activity"""
+    title = f"What directly follows what, by {object_type or ''.join(kinds) or 'object'}"
+    return log.ask(title, sql, FOLLOWS, flows=logpicture.graph(log.rows, nodes))

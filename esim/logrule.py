@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from esim import display
+from esim import display, logpicture
 from esim.errors import InvalidArgument
 from esim.logcore import Log
 from esim.logfilter import Span, microseconds
@@ -112,7 +112,9 @@ FROM taken JOIN cases USING (s) GROUP BY source, target ORDER BY "count" DESC, s
 FROM (SELECT s, {_is_declared(pairs)} AS declared FROM ({_taken(log, pairs, columns)}))"""
     total, kept, cases = log.rows(query)[0]
     told = f"{kept:,} of {total:,} transitions are declared; {cases:,} cases deviate"
-    return log.ask("Conformance with declared transitions", sql, CONFORMANCE, (told,))
+    return log.ask(
+        "Conformance with declared transitions", sql, CONFORMANCE, (told,), draw=logpicture.transitions
+    )
 
 
 def deviations(log: Log, declared: Declared, columns: tuple[str, str] | None) -> Result:
@@ -202,7 +204,9 @@ def _kept(log: Log, rules: Sequence[Rule]) -> Result:
     sql = f"""SELECT rule, asked, kept, broken, kept / nullif(asked, 0) AS share, told.cases,
     names."case" AS example
 FROM ({told}) AS told LEFT JOIN cases names ON names.s = one ORDER BY n"""
-    return log.ask("Conformance with rules", sql, RULES)
+    return log.ask(
+        "Conformance with rules", sql, RULES, draw=logpicture.bars("rule", "broken", "times broken")
+    )
 
 
 def _asked(log: Log, rule: Rule) -> str:

@@ -142,7 +142,7 @@ def linked(source: Source, columns: Mapping[str, str]) -> str:
 
 
 def _own(wish: Wish) -> Session:
-    db = Connection()
+    db = Connection(empty=True)
     return Session(db, db, wish.memory)
 
 

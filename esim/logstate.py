@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
+from esim import logpicture
 from esim.arguments import whole
 from esim.clock import utc
 from esim.errors import InvalidArgument
@@ -48,7 +49,7 @@ FROM (SELECT s, arg_max(a, v) AS a, arg_max(r, v) AS r, count(*) AS events, min(
       FROM e WHERE {until} GROUP BY s) AS latest
 JOIN cases USING (s) JOIN activities USING (a) {joined}ORDER BY s"""
     columns = AS_OF | ({"data": "the payload of its latest event"} if data else {})
-    return log.ask(f"As of {moment}", sql, columns)
+    return log.ask(f"As of {moment}", sql, columns, draw=logpicture.standing)
 
 
 def bound(log: Log, moment: int | datetime | str) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from esim import logpicture
 from esim.arguments import whole
 from esim.errors import InvalidArgument
 from esim.logcore import Log
@@ -68,7 +69,7 @@ SELECT period AT TIME ZONE 'UTC' AS period, events, cases, started, ended,
     (sum(started - ended) OVER (ORDER BY period))::BIGINT AS open
 FROM put ORDER BY period"""
     columns = {name: text for name, text in RATES.items() if name != "value"}
-    return log.ask(f"Events every {every}", sql, columns)
+    return log.ask(f"Events every {every}", sql, columns, draw=logpicture.rates)
 
 
 def _rates_by(log: Log, every: str, by: str) -> Result:
@@ -81,7 +82,7 @@ def _rates_by(log: Log, every: str, by: str) -> Result:
     count(*) AS events, count(DISTINCT s) AS cases
 FROM e {joined} GROUP BY ALL ORDER BY period, value"""
     columns = {name: RATES[name] for name in ("period", "value", "events", "cases")}
-    return log.ask(f"Events every {every}, by {by}", sql, columns)
+    return log.ask(f"Events every {every}, by {by}", sql, columns, draw=logpicture.rates_by)
 
 
 def cohorts(log: Log, every: str, by: str | None) -> Result:
@@ -98,7 +99,7 @@ sized AS (SELECT cohort, count(DISTINCT who) AS size FROM aged GROUP BY cohort)
 SELECT cohort AT TIME ZONE 'UTC' AS cohort, size, date_diff('{every}', cohort, period) AS age,
     count(*) AS active, count(*) / size AS retention
 FROM aged JOIN sized USING (cohort) GROUP BY cohort, size, age ORDER BY cohort, age"""
-    return log.ask(f"Retention by {every} of {by or 'cases'}", sql, COHORTS)
+    return log.ask(f"Retention by {every} of {by or 'cases'}", sql, COHORTS, draw=logpicture.cohorts(every))
 
 
 def funnel(log: Log, steps: Sequence[str]) -> Result:
@@ -131,7 +132,7 @@ told AS ({told})
 SELECT step, activity, cases, cases / nullif(lag(cases) OVER (ORDER BY step), 0) AS conversion,
     cases / nullif(first(cases) OVER (ORDER BY step), 0) AS overall, median_s, p95_s
 FROM told JOIN (VALUES {named}) AS named(step, a) USING (step) JOIN activities USING (a) ORDER BY step"""
-    return log.ask("Funnel", sql, FUNNEL)
+    return log.ask("Funnel", sql, FUNNEL, draw=logpicture.funnel)
 
 
 def dots(log: Log, most: int) -> Result:
@@ -142,7 +143,7 @@ def dots(log: Log, most: int) -> Result:
     t AT TIME ZONE 'UTC' AS time, (epoch_us(t) - epoch_us(begun)) / 1e6 AS since_s, activity, 1 AS events
 FROM (SELECT *, min(t) OVER (PARTITION BY s) AS begun FROM e) JOIN cases USING (s) JOIN activities USING (a)
 ORDER BY row, v"""
-        return log.ask("Dotted chart", sql, DOTS)
+        return log.ask("Dotted chart", sql, DOTS, draw=logpicture.dots)
     side = max(int(limit**0.5), 1)
     sql = f"""WITH begun AS (SELECT s, min(t) AS begun FROM e GROUP BY s),
 ranked AS (SELECT s, begun, row_number() OVER (ORDER BY begun, s) - 1 AS row FROM begun),
@@ -154,9 +155,8 @@ celled AS (SELECT a, row * {side} // cases * cases // {side} AS row,
 SELECT '' AS "case", row, make_timestamp(cell) AT TIME ZONE 'UTC' AS time, avg(since) / 1e6 AS since_s,
     activity, count(*) AS events
 FROM celled JOIN activities USING (a) GROUP BY row, cell, activity ORDER BY row, cell, activity"""
-    return log.ask(
-        "Dotted chart", sql, DOTS, (f"{len(log):,} events, gathered in a grid of {side} by {side} cells",)
-    )
+    told = f"{len(log):,} events, gathered in a grid of {side} by {side} cells"
+    return log.ask("Dotted chart", sql, DOTS, (told,), draw=logpicture.dots)
 
 
 def check_period(every: str) -> None:

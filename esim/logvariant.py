@@ -8,6 +8,7 @@ sequences themselves.
 
 from __future__ import annotations
 
+from esim import logpicture
 from esim.arguments import whole
 from esim.logcore import Log
 from esim.result import Result
@@ -40,7 +41,7 @@ def variants(log: Log, top: int | None, *, exact: bool) -> Result:
 grouped AS (
     SELECT count(*) AS cases, any_value(steps) AS steps, median(lasts) / 1e6 AS median_s, min(s) AS one
     FROM each GROUP BY kind, steps),
-ranked AS (
+ranked AS MATERIALIZED (
     SELECT *, cases / sum(cases) OVER () AS share,
         sum(cases) OVER (ORDER BY cases DESC, one) / sum(cases) OVER () AS coverage
     FROM grouped ORDER BY cases DESC, one{limit}),
@@ -50,11 +51,14 @@ named AS (SELECT list(activity ORDER BY a) AS names FROM activities)
 SELECT list_select(names, codes) AS variant, cases, share, coverage, steps, median_s, "case" AS example
 FROM ranked JOIN spelled USING (one) JOIN cases ON s = one, named
 ORDER BY cases DESC, one"""
-    return log.ask("Variants", sql, COLUMNS, _hidden(log, top))
+    total = None if top is None else _count(log)
+    told = () if total is None or top is None or total <= top else (_commonest(top, total),)
+    return log.ask("Variants", sql, COLUMNS, told, draw=logpicture.variants(total))
 
 
-def _hidden(log: Log, top: int | None) -> tuple[str, ...]:
-    if top is None:
-        return ()
-    count = log.rows(f"SELECT count(*) FROM (SELECT DISTINCT kind, steps FROM ({_KINDS[False]}))")[0][0]
-    return (f"the {top:,} commonest of {count:,} variants",) if count > top else ()
+def _count(log: Log) -> int:
+    return int(log.rows(f"SELECT count(*) FROM (SELECT DISTINCT kind, steps FROM ({_KINDS[False]}))")[0][0])
+
+
+def _commonest(top: int, total: int) -> str:
+    return f"the {top:,} commonest of {total:,} variants"

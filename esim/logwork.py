@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from esim import logpicture
 from esim.errors import InvalidArgument
 from esim.logcore import Log
 from esim.logsource import picked
@@ -68,7 +69,12 @@ SELECT x.activity AS source, y.activity AS target, "count", median_s, p95_s, tot
     total_s / nullif(sum(total_s) OVER (), 0) AS share, slow_cases
 FROM pairs JOIN activities x ON x.a = pairs.p JOIN activities y ON y.a = pairs.a
 ORDER BY total_s DESC, source, target"""
-    return log.ask("Where time goes", sql, BOTTLENECKS)
+    return log.ask(
+        "Where time goes",
+        sql,
+        BOTTLENECKS,
+        draw=logpicture.pairs("total_s", "seconds", "All cases together."),
+    )
 
 
 def rework(log: Log) -> Result:
@@ -84,7 +90,9 @@ timed AS (SELECT a, count(*) AS repetitions, count(*) FILTER (p = a) AS at_once,
 SELECT activity, cases, repeated_in, repeated_in / cases AS share, repetitions, at_once, most, median_s
 FROM timed JOIN counted USING (a) JOIN activities USING (a)
 ORDER BY repetitions DESC, activity"""
-    return log.ask("Rework", sql, REWORK)
+    return log.ask(
+        "Rework", sql, REWORK, draw=logpicture.bars("activity", "repetitions", "repetitions", colored=True)
+    )
 
 
 def loops(log: Log, longest: int) -> Result:
@@ -102,7 +110,7 @@ SELECT loop, count(*) AS "count", count(DISTINCT s) AS cases,
     median(epoch_us(t) - epoch_us(since)) / 1e6 AS median_s,
     sum(epoch_us(t) - epoch_us(since))::DOUBLE / 1e6 AS total_s
 FROM spelled GROUP BY loop ORDER BY "count" DESC, loop"""
-    return log.ask("Loops", sql, LOOPS)
+    return log.ask("Loops", sql, LOOPS, draw=logpicture.bars("loop", "count", "rounds"))
 
 
 def resources(log: Log, by: str | None) -> Result:
@@ -118,7 +126,7 @@ SELECT resource, events, events / sum(events) OVER () AS share, cases, told.acti
     names.activity AS main, first AT TIME ZONE 'UTC' AS first, last AT TIME ZONE 'UTC' AS last, median_s
 FROM told JOIN main USING (resource) JOIN activities names ON names.a = main
 ORDER BY events DESC, resource"""
-    return log.ask("Who does what", sql, RESOURCES)
+    return log.ask("Who does what", sql, RESOURCES, draw=logpicture.bars("resource", "events", "events"))
 
 
 def handovers(log: Log, by: str | None) -> Result:
@@ -129,7 +137,7 @@ steps AS (SELECT s, w, lag(who) OVER (PARTITION BY s ORDER BY v) AS source, who 
 SELECT source, target, count(*) AS "count", count(DISTINCT s) AS cases, median(w) / 1e6 AS median_s
 FROM steps WHERE source IS NOT NULL AND target IS NOT NULL AND source <> target
 GROUP BY source, target ORDER BY "count" DESC, source, target"""
-    return log.ask("Hand-overs", sql, HANDOVERS)
+    return log.ask("Hand-overs", sql, HANDOVERS, draw=logpicture.pairs("count", "hand-overs"))
 
 
 def _who(log: Log, by: str | None) -> str:

@@ -8,7 +8,7 @@ names both, for a wrong guess would give wrong figures in silence.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,9 @@ _WORDS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class ColumnRoles:
-    """The roles of a log's columns: `columns` says role to column, `given` which of them were not guessed.
+    """The roles of a log's columns: `columns` says role to column.
+
+    Those `given` by the caller and `said` by the format are not guessed.
 
     Where cases are objects, `case_object` is their type, and the role `case` names it.
     """
@@ -62,8 +64,9 @@ class ColumnRoles:
     columns: Mapping[str, str]
     given: frozenset[str]
     types: Mapping[str, str]
-    samples: Mapping[str, str]
+    samples: Callable[[], Mapping[str, str]]
     case_object: str | None = None
+    said: frozenset[str] = frozenset()
 
     def __getitem__(self, role: str) -> str:
         return self.columns[role]
@@ -73,13 +76,17 @@ class ColumnRoles:
         return self.columns.get(role)
 
     def _lines(self) -> Iterator[tuple[str, str, str, str, str]]:
+        samples = self.samples()
         for role, meaning in ROLES.items():
             column = self.columns.get(role)
-            how = "" if column is None else "given" if role in self.given else "guessed"
-            yield role, column or "–", how, self.samples.get(column or "", ""), meaning
+            how = "" if column is None else self._how(role)
+            yield role, column or "–", how, samples.get(column or "", ""), meaning
+
+    def _how(self, role: str) -> str:
+        return "given" if role in self.given else "of the format" if role in self.said else "guessed"
 
     def __repr__(self) -> str:
-        told = (f"{role}={column!r} ({how})" for role, column, how, *_ in self._lines() if how)
+        told = (f"{role}={column!r} ({self._how(role)})" for role, column in self.columns.items())
         return f"<Mapping: {', '.join(told)}>"
 
     def _repr_html_(self) -> str:
@@ -93,7 +100,7 @@ def mapped(
     types: Mapping[str, str],
     given: Mapping[str, str | None],
     said: Mapping[str, str],
-    samples: Mapping[str, str],
+    samples: Callable[[], Mapping[str, str]] = dict,
     objects: Mapping[str, int] | None = None,
 ) -> ColumnRoles:
     """Return the roles of columns (name to SQL type): as `given`, as the format has `said`, or guessed.
@@ -117,7 +124,9 @@ def mapped(
     if missing:
         raise InvalidLog(_unclear(missing[0], types, chosen.values()))
     ordered = {role: chosen[role] for role in ROLES if role in chosen}
-    return ColumnRoles(ordered, frozenset(role for role, name in given.items() if name), types, samples, kind)
+    by_hand = frozenset(role for role, name in given.items() if name)
+    told = frozenset(role for role, name in ordered.items() if said.get(role) == name) - by_hand
+    return ColumnRoles(ordered, by_hand, types, samples, kind, told)
 
 
 def _case(

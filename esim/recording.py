@@ -244,6 +244,15 @@ class Run:
         rows = [(one.number, one.lane, one.text, one.fault) for one in self._steps]
         return pd.DataFrame(rows, columns=["step", "lane", "what", "fault"])
 
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Return the tables of the world, and the rows of subscriptions, in the end: by name, as dataframes.
+
+        Those of the world have the columns key and value.
+        """
+        look = self.look
+        writing = [name for name, one in self.stage.subscriptions.items() if one.handler.row is not None]
+        return {name: look.df(name) for name in [*look.tables, *writing]}
+
     def effects(self) -> pd.DataFrame:
         """Return the calls of services in the end: service, arguments (as text)."""
         import pandas as pd
@@ -264,7 +273,8 @@ class Run:
     def svg(self) -> str:
         """Return the timeline as SVG."""
         first = [one.name for one in self.stage.players]
-        ending = "" if self.broken is None else ": ".join(self.broken).removesuffix(f": {PLAINLY}")
+        broken = () if self.broken is None else ("broken", *self.broken)
+        ending = ": ".join(broken).removesuffix(f": {PLAINLY}")
         return picture(worth_telling(self._steps), [*first, "log"], self._title(), ending)
 
     def _title(self) -> str:

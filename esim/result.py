@@ -6,27 +6,51 @@ that end in `_s`; the dataframe has them as numbers, the table in a notebook as 
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from esim import display
+from esim import display, svg
+from esim.errors import EsimError, InvalidArgument
+from esim.processgraph import ProcessGraph
+from esim.processmap import process_map
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_SHOWN = 20  # rows of a table in a notebook
+_SHOWN, _BESIDE = 20, 8  # rows of a table in a notebook; of one below a picture
 _CELL = 80  # characters of a cell
 _LARGE = 1000
 _STEPS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A picture as SVG text, to show or to save."""
+
+    svg: str = field(repr=False)
+
+    def save(self, path: str | Path) -> Path:
+        """Write it as an SVG file and return its path."""
+        target = Path(path)
+        target.write_text(self.svg, encoding="utf-8")
+        return target
+
+    def __repr__(self) -> str:
+        return f"<Picture: {svg.alternative(self.svg)}>"
+
+    def _repr_html_(self) -> str:
+        return svg.img(self.svg)
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a log answers: `.df` (the figures), `.columns` (their meaning), `.sql`, `.notes`.
+    """What a log answers: `.df` (the figures), `.columns` (their meaning), `.sql`, `.notes`, `.picture`.
 
-    `picture` makes SVG text of it, where there is a picture.
+    `draw` makes SVG text of the figures and the title, `flows` a graph of them, where that can be done; both
+    when they are first looked at.
     """
 
     title: str
@@ -34,14 +58,40 @@ class Result:
     columns: Mapping[str, str]
     sql: str
     notes: tuple[str, ...] = ()
-    picture: Callable[[Result], str] | None = field(default=None, repr=False)
+    draw: Callable[[pd.DataFrame, str], str] | None = field(default=None, repr=False)
+    flows: Callable[[pd.DataFrame], ProcessGraph] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.df)
 
+    @cached_property
+    def graph(self) -> ProcessGraph:
+        """The answer as a graph, as `esim.view.ProcessMap` (with a slider), `mermaid` and `dot` take it.
+
+        Raises InvalidArgument where the answer is none.
+        """
+        if self.flows is None:
+            raise InvalidArgument(f"{self.title!r} is no graph: ask directly_follows() for one")
+        return self.flows(self.df)
+
+    @cached_property
+    def picture(self) -> Picture:
+        """The picture of the answer. Raises InvalidArgument where there is none."""
+        if not self._drawn:
+            raise InvalidArgument(f"{self.title!r} has no picture; its figures are in .df")
+        return Picture(self._drawn)
+
     def svg(self) -> str:
         """Return the picture as SVG text, or '' where there is none."""
-        return self.picture(self) if self.picture is not None and len(self.df) else ""
+        return self._drawn
+
+    @cached_property
+    def _drawn(self) -> str:
+        if not len(self.df):
+            return ""
+        if self.flows is not None:
+            return process_map(self.graph, title=self.title)
+        return "" if self.draw is None else self.draw(self.df, self.title)
 
     def __repr__(self) -> str:
         size = f"{len(self.df):,} row{'' if len(self.df) == 1 else 's'}"
@@ -49,28 +99,24 @@ class Result:
         return "\n".join([*told, self.df.head(_SHOWN).to_string(index=False)])
 
     def _repr_html_(self) -> str:
-        parts = [f"<b>{display.escape(self.title)}</b>", self._image(), self._table()]
-        parts += [
-            f'<div style="color:{display.MUTED}">{display.escape(display.cut(note, 400))}</div>'
-            for note in self.notes
-        ]
+        image = self._image()
+        parts = [image or f"<b>{display.escape(self.title)}</b>", self._table(_BESIDE if image else _SHOWN)]
+        parts += [_muted(note) for note in self.notes]
         return "<div>" + "".join(parts) + self._details() + "</div>"
 
     def _image(self) -> str:
-        svg = self.svg()
-        if not svg:
-            return ""
-        code = base64.b64encode(svg.encode()).decode()
-        return (
-            f'<div><img alt="{display.escape(self.title)}" '
-            f'src="data:image/svg+xml;base64,{code}" style="max-width:100%"></div>'
-        )
+        """Return the picture; of a log that is closed by now, why there is none."""
+        try:
+            drawn = self._drawn
+            return f"<div>{svg.img(drawn)}</div>" if drawn else ""
+        except EsimError as error:
+            return f"<b>{display.escape(self.title)}</b>{_muted(f'no picture, for which the log is asked again: {error}')}"
 
-    def _table(self) -> str:
+    def _table(self, most: int) -> str:
         names = [str(name) for name in self.df.columns]
-        shown = self.df.head(_SHOWN).itertuples(index=False, name=None)
+        shown = self.df.head(most).itertuples(index=False, name=None)
         rows = [[_cell(name, value) for name, value in zip(names, row, strict=True)] for row in shown]
-        more = f"the first {_SHOWN} of {len(self.df):,} rows" if len(self.df) > _SHOWN else ""
+        more = f"the first {most} of {len(self.df):,} rows" if len(self.df) > most else ""
         return display.table([name.removesuffix("_s") for name in names], rows, more)
 
     def _details(self) -> str:
@@ -80,6 +126,10 @@ class Result:
         ]
         told = display.table(("column", "meaning"), meaning) + f"<pre>{display.escape(self.sql)}</pre>"
         return f"<details><summary>columns and SQL</summary>{told}</details>"
+
+
+def _muted(note: str) -> str:
+    return f'<div style="color:{display.MUTED}">{display.escape(display.cut(note, 400))}</div>'
 
 
 def _cell(name: str, value: Any) -> str:

@@ -15,6 +15,7 @@ from esim.errors import InvalidArgument
 
 _LOW, _HIGH = (0x71, 0x75, 0x7A), (0x0B, 0x62, 0xC4)  # of a heat map; white text reads on all between
 _LONG, _BESIDE, _SMALL = 340, 530, 11  # the longest bar; all that stands beside the names
+_DEEPEST = 12  # steps of a tree that are set in
 _FIVE = 5  # quantiles of a spread
 _STEP = 46  # from one cell of a heat map to the next
 
@@ -165,6 +166,38 @@ def funnel(steps: Iterable[Sequence[object]], *, title: str, what: str = "cases"
 def _goes_on(count: float, before: float, seconds: float | None) -> str:
     took = "" if seconds is None else f", after {units.duration(seconds)} (median)"
     return f"↓ {units.percent(count / before) if before else '–'} go on{took}"
+
+
+def tree(
+    rows: Iterable[tuple[int, str, str, float | None, bool]], *, title: str, since: str, limit: int = 40
+) -> str:
+    """Return (depth, activity, case, seconds, whether it was asked about) as boxes, each below its cause.
+
+    `since` says what the seconds are; they may be missing.
+    """
+    steps = list(rows)
+    if not steps:
+        return svg.empty(title)
+    parts, y, width = [], svg.TOP + 4.0, 0.0
+    below: dict[int, float] = {}
+    for depth, name, case, seconds, asked in steps[:limit]:
+        left = svg.MARGIN + 26.0 * min(depth, _DEEPEST)
+        if depth - 1 in below:
+            bend = left - 14
+            parts.append(
+                svg.line(f"M{svg.num(bend)},{svg.num(below[depth - 1])}V{svg.num(y + 11)}H{svg.num(left)}")
+            )
+        wide = svg.text_width(svg.named(name), 12, bold=True) + 20
+        told = f"{case}{'' if svg.measure(seconds) is None else f' · {units.duration(seconds)}'}"
+        told += "  ◂ asked about" if asked else ""
+        parts.append(svg.tag("rect", x=left, y=y, width=wide, height=22, rx=4, fill=color_of(name)))
+        parts.append(svg.text(left + 10, y + 15, svg.named(name), size=12, fill="#fff", bold=True))
+        parts.append(svg.text(left + wide + 8, y + 15, told, size=12))
+        below[depth] = y + 22
+        width, y = max(width, left + wide + 24 + svg.text_width(told, 12)), y + 29
+    more = f"Shown: {limit} of {len(steps):,} events. " if len(steps) > limit else ""
+    caption = f"{more}Beside each event: its case, and {since}."
+    return svg.document(title, parts, width=max(width, 480), bottom=y, caption=caption)
 
 
 def cohorts(

@@ -200,8 +200,8 @@ def img(svg: str, alt: str = "") -> str:
 
 def alternative(svg: str) -> str:
     """Return in words what a picture shows: its title and its caption, as plain text."""
-    found = re.findall(r"<(?:title|desc)>(.*?)</(?:title|desc)>", svg)[:2]
-    return html.unescape(". ".join(found)) or "a picture"
+    found = [re.search(f"<{name}>(.*?)</{name}>", svg) for name in ("title", "desc")]
+    return html.unescape(". ".join(one[1] for one in found if one)) or "a picture"
 
 
 def data_uri(svg: str) -> str:

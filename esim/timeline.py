@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from esim import display
-from esim.svg import INK, MARGIN, TOP, document, line, tag, text, text_width, titled
+from esim.svg import INK, MARGIN, TOP, document, line, num, tag, text, text_width, titled
 
 WORDS = {
     "crash": "dies",
@@ -23,8 +23,8 @@ WORDS = {
 }
 """What is said of each kind of fault."""
 
-_ROW, _LANE, _LEFT = 24, 196, 44
-_ROOMY = 430
+_ROW, _LEFT = 24, 44
+_NARROWEST, _HEAD, _ROOMY, _GAP = 84, 190, 430, 12
 _QUIET = "#8a8f98"
 _PASSED = ("is about to ", "has handled ", "handled")
 
@@ -66,41 +66,64 @@ def lanes_of(steps: Sequence[Step], first: Sequence[str] = ()) -> list[str]:
 
 def picture(steps: Sequence[Step], first: Sequence[str], title: str, ending: str = "") -> str:
     """Return steps as SVG; lanes named in `first` come first, `ending` is said below, in red."""
-    lanes = lanes_of(steps, first)
+    lanes = _laid_out(steps, lanes_of(steps, first))
     top = TOP + 34
     bottom = top + _ROW * len(steps)
-    body = [_lane(lane, _LEFT + _LANE * at, bottom) for at, lane in enumerate(lanes)]
-    body += [_step(one, top + _ROW * row, lanes) for row, one in enumerate(steps)]
-    reach = max((_LEFT + _LANE * lanes.index(one.lane) + 24 + _width(one, lanes) for one in steps), default=0)
-    width = max(_LEFT + _LANE * max(len(lanes), 1), reach, 600 if ending else 0)
+    ends = [lane.x + lane.width for lane in lanes.values()]
+    reaches = [lanes[one.lane].x + 30 + _width(one, last=lanes[one.lane].is_last) for one in steps]
+    width = max([320.0, *ends, *reaches, min(text_width(ending, bold=True) + 60, 700) if ending else 0])
+    body = [_lane(name, lane, bottom) for name, lane in lanes.items()]
+    body += [_step(one, top + _ROW * row, lanes[one.lane]) for row, one in enumerate(steps)]
     if ending:
-        body.append(text(MARGIN, bottom + 16, f"✗ {ending}", fill=display.FAILURE, bold=True, room=width))
+        room = width - 2 * MARGIN
+        body.append(text(MARGIN, bottom + 16, f"✗ {ending}", fill=display.FAILURE, bold=True, room=room))
     return document(title, body, width=width, bottom=bottom + (24 if ending else 0))
 
 
-def _lane(name: str, x: int, bottom: int) -> str:
-    color = display.color_of(name)
-    box = tag("rect", x=x, y=TOP, width=_LANE - 12, height=20, rx=3, fill=color)
-    label = text(x + 8, TOP + 14, name, fill="#fff", bold=True, room=_LANE - 30)
-    return box + label + line(f"M{x + 8} {TOP + 22}V{bottom}", stroke=color, width=2, opacity=0.45)
+class _Lane(NamedTuple):
+    """Where a lane stands, and how wide it is, with the gap to the next one."""
+
+    x: float
+    width: float
+    is_last: bool
 
 
-def _width(step: Step, lanes: Sequence[str]) -> float:
+def _laid_out(steps: Sequence[Step], names: Sequence[str]) -> dict[str, _Lane]:
+    """Return the lanes side by side, each as wide as what is written in it; faults may reach over."""
+    lanes: dict[str, _Lane] = {}
+    x = float(_LEFT)
+    for name in names:
+        last = name == names[-1]
+        rooms = [_width(one, last=last) for one in steps if one.lane == name and not one.fault]
+        head = min(text_width(name, bold=True), _HEAD)
+        width = max(_NARROWEST, head + 18, *(room + 24 for room in rooms)) + _GAP
+        lanes[name] = _Lane(x, width, last)
+        x += width
+    return lanes
+
+
+def _width(step: Step, *, last: bool) -> float:
     """Return how wide the label of a step is: in the last lane, and of a fault, there is room for more."""
-    roomy = step.fault or step.lane == lanes[-1]
-    return min(text_width(step.text, bold=step.is_failure), _ROOMY if roomy else _LANE - 28)
+    return min(text_width(step.text, bold=step.is_failure), _ROOMY if step.fault or last else _HEAD)
 
 
-def _step(step: Step, y: int, lanes: Sequence[str]) -> str:
-    x = _LEFT + _LANE * lanes.index(step.lane)
+def _lane(name: str, lane: _Lane, bottom: int) -> str:
+    color, x = display.color_of(name), lane.x
+    box = tag("rect", x=x, y=TOP, width=lane.width - _GAP, height=20, rx=3, fill=color)
+    label = text(x + 8, TOP + 14, name, fill="#fff", bold=True, room=_HEAD)
+    return box + label + line(f"M{num(x + 8)} {TOP + 22}V{bottom}", stroke=color, width=2, opacity=0.45)
+
+
+def _step(step: Step, y: int, lane: _Lane) -> str:
+    x = lane.x
     color = display.FAILURE if step.is_failure else display.color_of(step.lane)
     mark = tag("circle", cx=x + 8, cy=y, r=5, fill=color)
     if step.is_failure:
-        mark = line(f"M{x + 3} {y - 5}l10 10m0 -10l-10 10", stroke=color, width=3)
+        mark = line(f"M{num(x + 3)} {y - 5}l10 10m0 -10l-10 10", stroke=color, width=3)
     elif step.fault:
-        mark = line(f"M{x + 3} {y - 4}q10 0 10 8m-4 -3l4 4l4 -4", stroke=color, width=2)
+        mark = line(f"M{num(x + 3)} {y - 4}q10 0 10 8m-4 -3l4 4l4 -4", stroke=color, width=2)
     number = text(_LEFT - 8, y + 4, str(step.number), fill=_QUIET, anchor="end", size=11)
     fill = display.FAILURE if step.is_failure else INK
-    room = _width(step, lanes) + 1
+    room = _width(step, last=lane.is_last) + 1
     label = text(x + 20, y + 4, step.text, bold=step.is_failure, room=room, fill=fill)
     return tag("g", titled(step.text), number, mark, label)

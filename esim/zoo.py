@@ -9,7 +9,7 @@ What is said of a fault in the catalogue is thereby shown: there is a bug for ea
 
 from __future__ import annotations
 
-from esim import zoo_concurrency, zoo_delivery, zoo_handmade, zoo_order, zoo_rebuild, zoo_sagas
+from esim import display, zoo_concurrency, zoo_delivery, zoo_handmade, zoo_order, zoo_rebuild, zoo_sagas
 from esim.bug import Bug, Gallery
 
 CATALOGUE = (
@@ -61,3 +61,22 @@ GROUPS = tuple(dict.fromkeys(one.group for one in ZOO.values()))
 def group(name: str, *without: str) -> Gallery:
     """Return the bugs of one group side by side, but for some; see `Gallery`."""
     return Gallery(one for one in ZOO.values() if one.group == name and one.name not in without)
+
+
+class Catalogue:
+    """What can go wrong, and the bugs that stand for it: a row for each fault."""
+
+    rows: tuple[tuple[str, str], ...] = tuple(
+        (row, ", ".join(one.name for one in ZOO.values() if row in one.rows)) for row in CATALOGUE
+    )
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{fault}: {bugs}" for fault, bugs in self.rows)
+
+    def _repr_html_(self) -> str:
+        return display.table(("fault", "bugs"), [tuple(map(display.escape, row)) for row in self.rows])
+
+
+def catalogue() -> Catalogue:
+    """Return a table of all faults, and of the bugs that stand for each."""
+    return Catalogue()

@@ -86,7 +86,10 @@ def decided_on_yesterday(world: World) -> Case:
     def all_of(store: Store, buys: Any) -> list[Any]:
         return [count, task(buys, store, name="ann"), task(buys, store, name="bob")]
 
-    once = {"one mug is taken once": always(lambda look: len(look.log) <= 1)}
+    once = {
+        "one mug is taken once": always(lambda look: len(look.log) <= 1),
+        "and is taken": comes_to(lambda look: len(look.log), 1),
+    }
     return Case([], lambda store: all_of(store, naive), lambda store: all_of(store, mended), once)
 
 
@@ -118,7 +121,10 @@ def one_name_for_two(world: World) -> Case:
     def both(store: Store, join: Any) -> list[Any]:
         return [task(join, store, f"Account/{n}", name=f"guest {n}") for n in (1, 2)]
 
-    once = {"a name is one account's": always(lambda look: len(look.log) <= 1)}
+    once = {
+        "a name is one account's": always(lambda look: len(look.log) <= 1),
+        "and is somebody's": comes_to(lambda look: len(look.log), 1),
+    }
     return Case([], lambda store: both(store, naive), lambda store: both(store, mended), once)
 
 

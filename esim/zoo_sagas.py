@@ -11,7 +11,7 @@ from esim.contract import Store
 from esim.envelope import RecordedEvent
 from esim.errors import Refused
 from esim.faults import Faults
-from esim.invariant import Look, always, completed_xor_compensated, eventually
+from esim.invariant import Look, always, completed_xor_compensated, eventually, sometimes
 from esim.mugs import (
     CancelMug,
     GiveBackMug,
@@ -24,6 +24,7 @@ from esim.mugs import (
     PayMug,
     Shelf,
     TakeMug,
+    comes_to,
     orders,
 )
 from esim.process import CommandRefused, Deadline, DeadlinePassed, Met, Process, ProcessManager
@@ -103,7 +104,15 @@ def commanded_twice(world: World) -> Case:
         taken = [one.event.order for one in look.store.read(type=MugTaken)]
         return len(taken) == len(set(taken))
 
-    return Case(orders(1, 1), by_hand, [CheckoutManager], {"an order takes one mug": always(once)})
+    return Case(
+        orders(1, 1),
+        by_hand,
+        [CheckoutManager],
+        {
+            "an order takes one mug": always(once),
+            "each has its mug": comes_to(lambda look: len(list(look.store.read(type=MugTaken))), 2),
+        },
+    )
 
 
 @bug(
@@ -138,7 +147,11 @@ def paid_and_called_off(world: World) -> Case:
         orders(1),
         lambda store: [task(naive, store, name="timer"), task(pay, store, name="bank")],
         lambda store: [task(mended, store, name="timer"), task(pay, store, name="bank")],
-        {"paid or called off, not both": always(not_both)},
+        {
+            "paid or called off, not both": always(not_both),
+            "sometimes paid": sometimes(lambda look: look.log[-1].type == "MugPaid"),
+            "sometimes called off": sometimes(lambda look: look.log[-1].type == "MugCancelled"),
+        },
     )
 
 

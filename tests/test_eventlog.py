@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from esim import logtable
+from esim import logprepare
 from esim.clock import ManualClock, SeededIds
 from esim.contract import Store
 from esim.errors import InvalidArgument, InvalidLog, SqlRefused
@@ -136,10 +136,10 @@ def test_a_database_that_loses_the_order_of_rows_gives_no_wrong_answer(
 ) -> None:
     """Where rows did not stream in the order asked for, that is seen, and places are counted another way."""
     for wrong in ("hash(r)", "t, s, o, r", "s, t DESC"):
-        streamed = logtable._STREAMED.replace("ORDER BY s, t, o, r", f"ORDER BY {wrong}")
+        streamed = logprepare._STREAMED.replace("ORDER BY s, t, o, r", f"ORDER BY {wrong}")
         assert wrong in streamed
         with monkeypatch.context() as patched:
-            patched.setattr(logtable, "_STREAMED", streamed)
+            patched.setattr(logprepare, "_STREAMED", streamed)
             agrees(logged(SHOP), SHOP)
 
 
@@ -303,6 +303,14 @@ def test_ties_in_time_are_said() -> None:
         assert log.variants().notes == (
             "1 event has the same time as the one before in the case; version breaks the ties",
         )
+
+
+def test_parts_of_activities_are_said() -> None:
+    """A log with start and complete counts each as an event, says so, and can be narrowed to one."""
+    rows = [row("a", "Pack", n, n, lifecycle=part) for n, part in enumerate(["start", "complete"])]
+    with logged(rows) as log:
+        assert log.notes[0].startswith("activities have parts (lifecycle: complete, start)")
+        assert len(log.with_value("lifecycle", "complete")) == 1
 
 
 def test_ties_that_nothing_breaks_are_said() -> None:

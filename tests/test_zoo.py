@@ -26,6 +26,13 @@ def test_the_mended_code_is_proven_within_the_same_bounds(bug: Bug):
     proven = bug.prove(seconds=None)
     assert proven.holds, proven
     assert proven.bounds == bug.naive.faults.told()
+    assert proven.schedules > 1 or bug.name == "comes back for ever", "no fault could happen at all"
+
+
+def test_no_cure_is_to_do_nothing():
+    """What must never happen stands beside something that must happen."""
+    for bug in ZOO.values():
+        assert {one.when for one in bug.mended.invariants.values()} - {"always"}, bug.name
 
 
 @BUGS

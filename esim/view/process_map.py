@@ -14,6 +14,7 @@ from esim import svg
 from esim.display import clean
 from esim.processgraph import READABLE, Label, ProcessGraph
 from esim.processmap import process_map
+from esim.result import Result
 from esim.view.page import document
 from esim.view.widget import map_class, model_id, shown
 
@@ -28,18 +29,22 @@ class _Step(NamedTuple):
 
 
 class ProcessMap:
-    """A directly-follows graph to look at: `ProcessMap(graph)`, with a slider for how much of it is drawn."""
+    """A directly-follows graph to look at, with a slider for how much of it is drawn.
+
+    `ProcessMap(log.directly_follows())`, or of any ProcessGraph.
+    """
 
     def __init__(
         self,
-        graph: ProcessGraph,
+        graph: ProcessGraph | Result,
         *,
         title: str = "Process map",
         label: Label = "count",
         width: Label = "count",
     ) -> None:
-        """Draw the maps of a graph; arguments and errors as in `process_map`."""
+        """Draw the maps of a graph, or of an answer that is one; the rest is as in `process_map`."""
         self.title = title
+        graph = graph.graph if isinstance(graph, Result) else graph
         self.steps = tuple(_steps(graph, title, label, width))
         self.start = max(
             place for place, step in enumerate(self.steps) if not place or step.edges <= READABLE

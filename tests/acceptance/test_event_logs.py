@@ -307,3 +307,20 @@ def test_what_follows_what_for_each_kind_of_object(true: dict[str, Any]) -> None
             assert sorted(map(list, edges)) == sorted(top)
         one = log.using(case="developer").directly_follows(times=False).df
         assert len(one) == expected["ocdfg_edges"]["developer"]
+
+
+@pytest.mark.parametrize("name", ["xes.gz", "ocel.json", "ocel.sqlite", "ocel.xml"])
+def test_every_format_gives_the_same_figures(name: str, true: dict[str, Any]) -> None:
+    """The status log as XES and OCEL, through the readers of formats, says what it says as Parquet."""
+    pytest.importorskip("esim.formats", reason="the readers of formats are not there")
+    with EventLog(LOGS / f"peps_status.{name}") as log:
+        expected = true["peps (status log)"]
+        assert (len(log), len(log.cases())) == (expected["events"], expected["cases"])
+        if name == "xes.gz":
+            assert len(log.variants()) == expected["variants"]
+            assert pairs(log.start_end().df, "activity", "ends") == expected["end"]
+            follows = log.directly_follows().df
+            assert (len(follows), follows["count"].sum()) == (expected["dfg_edges"], expected["dfg_total"])
+        else:
+            kinds = log.object_directly_follows().df["object_type"].value_counts().to_dict()
+            assert kinds == true["peps_status.ocel"]["ocdfg_edges"]

@@ -106,13 +106,7 @@ class Stage:
         self._known: list[int] = []
         self.actors = scenario.built(self.store)
         self.players: list[Player] = _named([player_of(self, one) for one in self.actors])
-        self.subscriptions: dict[str, Subscription] = {
-            one.name: one.subscription for one in self.players if one.subscription is not None
-        }
-        known = {one.name for one in self.subscriptions.values()}
-        for name, made in latest(self.store).items():
-            if name not in known:  # by the scenario itself, for its tasks
-                self.subscriptions[name] = made
+        self.subscriptions = self._subscribed()
         self.kept: list[Part] = []
         self.memories = [part for part in self.parts if isinstance(part, Memory)]
         if isinstance(self.store, MemoryStore):
@@ -127,6 +121,15 @@ class Stage:
         self.fingerprint = scenario.fingerprint(one.told for one in self.players)
         self._interned: dict[Hashable, int] = {}
         self._keyed_at = self.clock._now
+        self._take_pictures()
+
+    def _subscribed(self) -> dict[str, Subscription]:
+        """Return the subscriptions of the players, and those that the scenario has made for its tasks."""
+        found = {one.name: one.subscription for one in self.players if one.subscription is not None}
+        known = {one.name for one in found.values()}
+        return found | {name: made for name, made in latest(self.store).items() if name not in known}
+
+    def _take_pictures(self) -> None:
         self._known = [0] * len(self.parts)
         for part in self.parts:
             part.stale = True

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
+from esim import confirm
 from esim.event import Event
 from esim.faults import Faults
-from esim.invariant import no_effect_twice
+from esim.invariant import eventually, no_effect_twice
+from esim.recording import Recording, Run
+from esim.scenario import Scenario
 from esim.simulation import consume, explore, follow, task
+from esim.stage import Stage
 from esim.world import World
 
 
@@ -41,3 +48,60 @@ def test_what_goes_round_in_circles_is_confirmed():
     assert found is not None
     assert found.invariant == "it comes to an end"
     assert found.confirmed == "confirmed on a DuckDB store: there is no end there either"
+
+
+def naive(*, preempt: int = 0) -> Scenario:
+    """Return a handler that writes twice if it dies, and a task that may come between."""
+    world = World()
+    seen = world.table("seen", {"a": 0})
+
+    def note(event: Rung) -> None:
+        seen["a"] += 1
+
+    def other() -> Iterator[None]:
+        yield
+        yield
+
+    once = eventually(lambda look: look.table("seen")["a"] == 1)
+    faults = Faults(crash=1, preempt=preempt)
+    actors = [note, task(other)]
+    return Scenario([("Bell/1", Rung(bell="a"))], actors, {"once": once}, faults=faults, world=world)
+
+
+def test_a_real_kill_confirms_and_tells_how_many_there_were():
+    """SIGKILL, as a process that is out of memory gets it."""
+    found = explore(naive(), confirm="kill").counterexample
+    assert found.confirmed == "confirmed by really killing 1 process: the same end"
+
+
+def test_a_difference_is_said_and_named(monkeypatch):
+    """A counterexample that does not come about outside is not called confirmed."""
+    real = confirm.ending_of
+
+    def other(stage: Any, broken: Any) -> Any:
+        made = real(stage, broken)
+        return made if stage.kept else made._replace(world={"seen": "another"})
+
+    monkeypatch.setattr(confirm, "ending_of", other)
+    told = explore(naive(), confirm="duckdb").counterexample.confirmed
+    assert told == "NOT confirmed on a DuckDB store: world differ"
+
+
+def test_what_cannot_be_killed_is_said():
+    """Two at work share one process here, and to kill it would kill both."""
+    scenario = naive(preempt=2)
+    stage = Stage(scenario)
+    first = stage.begin(scenario.faults.budgets())
+    choices: dict[int, int] = {}
+
+    def run() -> Run:
+        return Recording.of(stage, {}, choices, strict=True).run(first, checks=False)
+
+    choices[next(one.number for one in run().asked if one.options == ("note", "other") and one.step)] = 1
+    choices[next(one.number for one in run().asked if one.options == ("other", "note"))] = 1
+    back = max(choices)
+    dies = (one.number for one in run().asked if one.process == "note" and "crash" in one.options)
+    choices[next(number for number in dies if number > back)] = 1
+    told = confirm.with_kills(scenario, run())
+    assert told.startswith("not confirmed by killing: ")
+    assert "another process is at work when one dies" in told

@@ -38,7 +38,10 @@ class Managing(ProcessManager[Process]):
     def placed(self, event: Placed, process: Process) -> None: ...
 
 
-def print_of(*, history: Any = (("Order/1", Placed()),), actors: Any = (note,), **given: Any) -> str:
+ONE = [("Order/1", Placed())]
+
+
+def print_of(*, history: Any = ONE, actors: Any = (note,), **given: Any) -> str:
     return Stage(Scenario(list(history), list(actors), **given)).fingerprint
 
 

@@ -1,0 +1,96 @@
+"""A crash at each place, in one table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from esim.event import Event
+from esim.faults import Faults
+from esim.invariant import eventually
+from esim.projection import Key, Row, Rows
+from esim.simulation import crash_matrix, follow, replay
+from esim.world import World
+
+
+class Placed(Event):
+    n: int = 1
+
+
+class Sold(Row):
+    name: Key[str]
+    n: int = 0
+
+
+def naive(count: int = 2, name: str = "stock") -> tuple[Any, ...]:
+    world = World()
+    table = world.table(name, {"mug": 9})
+
+    def deduct(event: Placed) -> None:
+        table["mug"] -= 1
+
+    history = [(f"Order/{n}", Placed()) for n in range(count)]
+    right = eventually(lambda look: look.table(name)["mug"] == 9 - count)
+    return history, [deduct], {"right": right}, world
+
+
+def matrix(*given: Any, **named: Any) -> Any:
+    history, actors, invariants, world = given or naive(**named)
+    return crash_matrix(history, actors, invariants, world=world)
+
+
+def test_a_naive_handler_fails_between_its_write_and_the_commit():
+    """A row for each event, a column for each place, and how many crashes do no harm."""
+    made = matrix()
+    lines = repr(made).splitlines()
+    assert lines[0] == "<8 of 12 crashes do no harm>"
+    assert lines[1].split(" | ")[0] == "event" and "before stock" in lines[1]
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["1 Placed", "2 Placed"]
+    assert all(line.count("✗") == 2 and line.count("✓") == 4 for line in lines[2:])
+    assert not made.holds
+
+
+def test_rows_in_one_transaction_hold_everywhere():
+    """No ✗ at all."""
+
+    def sell(event: Placed, rows: Rows[Sold]) -> None:
+        row = rows.get("all") or Sold(name="all")
+        rows.put(row.but(n=row.n + 1))
+
+    right = eventually(lambda look: look.rows()[0].n == 2)
+    history = [(f"Order/{n}", Placed()) for n in range(2)]
+    made = matrix(history, [sell], {"right": right}, World())
+    assert made.holds and "✗" not in repr(made) + made._repr_html_()
+
+
+def test_several_processes_have_columns_of_their_own():
+    """Their names are in the header."""
+    history, actors, _, world = naive(1)
+    made = matrix(
+        history, [*actors, follow(actors[0], "other")], {"any": eventually(lambda look: True)}, world
+    )
+    header = repr(made).splitlines()[1]
+    assert "deduct: " in header and "other: " in header
+
+
+def test_each_cell_replays_by_its_token():
+    """The dataframe has one for each crash."""
+    history, actors, invariants, world = naive()
+    told = crash_matrix(history, actors, invariants, world=world).df()
+    assert list(told.columns) == ["process", "position", "place", "told", "holds", "token"]
+    for row in told.itertuples():
+        run = replay(row.token, history, actors, invariants, faults=Faults(crash=1), world=world)
+        assert (run.broken is None) == row.holds
+
+
+def test_hostile_names_are_escaped():
+    """A table may be called anything."""
+    html = matrix(name="<img src=x>")._repr_html_()
+    assert "<img" not in html and "&lt;img" in html
+
+
+def test_an_empty_history_has_an_empty_matrix():
+    """Nothing happens, and nothing breaks."""
+    made = matrix(count=0)
+    assert made.holds
+    assert "0 of 0 crashes" in repr(made)
+    assert len(made.df()) == 0

@@ -1,0 +1,88 @@
+"""What an exploration says of itself, in words and as HTML."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from esim.event import Event
+from esim.faults import Faults
+from esim.invariant import always, eventually, sometimes
+from esim.simulation import explore
+from esim.world import World
+
+
+class Placed(Event):
+    text: str = "x"
+
+
+def verdict(invariants: Any, *, text: str = "x", **given: Any) -> Any:
+    world = World()
+    seen = world.table("seen")
+
+    def note(event: Placed) -> None:
+        seen[event.text] = seen.get(event.text, 0) + 1
+
+    history = [("Order/1", Placed(text=text))]
+    return explore(history, [note], invariants, world=world, confirm=None, **given)
+
+
+ONCE = eventually(lambda look: max(look.table("seen").values()) == 1)
+FINE = always(lambda look: True)
+
+
+def test_a_proof_says_what_holds_within_which_bounds_and_how_much_that_was():
+    """Schedules and states, and that it holds."""
+    found = verdict({"once": ONCE}, faults=Faults(preempt=1))
+    assert found.holds and found.bounds == "at most 1 preemption"
+    told = repr(found)
+    assert told.startswith("<proven: 'once' holds in every schedule with at most 1 preemption (1 schedule, ")
+    assert "✓" in found._repr_html_()
+
+
+def test_several_invariants_hold_together():
+    """In the plural."""
+    assert "'once', 'fine' hold in every" in repr(verdict({"once": ONCE, "fine": FINE}))
+
+
+def test_what_is_broken_is_told_with_the_token_that_replays_it():
+    """And shown in red, with the timeline."""
+    found = verdict({"once": ONCE}, faults=Faults(crash=1))
+    assert not found.holds
+    assert found.counterexample.token in repr(found)
+    html = found._repr_html_()
+    assert "✗" in html and "data:image/svg+xml;base64," in html
+
+
+def test_bounds_are_part_of_what_is_not_exhausted():
+    """It never says proven."""
+    found = verdict({"fine": FINE}, faults=Faults(crash=3), schedules=2)
+    assert not found.holds
+    assert "not exhausted" in repr(found) and "proven" not in repr(found)
+    assert "at most 3 crashes" in repr(found)
+    assert "?" in found._repr_html_()
+
+
+def test_an_empty_proof_is_none():
+    """It is marked as a question."""
+    found = verdict({"fine": FINE, "ever": sometimes(lambda look: False)})
+    assert not found.holds and found.exhausted
+    assert "an empty proof: 'ever'" in repr(found)
+    assert "✓" not in found._repr_html_()
+
+
+def test_hostile_text_is_escaped_everywhere():
+    """Payloads, messages and names of invariants come from anywhere."""
+    bad = "<script>alert(1)</script>"
+
+    def check(look: Any) -> None:
+        assert not look.table("seen"), f"{bad} was seen"
+
+    found = verdict({bad: always(check)}, text=bad)
+    for html in (
+        found._repr_html_(),
+        found.counterexample._repr_html_(),
+        found.counterexample.run._repr_html_(),
+    ):
+        assert "<script" not in html
+        assert "&lt;script" in html
+    assert "<script" not in found.counterexample.run.svg()

@@ -19,7 +19,7 @@ from time import monotonic
 from typing import Any, Literal, NamedTuple
 
 from esim.errors import InvalidArgument
-from esim.faults import Faults
+from esim.faults import MEANINGS, Faults
 from esim.invariant import Invariant
 from esim.recording import ENDLESS
 from esim.stage import MOST_STEPS, Moment, Stage
@@ -230,17 +230,19 @@ class Chance:
         """Take the first option, or by chance another."""
         chosen = 0
         for index in range(1, len(options)):
-            if self._random.random() < self._of(options[index]):
+            if self._random.random() < self._of(options[index], lane):
                 chosen = index
                 break
         if chosen:
             self.choices[stage.choices] = chosen
         return chosen
 
-    def _of(self, kind: str) -> float:
+    def _of(self, option: str, lane: str) -> float:
+        """Return how probable an option is: a kind of fault, or one of several that may go."""
         if not isinstance(self._probability, Mapping):
             return self._probability
-        return self._probability.get(kind, self._probability.get("preempt", 0.0))
+        kind = option if option in MEANINGS else "preempt" if lane == "who goes on" else "reorder"
+        return self._probability.get(kind, 0.0)
 
 
 def check_strategy(strategy: str) -> None:

@@ -79,7 +79,7 @@ class Recording:
         self._asked: list[Choice] = []
         self._choices: dict[int, int] = {}
         self._checks = False
-        self._checked: set[Hashable] = set()
+        self._checked: set[tuple[str, Hashable]] = set()
         self._path: set[Hashable] = set()
         self._broken: tuple[str, str] | None = None
         self.seen: set[str] = set()
@@ -102,6 +102,11 @@ class Recording:
             return 0
 
         return cls(stage, invariants, pick)
+
+    @property
+    def states(self) -> set[Hashable]:
+        """The states at which the invariants were looked at."""
+        return {key[1] for key in self._checked}
 
     def run(self, first: Moment | None, *, checks: bool) -> Run:
         """Run from the first moment; with `checks`, up to where an invariant is broken."""

@@ -95,7 +95,7 @@ def explore(
                     why = f"{seconds:g} s are over"
                     break
                 if schedules is not None and search.count.schedules >= schedules:
-                    why = f"{schedules:,} schedules were run"
+                    why = f"{schedules:,} schedules were the limit"
                     break
     except KeyboardInterrupt:
         why = "it was interrupted"
@@ -125,14 +125,15 @@ def _by_chance(search: Search, seed: int) -> Any:
     """Run schedule after schedule by chance, without end."""
     budgets = search.stage.scenario.faults.budgets()
     first = search.stage.begin(budgets)
-    number = 0
+    number, states = 0, set[Any]()
     while True:
         number += 1
         chance = Chance(f"{seed} {number}", 0.15)
         recording = Recording(search.stage, search.stage.scenario.invariants, chance.pick)
         search.count.schedules += 1
+        search.count.runs += 1
         run = recording.run(first, checks=True)
-        search.count.states += 0
+        search.count.states = len(states := states | recording.states)
         for name in [name for name in search.unseen if name in recording.seen]:
             del search.unseen[name]
         yield None if run.broken is None else Broken(*run.broken, dict(chance.choices))

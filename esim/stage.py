@@ -98,7 +98,8 @@ class Stage:
         self.steps = 0
         self.choices = 0
         self._commit = self.store._commit
-        self.players: list[Player] = _named([player_of(self, one) for one in scenario.built(self.store)])
+        self.actors = scenario.built(self.store)
+        self.players: list[Player] = _named([player_of(self, one) for one in self.actors])
         self.subscriptions: dict[str, Subscription] = {
             one.name: one.subscription for one in self.players if one.subscription is not None
         }

@@ -80,7 +80,7 @@ class Verdict:
         if self.counterexample is not None:
             found = self.counterexample
             return f"broken: {found.invariant!r}, {found.message}; found in run {self.runs:,}: {found.token}"
-        if self.unseen:
+        if self.unseen and self.exhausted:
             names = ", ".join(map(repr, self.unseen))
             return f"an empty proof: {names} never came true in {number} with {self.bounds}"
         names = ", ".join(
@@ -90,7 +90,8 @@ class Verdict:
         if self.exhausted:
             return f"proven: {held} in every schedule with {self.bounds} ({number}, {self.states:,} states)"
         told = f"{held} in {number} with {self.bounds} ({self.states:,} states)"
-        return f"not exhausted, as {self.stopped}: {told}"
+        unseen = f"; {', '.join(map(repr, self.unseen))} never came true" if self.unseen else ""
+        return f"not exhausted, as {self.stopped}: {told}{unseen}"
 
     def __repr__(self) -> str:
         return f"<{self._told()}>"

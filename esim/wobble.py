@@ -14,15 +14,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePath
-from types import CodeType, FrameType, FunctionType
+from types import CodeType, FrameType, FunctionType, MethodType
 from typing import Any
 
 from esim.confirm import ending_of
 from esim.errors import Unsteady
 from esim.recording import Recording
-from esim.scenario import Scenario
+from esim.scenario import Scenario, Task
 from esim.stage import Stage
-from esim.world import Opaque, frozen
+from esim.world import Service, frozen
 
 _HERE = str(Path(__file__).parent)
 _LIBRARY = str(PurePath(inspect.__file__).parent)
@@ -43,9 +43,10 @@ _DICE = {"random", "uuid", "secrets"}
 def unsteady(scenario: Scenario) -> None:
     """Run the schedule without faults twice. Raises Unsteady, and names what makes it unsteady."""
     calls: dict[str, None] = {}
-    functions = list(_functions(scenario))
+    stage = Stage(scenario)
+    functions = list(_functions(stage))
     before = {name: value for function in functions for name, value in _kept_by(function)}
-    one = _once(scenario, calls)
+    one = _once(stage, calls)
     after = {name: value for function in functions for name, value in _kept_by(function)}
     changed = [name for name in before if before[name] != after.get(name)]
     if calls:
@@ -58,12 +59,12 @@ def unsteady(scenario: Scenario) -> None:
             f"{', '.join(changed)} changed while the handlers ran: it is in the memory of the process, and "
             "its death would lose it; keep it in world.memory(…), or in a table"
         )
-    orders = [told for function in functions for told in _set_orders(function)]
+    orders = [told for function in functions for told in _set_orders(inspect.unwrap(function))]
     if orders:
         raise Unsteady(
             f"{'; '.join(orders)}: the order of a set of texts differs from process to process; sort it"
         )
-    two = _once(scenario, {})
+    two = _once(Stage(scenario), {})
     if one != two:
         place = next(
             (f"{a[1]} {a[2]!r}, then {b[2]!r}" for a, b in zip(one[0], two[0], strict=False) if a != b), ""
@@ -73,10 +74,9 @@ def unsteady(scenario: Scenario) -> None:
         )
 
 
-def _once(scenario: Scenario, calls: dict[str, None]) -> tuple[Any, Any]:
-    stage = Stage(scenario)
+def _once(stage: Stage, calls: dict[str, None]) -> tuple[Any, Any]:
     recording = Recording.of(stage, {}, {}, strict=False)
-    first = stage.begin(dict.fromkeys(scenario.faults.all_names(), 0))
+    first = stage.begin(dict.fromkeys(stage.scenario.faults.all_names(), 0))
     with _watched(calls):
         run = recording.run(first, checks=False)
     return run.steps, ending_of(stage, None)
@@ -120,33 +120,46 @@ def _is_users(code: CodeType) -> bool:
     return not name.startswith((_HERE, _LIBRARY, "<frozen")) and "site-packages" not in name
 
 
-def _functions(scenario: Scenario) -> Iterator[FunctionType]:
-    """Give the functions that the actors are made of."""
-    given = [] if callable(scenario.actors) else scenario.actors
+def _functions(stage: Stage) -> Iterator[Any]:
+    """Give the functions and methods that the actors and the services of the world are made of."""
+    given = [one.function if isinstance(one, Task) else one.handler for one in stage.actors]
+    given += [part._function for part in stage.world.parts.values() if isinstance(part, Service)]
     for one in given:
-        handler = getattr(one, "handler", None) or getattr(one, "function", None) or one
+        handler = one
         while isinstance(handler, partial):
             handler = handler.func
-        if isinstance(handler, FunctionType):
+        if isinstance(handler, FunctionType | MethodType):
             yield handler
         elif inspect.isclass(handler):
             yield from (member for member in vars(handler).values() if isinstance(member, FunctionType))
+        elif isinstance(getattr(handler, "__call__", None), MethodType):  # noqa: B004 - the method is wanted
+            yield handler.__call__
 
 
-def _kept_by(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """Give the variables outside of a function that it names and that can change, with their values."""
-    closure = inspect.getclosurevars(function)
+def _kept_by(function: Any) -> Iterator[tuple[str, Any]]:
+    """Give what outside of a function it names and can change, with its value."""
+    plain = inspect.unwrap(function)
+    if isinstance(plain, MethodType):
+        yield from _attributes(plain.__self__, plain.__name__)
+        plain = plain.__func__
+    closure = inspect.getclosurevars(plain)
     for name, value in {**closure.globals, **closure.nonlocals}.items():
-        if isinstance(value, list | dict | set | int | float | str) and not isinstance(value, bool):
-            yield f"{name!r} of {function.__name__}", frozen(value)
-        elif hasattr(value, "__dict__") and not callable(value) and not inspect.ismodule(value):
-            seen = {
-                key: frozen(item)
-                for key, item in vars(value).items()
-                if isinstance(item, list | dict | set | int | str)
-            }
-            if not any(isinstance(item, Opaque) for item in seen.values()) and not hasattr(value, "snapshot"):
-                yield f"{name!r} of {function.__name__}", frozenset(seen.items())
+        if isinstance(value, _HELD):
+            yield f"{name!r} of {plain.__name__}", frozen(value)
+        elif not callable(value) and not inspect.ismodule(value):
+            yield from ((f"{name}.{told}", held) for told, held in _attributes(value, plain.__name__))
+
+
+_HELD = (list, dict, set, int, float, str, tuple, type(None))
+
+
+def _attributes(owner: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Give what an object of the user's own holds; what is of esim's has its own ways to be put back."""
+    if type(owner).__module__.partition(".")[0] == "esim":
+        return
+    for key, value in getattr(owner, "__dict__", {}).items():
+        if isinstance(value, _HELD):
+            yield f"{key!r} of {name}", frozen(value)
 
 
 def _set_orders(function: FunctionType) -> Iterator[str]:

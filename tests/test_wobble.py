@@ -1,0 +1,201 @@
+"""Code that is not steady is found and named before anything is said about it."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+import uuid
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pytest
+
+from esim.errors import Unsteady
+from esim.event import Event
+from esim.projection import Key, Row, Rows
+from esim.scenario import Scenario, task
+from esim.wobble import unsteady
+from esim.world import World
+
+COUNT = 0
+SEEN: list[str] = []
+LAST: Any = None
+
+
+class Rung(Event):
+    bell: str = "a"
+
+
+class Bell(Row):
+    bell: Key[str]
+    times: int = 0
+
+
+def told_of(actors: Any, world: World | None = None) -> str:
+    """Return what is said of a scenario, or nothing if it is steady."""
+    history = [("Bell/1", Rung()), ("Bell/2", Rung(bell="b"))]
+    try:
+        unsteady(Scenario(history, actors, world=world))
+    except Unsteady as error:
+        return str(error)
+    return ""
+
+
+def noting(make: Any) -> tuple[Any, World]:
+    world = World()
+    table = world.table("table")
+
+    def note(event: Rung) -> None:
+        table[event.bell] = str(make())
+
+    return note, world
+
+
+@pytest.mark.parametrize(
+    ("make", "called"),
+    [
+        (lambda: random.random(), "random.random"),
+        (lambda: random.randint(1, 6), "random.randint"),
+        (lambda: random.Random(7).choice([1, 2]), "random.choice"),
+        (lambda: uuid.uuid4(), "uuid.uuid4"),
+        (lambda: secrets.token_hex(4), "secrets.token_hex"),
+        (lambda: time.time(), "time.time"),
+        (lambda: time.perf_counter_ns(), "time.perf_counter_ns"),
+        (lambda: datetime.now(UTC), "datetime.now"),
+        (lambda: date.today(), "date.today"),
+    ],
+)
+def test_clocks_and_chance_are_named_with_the_line(make, called):
+    """The call, the function it is in, and its line are told."""
+    note, world = noting(make)
+    told = told_of([note], world)
+    assert f"<lambda> calls {called}()" in told
+    assert f"(line {make.__code__.co_firstlineno})" in told
+
+
+def test_a_steady_handler_is_steady():
+    """Rows, tables, tasks and steady functions raise nothing."""
+    note, world = noting(lambda: 7)
+
+    def count(event: Rung, rows: Rows[Bell]) -> None:
+        row = rows.get(event.bell) or Bell(bell=event.bell)
+        rows.put(row.but(times=row.times + 1))
+
+    def tick() -> None:
+        world.parts["table"]["tick"] = sorted({"b", "a"})
+
+    assert not told_of([note, count, task(tick)], world)
+
+
+def test_a_variable_of_the_module_that_changes_is_named():
+    """A number that is counted up survives a crash here, and would not outside."""
+
+    def count(event: Rung) -> None:
+        global COUNT
+        COUNT += 1
+
+    assert "'COUNT' of count changed" in told_of([count])
+
+
+def test_a_list_of_the_module_that_grows_is_named():
+    """A list that is appended to is in the memory of the process."""
+
+    def see(event: Rung) -> None:
+        SEEN.append(event.bell)
+
+    assert "'SEEN' of see changed" in told_of([see])
+
+
+def test_a_variable_that_was_none_is_named():
+    """What was None, and is an event later, has changed."""
+
+    def keep(event: Rung) -> None:
+        global LAST
+        LAST = event.bell
+
+    assert "'LAST' of keep changed" in told_of([keep])
+
+
+def test_a_variable_of_an_enclosing_function_is_named_where_actors_are_made():
+    """Actors that are made for a store are looked at as well."""
+
+    def actors(store: Any) -> list[Any]:
+        seen: set[str] = set()
+
+        def see(event: Rung) -> None:
+            seen.add(event.bell)
+
+        return [see]
+
+    assert "'seen' of see changed" in told_of(actors)
+
+
+class Keeper:
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def see(self, event: Rung) -> None:
+        self.seen.append(event.bell)
+
+
+def test_an_attribute_of_a_handlers_object_is_named():
+    """A bound method keeps what it keeps in its object."""
+    assert "'seen' of see changed" in told_of([Keeper().see])
+
+
+def test_an_object_outside_of_a_handler_is_named():
+    """A handler that uses an object of the module, or of its function, changes that."""
+    keeper = Keeper()
+
+    def see(event: Rung) -> None:
+        keeper.see(event)
+
+    assert "keeper.'seen' of see changed" in told_of([see])
+
+
+def test_a_service_with_a_state_of_its_own_is_named():
+    """What a service keeps outside of the world's tables cannot be put back."""
+    world, balance = World(), {"ann": 10}
+
+    @world.service
+    def charge(amount: int) -> None:
+        balance["ann"] -= amount
+
+    def pay(event: Rung) -> None:
+        charge(1)
+
+    assert "'balance' of charge changed" in told_of([pay], world)
+
+
+def test_the_order_of_a_set_is_named():
+    """Going through a set of texts gives another order in another process."""
+
+    def both(event: Rung) -> None:
+        for name in {"a", "b"}:
+            str(name)
+
+    def one(event: Rung) -> None:
+        names = set("ab")
+        [str(name) for name in names]
+
+    assert "both goes through the set {'a', 'b'}" in told_of([both])
+    assert "one goes through the set names" in told_of([one])
+
+
+def test_a_sorted_set_is_steady():
+    """A set that is sorted, counted or asked is no trouble."""
+
+    def fine(event: Rung) -> None:
+        names = {"a", "b"}
+        if event.bell in names:
+            sorted(names)
+
+    assert not told_of([fine])
+
+
+def test_what_differs_in_the_second_run_is_told_where_its_source_is_not_seen():
+    """Whatever it is: a run that is not like the first is no base for a proof."""
+    turns = iter(range(99))
+    note, world = noting(lambda: next(turns))
+    assert "run twice without faults, it differs at table" in told_of([note], world)

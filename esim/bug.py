@@ -133,7 +133,8 @@ def _plate(one: Bug, found: Verdict, proven: Verdict) -> str:
         f"<div {muted}>{mark} {said(where)}</div>"
         f'<div style="padding-top:6px"><b>{"✓" if proven.holds else "?"}</b> {said(one.defence)}</div>'
         f"<div {muted}>{said(repr(proven).strip('<>'))}</div>"
-        f"<details><summary {muted}>the code, naive and mended</summary><pre {muted}>{said(one.code)}</pre></details></div>"
+        f"<details><summary {muted}>the code, naive and mended</summary>"
+        f"<pre {muted}>{said(one.code)}</pre></details></div>"
     )
 
 

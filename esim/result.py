@@ -110,7 +110,8 @@ class Result:
             drawn = self._drawn
             return f"<div>{svg.img(drawn)}</div>" if drawn else ""
         except EsimError as error:
-            return f"<b>{display.escape(self.title)}</b>{_muted(f'no picture, for which the log is asked again: {error}')}"
+            told = _muted(f"no picture, for which the log is asked again: {error}")
+            return f"<b>{display.escape(self.title)}</b>{told}"
 
     def _table(self, most: int) -> str:
         names = [str(name) for name in self.df.columns]

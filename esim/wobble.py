@@ -133,7 +133,8 @@ def _functions(stage: Stage) -> Iterator[Any]:
         elif inspect.isclass(handler):
             yield from (member for member in vars(handler).values() if isinstance(member, FunctionType))
         elif isinstance(getattr(handler, "__call__", None), MethodType):  # noqa: B004 - the method is wanted
-            yield handler.__call__
+            method: Any = handler.__call__
+            yield method
 
 
 def _kept_by(function: Any) -> Iterator[tuple[str, Any]]:

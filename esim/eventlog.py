@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal, Self, TypeAlias
 
 from esim import (
@@ -96,7 +97,9 @@ class EventLog(Filters):
     def _begin(self, source: Source, given: dict[str, str | None], how: Reading) -> None:
         self._source, self._session, self._reading = source, source.session, how
         types = source.types()
-        self.mapping = mapped(types, given, source.roles, _samples(source, types), source.object_types())
+        self.mapping = mapped(
+            types, given, source.roles, partial(_samples, source, types), source.object_types()
+        )
         self._before = self._step = self._table = None
 
     def using(self, **roles: str) -> Self:

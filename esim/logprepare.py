@@ -36,7 +36,8 @@ SELECT s, (n - max(if(ps IS DISTINCT FROM s, n, NULL)) OVER (ROWS UNBOUNDED PREC
 FROM (SELECT s, a, t, r, row_number() OVER () AS n, lag(s) OVER () AS ps, lag(a) OVER () AS pa,
        lag(t) OVER () AS pt, lead(s) OVER () AS ns FROM (SELECT * FROM {rows} ORDER BY s, t, o, r))"""
 _SOUND = """SELECT count(*) FILTER (p IS NULL) = (SELECT count(*) FROM {cases})
- AND count(*) FILTER (z) = (SELECT count(*) FROM {cases}) AND count(*) FILTER (w < 0) = 0 FROM {events}"""
+ AND count(*) FILTER (z) = (SELECT count(*) FROM {cases}) AND count(*) FILTER (w < 0) = 0,
+ count(*) FILTER (w = 0) FROM {events}"""
 _UNITS = (
     (1e17, "// 1000", "nanoseconds"),
     (1e14, "", "microseconds"),
@@ -90,12 +91,16 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
         base = _base(session, roles, how)
         cases = _named(session, base, 'c AS "case"', "s")
         activities = _named(session, base, "n AS activity", "a")
-        events = _numbered(session, base, cases, activities, how)
-    return Table(events, cases, activities, (*notes, *_ties(session, events, roles, how)))
+        events, tied, back = _numbered(session, base, cases, activities, how)
+        ties = _ties(roles, how, tied, back)
+        unbroken = _unbroken(session, events, roles, how) if tied or how.sort == "order" else []
+    return Table(events, cases, activities, (*notes, *ties, *unbroken))
 
 
-def _numbered(session: Session, base: str, cases: Kept, activities: Kept, how: Reading) -> Kept:
-    """Return the events with their places in their cases.
+def _numbered(
+    session: Session, base: str, cases: Kept, activities: Kept, how: Reading
+) -> tuple[Kept, int, int]:
+    """Return the events with their places in their cases, how many tie with the one before, or go back.
 
     Sorting all rows once and looking at neighbours costs half of a window over each case. It leans on DuckDB
     keeping an ORDER BY in what it streams through OVER (), so the result is checked: where some case were
@@ -107,11 +112,15 @@ def _numbered(session: Session, base: str, cases: Kept, activities: Kept, how: R
     )
     if how.sort == "time":
         events = session.keep(_STREAMED.format(rows=rows.name))
-        if session.rows(_SOUND.format(events=events.name, cases=cases.name))[0][0]:
-            return events
+        sound, tied = session.rows(_SOUND.format(events=events.name, cases=cases.name))[0]
+        if sound:
+            return events, tied, 0
     order = "o, r" if how.sort == "order" else "t, o, r"
     window = f"WINDOW each AS (PARTITION BY s ORDER BY {order})"
-    return session.keep(f"SELECT s, {_NUMBERED} FROM {rows.name} {window}")
+    events = session.keep(f"SELECT s, {_NUMBERED} FROM {rows.name} {window}")
+    query = f"SELECT count(*) FILTER (w = 0), count(*) FILTER (w < 0) FROM {events.name}"
+    tied, back = session.rows(query)[0]
+    return events, tied, back
 
 
 def _base(session: Session, roles: ColumnRoles, how: Reading) -> str:
@@ -195,9 +204,25 @@ def _looked_at(session: Session, roles: ColumnRoles, how: Reading) -> list[str]:
             f"{with_zone:,} times name their zone and {times - with_zone:,} do not; "
             f"the latter are taken as {how.timezone} (timezone='…')"
         )
+    notes += _lifecycle(session, roles)
     if roles.types[roles["time"]].startswith(_WHOLE):
         notes.append(f"the numbers in {roles['time']} are taken as {_epoch(session, column)[1]} since 1970")
     return notes
+
+
+def _lifecycle(session: Session, roles: ColumnRoles) -> list[str]:
+    """Say that an activity may be several events, where a column tells its parts."""
+    name = roles.get("lifecycle")
+    if name is None:
+        return []
+    rows = session.rows(
+        f"SELECT DISTINCT {quoted(name)}::VARCHAR AS part FROM source ORDER BY 1 LIMIT {_WORST}"
+    )
+    parts = [str(row[0]) for row in rows if row[0] is not None]
+    if len(parts) < 2:  # noqa: PLR2004 - two parts of one activity
+        return []
+    told = f"activities have parts ({name}: {', '.join(parts)}), and each part is an event"
+    return [f"{told}; with_value({name!r}, {parts[0]!r}) keeps one"]
 
 
 def _unreadable(session: Session, roles: ColumnRoles, how: Reading, where: str, count: int) -> str:
@@ -214,31 +239,29 @@ def _unreadable(session: Session, roles: ColumnRoles, how: Reading, where: str, 
     return f"{told}; those rows are left out"
 
 
-def _ties(session: Session, events: Kept, roles: ColumnRoles, how: Reading) -> list[str]:
-    query = f"SELECT count(*) FILTER (w = 0), count(*) FILTER (w < 0) FROM {events.name}"
-    tied, back = session.rows(query)[0]
+def _ties(roles: ColumnRoles, how: Reading, tied: int, back: int) -> list[str]:
     order, notes = roles.get("order"), []
     if tied and how.sort == "time":
         by = f"{order} breaks the ties" if order else "the order of rows breaks the ties (order='…')"
         notes.append(f"{_events(tied)} the same time as the one before in the case; {by}")
     if back:
         notes.append(f"{_events(back)} a time before the one of the event before: {order} says the order")
-    unbroken = _unbroken(session, events, order, how) if order and (tied or how.sort == "order") else 0
-    if unbroken:
-        notes.append(
-            f"{_events(unbroken)} the same {order} as another such event; there the order of rows decides"
-        )
     return notes
 
 
-def _unbroken(session: Session, events: Kept, order: str, how: Reading) -> int:
-    """Return how many events tie with another one in all that orders a case."""
+def _unbroken(session: Session, events: Kept, roles: ColumnRoles, how: Reading) -> list[str]:
+    """Say how many events tie with another one in all that orders a case."""
+    order = roles.get("order")
+    if order is None:
+        return []
     key = "s, o" if how.sort == "order" else "s, t, o"
     tied = "" if how.sort == "order" else f"WHERE (s, t) IN (SELECT (s, t) FROM {events.name} WHERE w = 0)"
     facts = picked(o=quoted(order))
     rows = f"SELECT s, t, x_o AS o FROM {events.name} JOIN {facts} ON x_row = r {tied}"
     groups = f"SELECT count(*) AS n FROM ({rows}) GROUP BY {key} HAVING count(*) > 1"
-    return int(session.rows(f"SELECT coalesce(sum(n), 0) FROM ({groups})")[0][0])
+    count = int(session.rows(f"SELECT coalesce(sum(n), 0) FROM ({groups})")[0][0])
+    told = f"{_events(count)} the same {order} as another such event; there the order of rows decides"
+    return [told] if count else []
 
 
 def _events(count: int) -> str:

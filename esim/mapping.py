@@ -8,7 +8,7 @@ names both, for a wrong guess would give wrong figures in silence.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +64,7 @@ class ColumnRoles:
     columns: Mapping[str, str]
     given: frozenset[str]
     types: Mapping[str, str]
-    samples: Mapping[str, str]
+    samples: Callable[[], Mapping[str, str]]
     case_object: str | None = None
     said: frozenset[str] = frozenset()
 
@@ -76,14 +76,17 @@ class ColumnRoles:
         return self.columns.get(role)
 
     def _lines(self) -> Iterator[tuple[str, str, str, str, str]]:
+        samples = self.samples()
         for role, meaning in ROLES.items():
             column = self.columns.get(role)
-            how = "given" if role in self.given else "of the format" if role in self.said else "guessed"
-            how = how if column is not None else ""
-            yield role, column or "–", how, self.samples.get(column or "", ""), meaning
+            how = "" if column is None else self._how(role)
+            yield role, column or "–", how, samples.get(column or "", ""), meaning
+
+    def _how(self, role: str) -> str:
+        return "given" if role in self.given else "of the format" if role in self.said else "guessed"
 
     def __repr__(self) -> str:
-        told = (f"{role}={column!r} ({how})" for role, column, how, *_ in self._lines() if how)
+        told = (f"{role}={column!r} ({self._how(role)})" for role, column in self.columns.items())
         return f"<Mapping: {', '.join(told)}>"
 
     def _repr_html_(self) -> str:
@@ -97,7 +100,7 @@ def mapped(
     types: Mapping[str, str],
     given: Mapping[str, str | None],
     said: Mapping[str, str],
-    samples: Mapping[str, str],
+    samples: Callable[[], Mapping[str, str]] = dict,
     objects: Mapping[str, int] | None = None,
 ) -> ColumnRoles:
     """Return the roles of columns (name to SQL type): as `given`, as the format has `said`, or guessed.

@@ -305,6 +305,14 @@ def test_ties_in_time_are_said() -> None:
         )
 
 
+def test_parts_of_activities_are_said() -> None:
+    """A log with start and complete counts each as an event, says so, and can be narrowed to one."""
+    rows = [row("a", "Pack", n, n, lifecycle=part) for n, part in enumerate(["start", "complete"])]
+    with logged(rows) as log:
+        assert log.notes[0].startswith("activities have parts (lifecycle: complete, start)")
+        assert len(log.with_value("lifecycle", "complete")) == 1
+
+
 def test_ties_that_nothing_breaks_are_said() -> None:
     """Where versions repeat, the order of rows decides, and every answer says so."""
     rows = [

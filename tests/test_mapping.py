@@ -12,13 +12,13 @@ TEXT, TIME, INT = "VARCHAR", "TIMESTAMP", "BIGINT"
 
 def guessed(**types: str) -> dict[str, str]:
     named = {name.replace("__", ":").replace("_0", " "): kind for name, kind in types.items()}
-    return dict(mapped(named, {}, {}, {}).columns)
+    return dict(mapped(named, {}, {}).columns)
 
 
 def test_the_names_of_the_field_are_known() -> None:
     """XES, esim's own and everyday headers are found whatever their case and signs."""
     xes = {"case:concept:name": TEXT, "concept:name": TEXT, "time:timestamp": TIME, "org:resource": TEXT}
-    assert dict(mapped(xes, {}, {}, {}).columns) == {
+    assert dict(mapped(xes, {}, {}).columns) == {
         "case": "case:concept:name",
         "activity": "concept:name",
         "time": "time:timestamp",
@@ -35,7 +35,7 @@ def test_the_names_of_the_field_are_known() -> None:
 def test_a_word_in_a_longer_name_is_the_second_choice() -> None:
     """`Ticket Case No` and `Start Time (local)` are found by their words."""
     types = {"Ticket Case No": INT, "What activity": TEXT, "Start Time (local)": TEXT}
-    assert dict(mapped(types, {}, {}, {}).columns) == {
+    assert dict(mapped(types, {}, {}).columns) == {
         "case": "Ticket Case No",
         "activity": "What activity",
         "time": "Start Time (local)",
@@ -50,7 +50,7 @@ def test_the_only_time_needs_no_name() -> None:
 def test_what_is_given_or_said_by_the_format_wins() -> None:
     """A name that is given comes first, in any case of letters, then what the format says."""
     types = {"stream": TEXT, "type": TEXT, "kind": TEXT, "time": TIME}
-    assert mapped(types, {"activity": "KIND"}, {}, {})["activity"] == "kind"
+    assert mapped(types, {"activity": "KIND"}, {})["activity"] == "kind"
     assert mapped(types, {}, {"activity": "kind"}, {})["activity"] == "kind"
     assert mapped(types, {"activity": "type"}, {"activity": "kind"}, {})["activity"] == "type"
     assert "activity='kind' (of the format)" in repr(mapped(types, {}, {"activity": "kind"}, {}))
@@ -76,18 +76,18 @@ def test_what_is_given_or_said_by_the_format_wins() -> None:
 def test_an_unclear_column_is_asked_for(types: dict[str, str], given: dict[str, str], told: str) -> None:
     """The error names the candidates and the argument to give."""
     with pytest.raises(InvalidLog, match=told):
-        mapped(types, dict(given), {}, {})
+        mapped(types, dict(given), {})
 
 
 def test_a_role_can_be_left_empty() -> None:
     """An empty text says that no column has a role."""
     types = {"case": TEXT, "activity": TEXT, "time": TIME, "version": INT}
-    assert mapped(types, {"order": ""}, {}, {}).get("order") is None
+    assert mapped(types, {"order": ""}, {}).get("order") is None
 
 
 def test_the_mapping_shows_what_was_guessed() -> None:
     """Text and table say role, column, and how it was found; headers are escaped."""
     types = {"case": TEXT, "<b>": TEXT, "time": TIME}
-    found = mapped(types, {"activity": "<b>"}, {}, {"case": "o-1"})
+    found = mapped(types, {"activity": "<b>"}, {}, lambda: {"case": "o-1"})
     assert repr(found) == "<Mapping: case='case' (guessed), activity='<b>' (given), time='time' (guessed)>"
     assert "&lt;b&gt;" in found._repr_html_() and "<b>" not in found._repr_html_()

@@ -17,6 +17,7 @@ from esim import (
     Bus,
     Effects,
     Event,
+    EventLog,
     EventStore,
     Key,
     ManualClock,
@@ -38,8 +39,10 @@ from esim import (
     given,
     on,
 )
+from esim.logdraft import Draft
 from esim.messages import Command, Dispatcher, command
 from esim.reading import Recorded, Selection
+from esim.result import Result
 from esim.spec import Spec
 
 
@@ -183,9 +186,21 @@ def specifying() -> None:
     assert_type(scene.when(Balances).then(Balance(owner="ann")), Spec)
 
 
+def analysing(log: EventLog) -> None:
+    assert_type(log.only("Opened").sized(2), EventLog)
+    assert_type(log.directly_follows(), Result)
+    assert_type(log.variants().df, pd.DataFrame)
+    assert_type(log.check(Account), Result)
+    assert_type(log.conformance([("Opened", "Credited"), (None, "Opened")]), Result)
+    assert_type(log.draft("Account"), Draft)
+    log.between(keep="some")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - no way to keep
+    EventLog("log.csv", sort="up")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - no order
+
+
 recording(MemoryStore(clock=ManualClock(step=timedelta(hours=1)), ids=SeededIds(1)))
 reading(EventStore())
 deciding(Repository(EventStore("accounts.duckdb"), Account))
 projecting(Balances(EventStore()), Total(EventStore()))
 delivering(EventStore())
 commanding(EventStore())
+analysing(EventLog("log.csv"))

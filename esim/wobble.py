@@ -125,7 +125,7 @@ def _functions(stage: Stage) -> Iterator[Any]:
     given = [one.function if isinstance(one, Task) else one.handler for one in stage.actors]
     given += [part._function for part in stage.world.parts.values() if isinstance(part, Service)]
     for one in given:
-        handler = one
+        handler: Any = one
         while isinstance(handler, partial):
             handler = handler.func
         if isinstance(handler, FunctionType | MethodType):

@@ -135,7 +135,7 @@ def _muted(note: str) -> str:
     return f'<div style="color:{display.MUTED}">{display.escape(display.cut(note, 400))}</div>'
 
 
-def _cell(name: str, value: Any) -> str:
+def _cell(name: str, value: Any) -> str:  # noqa: PLR0911 - one line for each kind of value
     if value is None or value != value:  # noqa: PLR0124 - what differs from itself is missing
         return "–"
     if name.endswith("_s") and isinstance(value, int | float):

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from functools import wraps
 from typing import Any, NamedTuple, Protocol
 
-from esim.actors import Player, player_of
+from esim.actors import player_of
 from esim.bus import Bus
 from esim.contract import Store
 from esim.effects import name_of
@@ -26,6 +26,7 @@ from esim.faults import Crash, OutcomeUnknown
 from esim.invariant import Look
 from esim.memory import MemoryStore
 from esim.parts import CountedIds, Kept, Log, StageClock
+from esim.player import Player
 from esim.reading import Recorded
 from esim.scenario import Scenario
 from esim.subscription import Subscription, latest

@@ -19,10 +19,11 @@ from typing import Any
 
 from esim.confirm import ending_of
 from esim.errors import Unsteady
+from esim.frozen import frozen
 from esim.recording import Recording
 from esim.scenario import Scenario, Task
 from esim.stage import Stage
-from esim.world import Service, frozen
+from esim.world import Service
 
 _HERE = str(Path(__file__).parent)
 _LIBRARY = str(PurePath(inspect.__file__).parent)

@@ -99,6 +99,13 @@ class Stage:
         self.steps = 0
         self.choices = 0
         self._commit = self.store._commit
+        self.parts: list[Part] = list(self.world.parts.values())
+        self._by_name: dict[str, Part] = dict(self.world.parts)
+        self.services: dict[str, Any] = {}
+        self._first: list[Any] = []
+        self._pictures: list[Any] = []
+        self._fresh: list[bool] = []
+        self._known: list[int] = []
         self.actors = scenario.built(self.store)
         self.players: list[Player] = _named([player_of(self, one) for one in self.actors])
         self.subscriptions: dict[str, Subscription] = {
@@ -108,8 +115,6 @@ class Stage:
         for name, made in latest(self.store).items():
             if name not in known:  # by the scenario itself, for its tasks
                 self.subscriptions[name] = made
-        self.parts: list[Part] = list(self.world.parts.values())
-        self._by_name: dict[str, Part] = dict(self.world.parts)
         self.kept: list[Part] = []
         self.memories = [part for part in self.parts if isinstance(part, Memory)]
         if isinstance(self.store, MemoryStore):
@@ -120,15 +125,14 @@ class Stage:
             self._log: Log | None = log
         else:
             self._log = None
-        self.services: dict[str, Any] = {}
         self.look = Look(self.store, self._by_name, self.subscriptions)
         self.fingerprint = scenario.fingerprint(one.told for one in self.players)
         self._interned: dict[Hashable, int] = {}
         self._keyed_at = self.clock._now
-        self._known: list[int] = [0] * len(self.parts)
+        self._known = [0] * len(self.parts)
         for part in self.parts:
             part.stale = True
-        self._pictures: list[Any] = [part.snapshot() for part in self.parts]
+        self._pictures = [part.snapshot() for part in self.parts]
         self._fresh = [True] * len(self.parts)
         self._first = list(self._pictures)
 

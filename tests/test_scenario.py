@@ -1,0 +1,161 @@
+"""Histories, actors, and what tells one scenario from another."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esim.errors import InvalidArgument
+from esim.event import Event
+from esim.faults import Faults
+from esim.memory import MemoryStore
+from esim.process import Process, ProcessManager
+from esim.projection import on
+from esim.retry import RetryPolicy
+from esim.scenario import SIDES, Consume, Follow, Scenario, Task, actor_of, consume, follow, task, writes_of
+from esim.stage import Stage
+from esim.subscription import Subscription
+from esim.world import World
+from esim.writing import Write
+
+ROOT = Path(__file__).parent.parent
+
+
+class Placed(Event):
+    n: int = 1
+
+
+def note(event: Placed) -> None: ...
+
+
+class Managing(ProcessManager[Process]):
+    @on(Placed)
+    def placed(self, event: Placed, process: Process) -> None: ...
+
+
+def print_of(*, history: Any = (("Order/1", Placed()),), actors: Any = (note,), **given: Any) -> str:
+    return Stage(Scenario(list(history), list(actors), **given)).fingerprint
+
+
+def differ(one: str, two: str) -> list[str]:
+    return [side.split()[0] for at, side in enumerate(SIDES) if one[2 * at :][:2] != two[2 * at :][:2]]
+
+
+def test_a_history_is_writes_pairs_or_a_store():
+    """Each gives the same events in the same order."""
+    store = MemoryStore()
+    store.append("Order/1", [Placed(n=1), Placed(n=2)])
+    pairs = [("Order/1", Placed(n=1)), ("Order/1", [Placed(n=2)]), Write("Order/2", Placed(n=3))]
+    assert [one.stream for one in writes_of(pairs)] == ["Order/1", "Order/1", "Order/2"]
+    assert [event.n for one in writes_of(store) for event in one.events] == [1, 2]
+    assert writes_of([]) == ()
+
+
+@pytest.mark.parametrize("wrong", ["Order/1", Placed(), Write("Order/1", Placed()), 7, None])
+def test_what_is_no_history_is_told(wrong):
+    """One event, one write or a text is none."""
+    with pytest.raises(InvalidArgument, match="is no history"):
+        writes_of(wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [Placed(), ("Order/1",), ("Order/1", "x"), ("Order/1", ["x"]), (1, Placed())]
+)
+def test_what_is_no_write_is_told(wrong):
+    """With what to give instead."""
+    with pytest.raises(InvalidArgument, match="is no write: give"):
+        writes_of([wrong])
+
+
+def test_actors_are_what_they_are_meant_as():
+    """Handlers and managers follow, other functions run by themselves, specs stay as they are."""
+    queue = World().queue("q")
+    assert isinstance(actor_of(note), Follow)
+    assert isinstance(actor_of(Managing), Follow)
+    assert isinstance(actor_of(lambda: None), Task)
+    assert isinstance(actor_of(consume(queue, note)), Consume)
+    spec = follow(note, batch=2)
+    assert actor_of(spec) is spec
+    assert task(partial(note, Placed())).name == "note"
+    for wrong in (7, "note", Placed):
+        with pytest.raises(InvalidArgument, match="cannot act"):
+            actor_of(wrong)
+    with pytest.raises(InvalidArgument, match="hand in its handler"):
+        actor_of(Subscription(MemoryStore(), note))
+    with pytest.raises(InvalidArgument, match="give 'after' or 'before'"):
+        consume(queue, note, ack="never")
+
+
+def test_actors_that_need_the_store_are_made_for_it():
+    """A function of the store returns them; one actor needs no list."""
+    found: list[Any] = []
+
+    def actors(store: Any) -> list[Any]:
+        found.append(store)
+        return [note]
+
+    stage = Stage(Scenario([("Order/1", Placed())], actors))
+    assert found == [stage.store]
+    assert [player.name for player in Stage(Scenario([], note)).players] == ["note"]
+
+
+def test_two_of_one_name_have_names_of_their_own():
+    """So that lanes and choices tell them apart."""
+    stage = Stage(Scenario([], [task(note, Placed(), name="a"), task(note, Placed(), name="a")]))
+    assert [player.name for player in stage.players] == ["a", "a 2"]
+
+
+def test_the_same_scenario_has_the_same_fingerprint():
+    """However often it is made."""
+    assert print_of() == print_of()
+
+
+@pytest.mark.parametrize(
+    ("other", "sides"),
+    [
+        ({"history": (("Order/1", Placed(n=2)),)}, ["history"]),
+        ({"history": (("Order/2", Placed()),)}, ["history"]),
+        ({"actors": (follow(note, "other"),)}, ["actors"]),
+        ({"actors": (follow(note, inbox=True),)}, ["actors"]),
+        ({"actors": (follow(note, retry=RetryPolicy(jitter="none")),)}, ["actors"]),
+        ({"faults": Faults(crash=1)}, ["faults"]),
+    ],
+)
+def test_each_side_of_a_scenario_has_digits_of_its_own(other, sides):
+    """What differs is named by the side."""
+    assert differ(print_of(), print_of(**other)) == sides
+
+
+def test_the_world_is_a_side_too():
+    """What is in it at the beginning."""
+    one, two, three = World(), World(), World()
+    one.table("stock", {"mug": 1})
+    two.table("stock", {"mug": 2})
+    three.table("stock", {"mug": 1})
+    assert differ(print_of(world=one), print_of(world=two)) == ["world"]
+    assert print_of(world=one) == print_of(world=three)
+
+
+def test_a_fingerprint_is_the_same_in_another_process():
+    """Texts hash differently there; a token would be of no use."""
+    code = (
+        "from tests.test_scenario import *\n"
+        "world = World(); world.table('t', {'a': {'x', 'y'}, 'b': note}); world.memory('m', set)\n"
+        "print(print_of(world=world, actors=(follow(note, sends=[note]), Managing)))\n"
+    )
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(told) == 1

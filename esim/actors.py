@@ -1,37 +1,28 @@
-"""How actors of a scenario run on a stage: step by step, so that one may die, or be overtaken, between two.
-
-A player is at work, with a generator on its way, or at rest. What it has in memory while it is at work is
-lost when it dies; what it is at rest is told by a few plain values, to which it can be put back.
-"""
+"""How a subscription runs on a stage, step by step by esim's own delivery code; and who plays each actor."""
 
 from __future__ import annotations
 
-import inspect
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Hashable, Sequence
+from collections.abc import Callable, Generator, Hashable
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
-from esim import display
-from esim.contract import Store
 from esim.delivery import Delivery
 from esim.effects import Effects
 from esim.envelope import RecordedEvent
 from esim.errors import said
-from esim.faults import Crash, OutcomeUnknown, Unavailable
-from esim.handler import HandlerOf, handler_of, is_handler
+from esim.faults import OutcomeUnknown, Unavailable
+from esim.handler import HandlerOf
 from esim.intake import Intake
-from esim.parts import StageClock
+from esim.player import Ground, Player
 from esim.points import Point
 from esim.process import ProcessManager
-from esim.scenario import Actor, Consume, Follow, Scenario, Task
+from esim.scenario import Actor, Consume, Follow, Task
 from esim.subscription import Subscription
-from esim.virtual import Coroutines, pausing
+from esim.virtual import Coroutines
 from esim.waiter import Waiter
-from esim.world import Message
+from esim.workers import Consumer, Tasker
 
-_SKEW = timedelta(minutes=-90)
 _CRASH, _AT_HANDLE = ("crash",), ("crash", "error", "poison")
 _PLACES = {
     "begin": "is about to take up {}",
@@ -62,142 +53,6 @@ _SHORT = {
     "tell": "before a deadline is told",
     "told": "after a deadline was told",
 }
-
-
-class Ground(Protocol):
-    """The stage, as far as a player knows it."""
-
-    store: Store
-    clock: StageClock
-    scenario: Scenario
-    crashing: bool
-
-    def ask(self, kinds: tuple[str, ...], lane: str, told: str) -> str:
-        """Return the kind of fault that happens here, or an empty text. Raises Crash."""
-        ...
-
-    def note(self, lane: str, told: str) -> None:
-        """Remember what has happened."""
-        ...
-
-    def choose(self, options: Sequence[str], kind: str, lane: str) -> int:
-        """Return which of several may go."""
-        ...
-
-    def service_for(self, function: Callable[..., Any]) -> Any:
-        """Return a service of the world in place of a function that is not."""
-        ...
-
-
-class Player(ABC):
-    """One process of a simulation."""
-
-    subscription: Subscription | None = None
-    skew = timedelta(0)
-    """How wrong its clock is."""
-
-    def __init__(self, stage: Ground, name: str, told: str) -> None:
-        """Be the process `name` on a stage; `told` is what tells it from another."""
-        self.stage, self.name, self.told = stage, name, told
-        self._steps: Generator[Any, None, Any] | None = None
-        self.ended = ""
-        """Why it does not go on: it is done, dead, or it failed and how."""
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether it is at work, and waits for no time."""
-        return self._steps is not None
-
-    @property
-    def working(self) -> bool:
-        """Whether it is between the begin and the end of something."""
-        return self._steps is not None
-
-    @property
-    def cause(self) -> RecordedEvent[Any] | None:
-        """The event that it handles, which is the cause of what it appends."""
-        return None
-
-    @abstractmethod
-    def ready(self) -> bool:
-        """Say whether it can go on now."""
-
-    @abstractmethod
-    def begin(self) -> Generator[Any, None, Any]:
-        """Return the steps of what it does next."""
-
-    def step(self) -> Any:
-        """Go on to the next place where it may die, and return that; None if it has come to rest."""
-        if self._steps is None:
-            self._steps = self.begin()
-        try:
-            return next(self._steps)
-        except StopIteration:
-            self._steps = None
-            self.rested()
-        except Exception as error:  # noqa: BLE001 - a user's code may raise anything, and that is told
-            self._steps = None
-            self.failed(error)
-        return None
-
-    def told_of(self, point: Any) -> str:
-        """Return a place in words."""
-        return str(point)
-
-    @property
-    def position(self) -> int:
-        """The position of the event at hand; 0 if there is none."""
-        return self.cause.position if self.cause else 0
-
-    def place(self, lane: str) -> str:
-        """Return in a few words where it may die now; `lane` is what it is about to change, or itself."""
-        return "between its steps" if lane == self.name else f"before {lane}"
-
-    def rested(self) -> None:  # noqa: B027 - most do nothing then
-        """Come to rest."""
-
-    def failed(self, error: Exception) -> None:
-        """Go on no more, because of an error."""
-        self.ended = f"failed: {said(error)}"
-        self.stage.note(self.name, self.ended)
-
-    def kinds(self, point: Any) -> tuple[str, ...]:  # noqa: ARG002 - others look at it
-        """Return what may go wrong at a place."""
-        return ("crash",)
-
-    def suffer(self, fault: str) -> None:  # noqa: B027 - most have no more than crashes
-        """Have something go wrong, other than a crash, at the place it has come to."""
-
-    def die(self) -> None:
-        """Lose what is in memory."""
-        self.let_go()
-
-    def let_go(self) -> None:
-        """Drop the steps under way, as a crash does: nothing of them is finished or committed."""
-        steps, self._steps = self._steps, None
-        if steps is None:
-            return
-        self.stage.crashing = True  # so that no `finally` on the way out does anything
-        try:
-            steps.throw(Crash())
-        except (Crash, StopIteration):
-            pass
-        finally:
-            steps.close()
-            self.stage.crashing = False
-
-    def wakes(self) -> datetime | None:
-        """Return when it wants to go on, if it waits for a time."""
-        return None
-
-    def kept(self, *, relative: bool) -> Hashable:  # noqa: ARG002 - others have times
-        """Return what it is at rest; times as they are, or how far off they are."""
-        return (self.ended,)
-
-    def put_back(self, kept: Any) -> None:
-        """Be what `kept` returned."""
-        self.let_go()
-        self.ended = kept[0]
 
 
 class Follower(Player):
@@ -387,122 +242,6 @@ class Follower(Player):
         self._until, self._failing = None, False
 
 
-class Consumer(Player):
-    """Takes messages of a queue, one at a time."""
-
-    def __init__(self, stage: Ground, spec: Consume) -> None:
-        """Consume as `spec` says."""
-        super().__init__(stage, spec.name, spec.told())
-        self._spec, self._queue = spec, spec.queue
-        self._handler = handler_of(spec.handler) if is_handler(spec.handler) else None
-        self._message: Message | None = None
-
-    @property
-    def cause(self) -> RecordedEvent[Any] | None:
-        """The recorded event that is being handled, if the message is one."""
-        body = self._message.body if self._message else None
-        return body if isinstance(body, RecordedEvent) else None
-
-    def ready(self) -> bool:
-        """Say whether a message waits, or one is being handled."""
-        return self._steps is not None or bool(self._queue.waiting())
-
-    def begin(self) -> Generator[Any, None, Any]:
-        """Take a message, handle it, acknowledge it."""
-        queue, waiting = self._queue, self._queue.waiting()
-        told = [f"takes {_short(one)}" for one in waiting]
-        message = self._message = waiting[self.stage.choose(told, "reorder", self.name)]
-        body = queue.take(message, self.name)
-        if self._spec.ack == "before":
-            queue.acknowledge(message)
-        self.stage.note(self.name, f"takes {_short(message)}")
-        yield "takes"
-        for attempt in range(1, self._spec.attempts + 1):
-            try:
-                yield from pausing(self._call(body))
-                break
-            except Exception as error:  # noqa: BLE001 - a user's handler may raise anything
-                self.stage.note(self.name, said(error))
-                if attempt == self._spec.attempts:
-                    self.stage.note(self.name, f"gives up {_short(message)}")
-                yield "failed"
-        yield "handled"
-        if self._spec.ack == "after":
-            queue.acknowledge(message)
-        yield "acknowledged"
-
-    def _call(self, body: Any) -> Any:
-        if self._handler is None:
-            return self._spec.handler(body)
-        calls = self._handler.calls
-        wanted = {one.event_type for one in self._handler.types}
-        if wanted and body.type not in wanted:
-            return None
-        return (calls.get(body.type) or calls[""])(body, None, None)
-
-    def told_of(self, point: str) -> str:
-        """Return a place in words; that it takes a message is told before."""
-        return "is about to handle it" if point == "takes" else point
-
-    def kinds(self, point: str) -> tuple[str, ...]:
-        """Return what may go wrong at a place."""
-        return ("crash", "duplicate") if point == "acknowledged" else ("crash", "late")
-
-    def suffer(self, fault: str) -> None:
-        """Have the message delivered once more, later or while this one goes on."""
-        if self._message is not None and fault == "duplicate":
-            self._queue.again(self._message)
-        elif fault == "late":
-            self._queue.give_back(self.name)
-
-    def die(self) -> None:
-        """Lose what is in memory; the message at hand will come again."""
-        super().die()
-        self._queue.give_back(self.name)
-        self._message = None
-
-
-class Tasker(Player):
-    """A function that runs by itself, once."""
-
-    def __init__(self, stage: Ground, spec: Task) -> None:
-        """Run what `spec` says."""
-        super().__init__(stage, spec.name, spec.told())
-        self._spec = spec
-
-    def ready(self) -> bool:
-        """Say whether it has not ended."""
-        return not self.ended
-
-    def begin(self) -> Generator[Any, None, Any]:
-        """Call the function; go from yield to yield, or from await to await."""
-        if self.stage.ask(("skew",), self.name, "90 minutes slow"):
-            self.skew = self.stage.clock.skew = _SKEW
-        result = self._spec.function()
-        if inspect.isgenerator(result):
-            yield from result
-        else:
-            yield from pausing(result)
-
-    def rested(self) -> None:
-        """Be done."""
-        self.ended = "done"
-
-    def die(self) -> None:
-        """Begin anew, if it is one that is started again."""
-        super().die()
-        self.ended = "" if self._spec.restart else "dead"
-
-    def kept(self, *, relative: bool) -> Hashable:  # noqa: ARG002 - it has no times
-        """Return whether it ended, and how wrong its clock is."""
-        return self.ended, self.skew
-
-    def put_back(self, kept: Any) -> None:
-        """Be what `kept` returned."""
-        self.let_go()
-        self.ended, self.skew = kept
-
-
 class _Effects(Effects):
     """Effects that are carried out in the simulated world: a function that is not of it is only noted."""
 
@@ -541,12 +280,3 @@ def player_of(stage: Ground, spec: Actor) -> Player:
             return Consumer(stage, spec)
         case Task():
             return Tasker(stage, spec)
-
-
-def _short(message: Message) -> str:
-    body = message.body
-    return (
-        f"{body.type} {body.position}"
-        if isinstance(body, RecordedEvent)
-        else display.cut(display.plain(body), 40)
-    )

@@ -132,7 +132,9 @@ def _plate(one: Bug, found: Verdict, proven: Verdict) -> str:
         f'<div style="overflow-x:auto">{picture}</div>'
         f"<div {muted}>{mark} {said(where)}</div>"
         f'<div style="padding-top:6px"><b>{"✓" if proven.holds else "?"}</b> {said(one.defence)}</div>'
-        f"<div {muted}>{said(repr(proven).strip('<>'))}</div></div>"
+        f"<div {muted}>{said(repr(proven).strip('<>'))}</div>"
+        f"<details><summary {muted}>the code, naive and mended</summary>"
+        f"<pre {muted}>{said(one.code)}</pre></details></div>"
     )
 
 

@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 
 from esim.errors import InvalidArgument, TokenMismatch, said
 from esim.explore import Choices
+from esim.frozen import written
 from esim.invariant import Look
 from esim.recording import ENDLESS, Recording, Run
 from esim.scenario import Scenario
 from esim.stage import Stage
 from esim.store import EventStore
-from esim.world import written
 
 _PATIENCE = 60.0  # seconds that one child has
 

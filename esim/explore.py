@@ -95,7 +95,8 @@ class Search:
         first = self.stage.begin(faults.budgets())
         self._deep = any(faults.budgets()[kind] for kind in _IN_FLIGHT)
         self._weigh = _preemptions_first if strategy == "few_preemptions" else _faults_first
-        self._push(0, _Node(first, {}, first.choices, {}))
+        self._node = _Node(first, {}, first.choices, {})
+        self._push(self._node)
         while self._frontier:
             _, _, node = heapq.heappop(self._frontier)
             yield self.run(node)
@@ -118,8 +119,9 @@ class Search:
             self.count.steps += self.stage.steps
         return None
 
-    def _push(self, cost: int, node: _Node) -> None:
+    def _push(self, node: _Node, *, preempt: bool = False) -> None:
         self._pushed += 1
+        cost = self._weigh(self._node, preempt=preempt, count=len(node.choices))
         heapq.heappush(self._frontier, (cost, self._pushed, node))
 
     # --- what the stage asks -------------------------------------------------------------------------------
@@ -135,28 +137,27 @@ class Search:
         return 0
 
     def _aside(self, stage: Stage, at: int, index: int, kind: str, *, preempt: bool) -> None:
-        choices = {**self._node.choices, at: index}
-        weight = self._weigh(self._node, preempt=preempt, count=len(choices))
-        player = stage.at
-        others = player is None or any(one.working for one in stage.players if one is not player)
-        follower = player is not None and player.subscription is not None
-        if preempt or others or not (kind == "crash" or (kind == "duplicate" and follower)):
+        player, players = stage.at, stage.players
+        mortal = kind == "crash" or (
+            kind == "duplicate" and player is not None and player.subscription is not None
+        )
+        alone = len(players) == 1 or not any(one.working for one in players if one is not player)
+        if preempt or player is None or not alone or not mortal:
+            choices = {**self._node.choices, at: index}
             base = self._base.choices
             since = {number: choice for number, choice in choices.items() if number >= base}
-            self._push(weight, _Node(self._base, since, at + 1, choices))
+            self._push(_Node(self._base, since, at + 1, choices), preempt=preempt)
             return
-        assert player is not None  # noqa: S101 - somebody is at work
-        left = {**stage.left, kind: stage.left[kind] - 1}
-        kept = tuple(one.kept(relative=True) for one in stage.players)
-        died = stage.players.index(player), kind
-        key = stage.key(), tuple(left.values()), kept, died
+        died, left = (players.index(player), kind), stage.left_after(kind)
+        key = stage.key(), left, tuple([one.kept(relative=True) for one in players]), died
         if self.prune and key in self._seen:
             self.count.schedules += 1
             self.count.merged += 1
             return
         self._seen.add(key)
-        moment = stage.moment()._replace(left=tuple(left.values()), choices=at + 1, died=died)
-        self._push(weight, _Node(moment, {}, at + 1, choices))
+        choices = {**self._node.choices, at: index}
+        moment = stage.moment()._replace(left=left, choices=at + 1, died=died)
+        self._push(_Node(moment, {}, at + 1, choices))
 
     def rest(self, stage: Stage) -> bool:
         """Go on unless what could follow is known already."""

@@ -9,12 +9,13 @@ from typing import Any
 from uuid import UUID
 
 from esim.clock import ManualClock, micros, uuid7
+from esim.frozen import frozen
 from esim.memory import MemoryStore
 from esim.process import Process
 from esim.progress import Entry, Letter
 from esim.progress_memory import kept
 from esim.subscription import Subscription
-from esim.world import Part, frozen
+from esim.world import Part
 
 
 class StageClock(ManualClock):

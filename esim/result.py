@@ -16,6 +16,7 @@ from esim import display, svg
 from esim.errors import EsimError, InvalidArgument
 from esim.processgraph import ProcessGraph
 from esim.processmap import process_map
+from esim.units import percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _SHOWN, _BESIDE = 20, 8  # rows of a table in a notebook; of one below a picture
 _CELL = 80  # characters of a cell
 _LARGE = 1000
+_PARTS = ("coverage", "conversion", "overall", "retention", "share_here", "share_there")  # parts of one
 _STEPS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 
 
@@ -110,7 +112,8 @@ class Result:
             drawn = self._drawn
             return f"<div>{svg.img(drawn)}</div>" if drawn else ""
         except EsimError as error:
-            return f"<b>{display.escape(self.title)}</b>{_muted(f'no picture, for which the log is asked again: {error}')}"
+            told = _muted(f"no picture, for which the log is asked again: {error}")
+            return f"<b>{display.escape(self.title)}</b>{told}"
 
     def _table(self, most: int) -> str:
         names = [str(name) for name in self.df.columns]
@@ -132,18 +135,20 @@ def _muted(note: str) -> str:
     return f'<div style="color:{display.MUTED}">{display.escape(display.cut(note, 400))}</div>'
 
 
-def _cell(name: str, value: Any) -> str:
+def _cell(name: str, value: Any) -> str:  # noqa: PLR0911 - one line for each kind of value
     if value is None or value != value:  # noqa: PLR0124 - what differs from itself is missing
         return "–"
     if name.endswith("_s") and isinstance(value, int | float):
         return display.escape(span(float(value)))
+    if isinstance(value, float) and (name in _PARTS or name.endswith("share")):
+        return display.escape(percent(value))
     if isinstance(value, float):
         return display.escape(f"{value:,.4g}" if abs(value) < _LARGE else f"{value:,.0f}")
     if isinstance(value, int) and not isinstance(value, bool) and name != "year":
         return display.escape(f"{value:,}")
     if isinstance(value, list | tuple):
         return display.escape(display.cut(" → ".join(map(display.plain, value)), _CELL * 2))
-    return display.escape(display.cut(display.plain(value), _CELL))
+    return display.escape(display.cut(display.plain(value), _CELL)) if value != "" else ""
 
 
 def span(seconds: float) -> str:

@@ -58,7 +58,7 @@ class _Bar(NamedTuple):
 def _names_end(names: Iterable[str]) -> float:
     """Return where the column of names ends: as wide as they need, within reason."""
     widest = max((svg.text_width(svg.named(name), 12) for name in names), default=0.0)
-    return svg.MARGIN + min(max(widest, 80), 300) + 8
+    return math.ceil(svg.MARGIN + min(max(widest, 80), 300) + 8.1)
 
 
 def _drawn(bar: _Bar, left: float, y: float) -> Iterator[str]:

@@ -19,12 +19,13 @@ from esim.contract import Store
 from esim.errors import InvalidArgument
 from esim.event import Event
 from esim.faults import Faults
+from esim.frozen import frozen, written
 from esim.handler import is_handler
 from esim.invariant import Invariant, named
 from esim.process import ProcessManager
 from esim.projection import Projection
 from esim.subscription import Subscription
-from esim.world import Queue, World, frozen, written
+from esim.world import Queue, World
 from esim.writing import Write
 
 Ack = Literal["after", "before"]

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from functools import wraps
 from typing import Any, NamedTuple, Protocol
 
-from esim.actors import Player, player_of
+from esim.actors import player_of
 from esim.bus import Bus
 from esim.contract import Store
 from esim.effects import name_of
@@ -26,6 +26,7 @@ from esim.faults import Crash, OutcomeUnknown
 from esim.invariant import Look
 from esim.memory import MemoryStore
 from esim.parts import CountedIds, Kept, Log, StageClock
+from esim.player import Player
 from esim.reading import Recorded
 from esim.scenario import Scenario
 from esim.subscription import Subscription, latest
@@ -90,6 +91,7 @@ class Stage:
         self.recording = False
         self.left: dict[str, int] = {}
         self._options: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._after: dict[str, tuple[int, ...]] = {}
         self._over = False
         self.at: Player | None = None
         self.crashing = False
@@ -211,7 +213,7 @@ class Stage:
         self.choices += 1
         if index:
             self.left["preempt"] -= 1
-            self._options.clear()
+            self._changed_left()
             self.driver.note(self, order[index].name, "", "preempt")
         return order[index]
 
@@ -279,7 +281,7 @@ class Stage:
             return ""
         fault = options[index]
         self.left[fault] -= 1
-        self._options.clear()
+        self._changed_left()
         if fault == "crash":
             self._note_crash(self.at, lane)
             self.crashing = True
@@ -303,7 +305,7 @@ class Stage:
         self.choices += 1
         if index:
             self.left[kind] -= 1
-            self._options.clear()
+            self._changed_left()
             self.driver.note(self, lane, options[index], kind)
         return index
 
@@ -326,12 +328,6 @@ class Stage:
     def key(self) -> tuple[int, ...]:
         """Return what tells the state that is kept from another: equal for equal states."""
         interned = self._interned
-        if self.kept and len(latest(self.store)) >= len(self.kept):
-            strange = ", ".join(sorted(set(latest(self.store)) - set(self.subscriptions)))
-            raise InvalidArgument(
-                f"{strange}: a subscription is made "
-                "while the simulation runs; make it where the actors are made, in actors(store)"
-            )
         if self.clock._now is not self._keyed_at:
             self._keyed_at = self.clock._now
             for part in self.kept:
@@ -344,8 +340,30 @@ class Stage:
                 self._known[index] = interned.setdefault(found, len(interned))
         return tuple(self._known)
 
+    def _changed_left(self) -> None:
+        """Forget what was worked out from how many faults were left."""
+        self._options.clear()
+        self._after.clear()
+
+    def left_after(self, kind: str) -> tuple[int, ...]:
+        """Return how many faults of each kind are left once one of a `kind` has happened."""
+        found = self._after.get(kind)
+        if found is None:
+            left = {**self.left, kind: self.left[kind] - 1}
+            found = self._after[kind] = tuple(left.values())
+        return found
+
     def rest_key(self) -> Hashable:
-        """Return what tells a moment at which no process is at work from another."""
+        """Return what tells a moment at which no process is at work from another.
+
+        Raises InvalidArgument if a subscription was made on the way, of which the stage knows nothing.
+        """
+        if self.kept and len(latest(self.store)) >= len(self.kept):
+            strange = ", ".join(sorted(set(latest(self.store)) - set(self.subscriptions)))
+            raise InvalidArgument(
+                f"{strange}: a subscription is made "
+                "while the simulation runs; make it where the actors are made, in actors(store)"
+            )
         players = tuple([one.kept(relative=True) for one in self.players])
         return self.key(), tuple(self.left.values()), players
 
@@ -376,7 +394,7 @@ class Stage:
                 self._fresh[index] = True
         self._known = [*moment.known, *[0] * (len(self.parts) - len(moment.known))]
         self.left = dict(zip(self.left, moment.left, strict=True))
-        self._options.clear()
+        self._changed_left()
         for player, kept in zip(self.players, moment.players, strict=True):
             player.put_back(kept)
         self._keyed_at = moment.now
@@ -393,7 +411,7 @@ class Stage:
     def begin(self, left: dict[str, int]) -> Moment:
         """Return the first moment, with what may go wrong from there on."""
         self.left = dict(left)
-        self._options.clear()
+        self._changed_left()
         self.first = self.moment()
         return self.first
 

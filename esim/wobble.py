@@ -19,10 +19,11 @@ from typing import Any
 
 from esim.confirm import ending_of
 from esim.errors import Unsteady
+from esim.frozen import frozen
 from esim.recording import Recording
 from esim.scenario import Scenario, Task
 from esim.stage import Stage
-from esim.world import Service, frozen
+from esim.world import Service
 
 _HERE = str(Path(__file__).parent)
 _LIBRARY = str(PurePath(inspect.__file__).parent)
@@ -133,7 +134,8 @@ def _functions(stage: Stage) -> Iterator[Any]:
         elif inspect.isclass(handler):
             yield from (member for member in vars(handler).values() if isinstance(member, FunctionType))
         elif isinstance(getattr(handler, "__call__", None), MethodType):  # noqa: B004 - the method is wanted
-            yield handler.__call__
+            method: Any = handler.__call__
+            yield method
 
 
 def _kept_by(function: Any) -> Iterator[tuple[str, Any]]:

@@ -12,18 +12,16 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, MutableMapping
 from copy import deepcopy
-from dataclasses import dataclass, field, is_dataclass
-from datetime import datetime
-from decimal import Decimal
+from dataclasses import dataclass
 from functools import wraps
-from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import Any, NamedTuple, Protocol, TypeVar, cast, overload
+from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
 from esim import display
 from esim.arguments import storable
 from esim.errors import InvalidArgument
 from esim.faults import OutcomeUnknown, Unavailable
-from esim.value import Value, fields_of
+from esim.frozen import PLAIN, frozen
+from esim.value import Value
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -399,78 +397,12 @@ class Memory(Part):
         return f"<Memory {self.name}: {display.short(self._value)}>"
 
 
-@dataclass
-class Opaque:
-    """A value that cannot be compared but with itself; it is kept, so that its id stays its own."""
-
-    value: Any = field(repr=False)
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Opaque) and self.value is other.value
-
-
-_PLAIN = (int, str, type(None))
-_CODE = (type, FunctionType, BuiltinFunctionType, ModuleType)
 _OF_AN_ID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-")
-
-
-def frozen(value: Any) -> Hashable:  # noqa: PLR0911 - one line for each kind of value
-    """Return a value in a form that is equal for equal values of the same types, and only for these.
-
-    The order of a dict counts, as whoever goes through it sees it. Objects count by what they hold.
-    """
-    kind = type(value)
-    if kind in _PLAIN:
-        return cast("Hashable", value)
-    if kind is dict:
-        return dict, tuple([(frozen(key), frozen(item)) for key, item in value.items()])
-    if kind in (list, tuple):
-        return kind, tuple([frozen(item) for item in value])
-    if kind in (set, frozenset):
-        return kind, frozenset([frozen(item) for item in value])
-    if kind in (Decimal, float, datetime):
-        return kind, str(value)  # 1.0 and 1.00, or noon here and there, are equal, and not the same
-    if isinstance(value, Value):
-        return kind.__qualname__, tuple([frozen(item) for item in fields_of(value).values()])
-    if isinstance(value, _CODE):
-        return kind, value
-    hashed: Any = kind.__hash__
-    if hashed not in (None, object.__hash__) and not is_dataclass(value):
-        return kind, value  # it says itself what it is equal to
-    return _taken_apart(value)
-
-
-def _taken_apart(value: Any) -> Hashable:
-    """Return an object by what a copy of it would be made of."""
-    kind = type(value)
-    try:
-        reduced = value.__reduce_ex__(4)
-    except TypeError:
-        return Opaque(value)
-    if isinstance(reduced, str):
-        return kind, reduced
-    parts = [list(part) if isinstance(part, Iterator) else part for part in reduced[1:]]
-    return kind, tuple([frozen(part) for part in parts])
-
-
-def written(value: Hashable) -> str:
-    """Return what `frozen` returned as text that is the same in every process."""
-    if isinstance(value, frozenset):
-        return f"{{{', '.join(sorted(map(written, value)))}}}"
-    if isinstance(value, tuple):
-        return f"({', '.join(map(written, value))})"
-    if isinstance(value, _CODE):
-        return str(getattr(value, "__qualname__", value.__name__))
-    told = repr(value.value if isinstance(value, Opaque) else value)
-    return type(value).__qualname__ if " at 0x" in told else told
 
 
 def _kept(value: Any) -> Any:
     """Return a value that later changes in place leave alone."""
-    return value if type(value) in _PLAIN or isinstance(value, Value) else deepcopy(value)
+    return value if type(value) in PLAIN or isinstance(value, Value) else deepcopy(value)
 
 
 def _in_order(keys: Iterable[Any]) -> list[Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from esim import stage
-from esim.actors import Tasker
 from esim.parts import Kept, Log
 from esim.stage import Stage
+from esim.workers import Tasker
 from esim.world import Memory, Queue, Service, Table
 from tests.explored import all_at_once, one_by_one
 from tests.scenarios import SCENARIOS

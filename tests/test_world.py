@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esim.errors import InvalidArgument
-from esim.world import World, frozen, written
+from esim.frozen import frozen, written
+from esim.world import World
 
 ROOT = Path(__file__).parent.parent
 
@@ -95,7 +96,7 @@ def test_names_are_told():
     assert world.table("x") is not world.table("x")  # a cell that is run again
 
 
-# --- what a database, a ledger of calls and a broker would do ------------------------------------------------
+# --- what a database, a ledger of calls and a broker would do ----------------------------------------------
 
 
 def test_what_a_table_gives_is_a_copy():
@@ -310,7 +311,7 @@ def test_the_frozen_form_is_as_fine_as_the_written_form(one, two):
 def test_the_written_form_is_the_same_in_every_process():
     """Neither the order of hashes nor an address is in it, so that a token lasts."""
     code = (
-        "from esim.world import frozen, written\n"
+        "from esim.frozen import frozen, written\n"
         "class P: pass\n"
         "print(written(frozen([{'b', 'a', 'mug'}, {'x': P()}, P, len, Exception('e')])))\n"
     )

@@ -1,0 +1,156 @@
+"""What every process of a simulation is: at work, with a generator on its way, or at rest.
+
+What it has in memory while it is at work is lost when it dies; what it is at rest is told by a few plain
+values, to which it can be put back.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Hashable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from esim.contract import Store
+from esim.envelope import RecordedEvent
+from esim.errors import said
+from esim.faults import Crash
+from esim.parts import StageClock
+from esim.scenario import Scenario
+from esim.subscription import Subscription
+
+
+class Ground(Protocol):
+    """The stage, as far as a player knows it."""
+
+    store: Store
+    clock: StageClock
+    scenario: Scenario
+    crashing: bool
+
+    def ask(self, kinds: tuple[str, ...], lane: str, told: str) -> str:
+        """Return the kind of fault that happens here, or an empty text. Raises Crash."""
+        ...
+
+    def note(self, lane: str, told: str) -> None:
+        """Remember what has happened."""
+        ...
+
+    def choose(self, options: Sequence[str], kind: str, lane: str) -> int:
+        """Return which of several may go."""
+        ...
+
+    def service_for(self, function: Callable[..., Any]) -> Any:
+        """Return a service of the world in place of a function that is not."""
+        ...
+
+
+class Player(ABC):
+    """One process of a simulation."""
+
+    subscription: Subscription | None = None
+    skew = timedelta(0)
+    """How wrong its clock is."""
+
+    def __init__(self, stage: Ground, name: str, told: str) -> None:
+        """Be the process `name` on a stage; `told` is what tells it from another."""
+        self.stage, self.name, self.told = stage, name, told
+        self._steps: Generator[Any, None, Any] | None = None
+        self.ended = ""
+        """Why it does not go on: it is done, dead, or it failed and how."""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it is at work, and waits for no time."""
+        return self._steps is not None
+
+    @property
+    def working(self) -> bool:
+        """Whether it is between the begin and the end of something."""
+        return self._steps is not None
+
+    @property
+    def cause(self) -> RecordedEvent[Any] | None:
+        """The event that it handles, which is the cause of what it appends."""
+        return None
+
+    @abstractmethod
+    def ready(self) -> bool:
+        """Say whether it can go on now."""
+
+    @abstractmethod
+    def begin(self) -> Generator[Any, None, Any]:
+        """Return the steps of what it does next."""
+
+    def step(self) -> Any:
+        """Go on to the next place where it may die, and return that; None if it has come to rest."""
+        if self._steps is None:
+            self._steps = self.begin()
+        try:
+            return next(self._steps)
+        except StopIteration:
+            self._steps = None
+            self.rested()
+        except Exception as error:  # noqa: BLE001 - a user's code may raise anything, and that is told
+            self._steps = None
+            self.failed(error)
+        return None
+
+    def told_of(self, point: Any) -> str:
+        """Return a place in words."""
+        return str(point)
+
+    @property
+    def position(self) -> int:
+        """The position of the event at hand; 0 if there is none."""
+        return self.cause.position if self.cause else 0
+
+    def place(self, lane: str) -> str:
+        """Return in a few words where it may die now; `lane` is what it is about to change, or itself."""
+        return "between its steps" if lane == self.name else f"before {lane}"
+
+    def rested(self) -> None:  # noqa: B027 - most do nothing then
+        """Come to rest."""
+
+    def failed(self, error: Exception) -> None:
+        """Go on no more, because of an error."""
+        self.ended = f"failed: {said(error)}"
+        self.stage.note(self.name, self.ended)
+
+    def kinds(self, point: Any) -> tuple[str, ...]:  # noqa: ARG002 - others look at it
+        """Return what may go wrong at a place."""
+        return ("crash",)
+
+    def suffer(self, fault: str) -> None:  # noqa: B027 - most have no more than crashes
+        """Have something go wrong, other than a crash, at the place it has come to."""
+
+    def die(self) -> None:
+        """Lose what is in memory."""
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Drop the steps under way, as a crash does: nothing of them is finished or committed."""
+        steps, self._steps = self._steps, None
+        if steps is None:
+            return
+        self.stage.crashing = True  # so that no `finally` on the way out does anything
+        try:
+            steps.throw(Crash())
+        except (Crash, StopIteration):
+            pass
+        finally:
+            steps.close()
+            self.stage.crashing = False
+
+    def wakes(self) -> datetime | None:
+        """Return when it wants to go on, if it waits for a time."""
+        return None
+
+    def kept(self, *, relative: bool) -> Hashable:  # noqa: ARG002 - others have times
+        """Return what it is at rest; times as they are, or how far off they are."""
+        return (self.ended,)
+
+    def put_back(self, kept: Any) -> None:
+        """Be what `kept` returned."""
+        self.let_go()
+        self.ended = kept[0]

@@ -63,7 +63,7 @@ def noting(make: Any) -> tuple[Any, World]:
         (lambda: [time.time()], "time.time"),
         (lambda: [time.perf_counter_ns()], "time.perf_counter_ns"),
         (lambda: datetime.now(UTC), "datetime.now"),
-        (lambda: [date.today()], "date.today"),  # noqa: DTZ011 - that is what is found
+        (lambda: [date.today()], "date.today"),
     ],
 )
 def test_clocks_and_chance_are_named_with_the_line(make, called):
@@ -92,7 +92,7 @@ def test_a_variable_of_the_module_that_changes_is_named():
     """A number that is counted up survives a crash here, and would not outside."""
 
     def count(event: Rung) -> None:
-        global COUNT  # noqa: PLW0603 - that is what is found
+        global COUNT
         COUNT += 1
 
     assert "'COUNT' of count changed" in told_of([count])
@@ -111,7 +111,7 @@ def test_a_variable_that_was_none_is_named():
     """What was None, and is an event later, has changed."""
 
     def keep(event: Rung) -> None:
-        global LAST  # noqa: PLW0603 - that is what is found
+        global LAST
         LAST = event.bell
 
     assert "'LAST' of keep changed" in told_of([keep])
@@ -172,7 +172,7 @@ def test_the_order_of_a_set_is_named():
     """Going through a set of texts gives another order in another process."""
 
     def both(event: Rung) -> None:
-        for name in {"a", "b"}:  # noqa: PLC0208 - that is what is found
+        for name in {"a", "b"}:
             str(name)
 
     def one(event: Rung) -> None:

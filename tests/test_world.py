@@ -96,7 +96,7 @@ def test_names_are_told():
     assert world.table("x") is not world.table("x")  # a cell that is run again
 
 
-# --- what a database, a ledger of calls and a broker would do ----------------------------------------------
+# --- what a database, a ledger of calls and a broker would do ---------------------------------------------
 
 
 def test_what_a_table_gives_is_a_copy():

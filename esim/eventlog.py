@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from os import PathLike
+from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
 from esim import (
@@ -28,6 +30,7 @@ from esim import (
     logtime,
     logvariant,
     logwork,
+    logwriting,
 )
 from esim.errors import InvalidArgument
 from esim.logcase import QUANTILES
@@ -111,6 +114,15 @@ class EventLog(Filters):
         kept: dict[str, str | None] = {role: roles.get(role, self.mapping.get(role) or "") for role in ROLES}
         made._begin(self._source, kept, self._reading)
         return made
+
+    def write(self, path: str | PathLike[str], format: str | None = None) -> Path:
+        """Write the events, after all filters, to a file and return its path.
+
+        The name's ending tells the format, or `format`: csv, parquet, jsonl, xes, xes.gz, ocel.json,
+        ocel.sqlite, ocel.xml, cloudevents.json, cloudevents.jsonl. A progress bar shows where it takes long.
+        Raises InvalidArgument if nothing tells the format, InvalidLog for what the format cannot hold.
+        """
+        return logwriting.write(self, path, format)
 
     # --- questions -----------------------------------------------------------------------------------------
 

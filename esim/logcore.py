@@ -131,8 +131,13 @@ class Log:
     @property
     def notes(self) -> tuple[str, ...]:
         """What there is to know of the log: ties, rows that are left out, filters."""
+        others = [kind for kind in self._source.kinds if kind != self.mapping.case_object]
         filters = [log._step.label for log in self._chain() if log._step is not None]
         told = (f"only {'; '.join(filters[::-1])}",) if filters else ()
+        kind = self.mapping.case_object
+        if kind is not None and others:
+            ways = ", ".join(f"case={one!r}" for one in sorted(others)[:12])
+            told = (f"cases are the objects of type {kind!r}; others by {ways}", *told)
         return (*self._ready().notes, *told)
 
     def _chain(self) -> Iterator[Log]:

@@ -24,6 +24,7 @@ from esim.storefile import DuckDB, Parameters, literal
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
     from esim.contract import Store
 
@@ -73,6 +74,10 @@ class Session:
     def rows(self, sql: str, params: Parameters = None) -> list[Any]:
         """Return the rows of a query of our own."""
         return self._work(lambda: self.cursor.execute(sql, params).fetchall())
+
+    def arrow(self, sql: str) -> pa.Table:
+        """Return the rows of a query of our own as an Arrow table."""
+        return self._work(lambda: self.cursor.sql(sql).to_arrow_table())
 
     def frame(self, sql: str, params: Parameters = None) -> pd.DataFrame:
         """Return the rows of a query of our own as a dataframe: whole numbers whole, times aware in UTC."""

@@ -11,13 +11,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from glob import glob, has_magic
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import duckdb
 
 from esim import display
+from esim.arrowlog import Tables
 from esim.connection import Connection
 from esim.contract import AsOf, Store
 from esim.errors import InvalidArgument, InvalidLog
@@ -62,20 +62,12 @@ def picked(**columns: str) -> str:
     return f"(SELECT {ROW} AS x_row{listed} FROM source)"
 
 
-class Tables(Protocol):
-    """What a reader of a format gives: events, links to objects, and what the format says of its columns."""
-
-    events: Any
-    objects: Any
-    attributes: Any
-    roles: dict[str, str]
-
-
 @dataclass
 class Source:
     """A SELECT of events, how it is described, and what came with it.
 
-    `objects` is a SELECT of (#row, object_type, object_id, qualifier) over the view `source`, or None.
+    `objects` is a SELECT of (#row, object_type, object_id, qualifier) over the view `source`, or None; their
+    types are `kinds`, once asked for; `rest` is what the reader of a format gave beside the events.
     """
 
     name: str
@@ -85,6 +77,8 @@ class Source:
     objects: str | None = None
     versioned: bool = False
     notes: tuple[str, ...] = ()
+    rest: Tables | None = None
+    kinds: dict[str, int] = field(default_factory=dict)
     kept: tuple[Kept, ...] = ()
 
     def types(self) -> dict[str, str]:
@@ -99,7 +93,8 @@ class Source:
             return {}
         self.session.run(f"CREATE OR REPLACE TEMP VIEW source AS {self.select}")
         query = f"SELECT object_type, count(DISTINCT {ROW}) FROM ({self.objects}) GROUP BY ALL"
-        return dict(self.session.rows(query))
+        self.kinds = dict(self.session.rows(query))
+        return self.kinds
 
 
 class Wish(NamedTuple):
@@ -334,13 +329,8 @@ def _table(name: str, tables: list[str], wanted: str | None) -> str:
 
 
 def _of_format(path: str, name: str, wish: Wish) -> Source:
-    try:
-        formats = import_module("esim.formats")
-    except ModuleNotFoundError:
-        raise InvalidLog(
-            f"{name!r} is of no kind that can be read here: CSV, Parquet, JSON Lines, DuckDB; "
-            "if it is one of these, say so: format='csv'"
-        ) from None
+    from esim import formats
+
     return of_tables(formats.read_tables(path, wish.format), name, wish)
 
 
@@ -348,7 +338,7 @@ def of_tables(tables: Tables, name: str, wish: Wish) -> Source:
     """Return what a reader of a format gave as a source."""
     session = _own(wish)
     source = _of_table(session, tables.events, name)
-    source.roles = tables.roles
+    source.roles, source.rest = tables.roles, tables
     if tables.objects is not None:
         session.cursor.register("esim_links", tables.objects)
         key = quoted(tables.roles.get("event_id", "event_id"))

@@ -112,8 +112,8 @@ class Result:
             drawn = self._drawn
             return f"<div>{svg.img(drawn)}</div>" if drawn else ""
         except EsimError as error:
-            told = _muted(f"no picture, for which the log is asked again: {error}")
-            return f"<b>{display.escape(self.title)}</b>{told}"
+            told = f"no picture, for which the log is asked again: {error}"
+            return f"<b>{display.escape(self.title)}</b>{_muted(told)}"
 
     def _table(self, most: int) -> str:
         names = [str(name) for name in self.df.columns]
@@ -135,20 +135,24 @@ def _muted(note: str) -> str:
     return f'<div style="color:{display.MUTED}">{display.escape(display.cut(note, 400))}</div>'
 
 
-def _cell(name: str, value: Any) -> str:  # noqa: PLR0911 - one line for each kind of value
+def _cell(name: str, value: Any) -> str:
     if value is None or value != value:  # noqa: PLR0124 - what differs from itself is missing
         return "–"
     if name.endswith("_s") and isinstance(value, int | float):
         return display.escape(span(float(value)))
-    if isinstance(value, float) and (name in _PARTS or name.endswith("share")):
-        return display.escape(percent(value))
     if isinstance(value, float):
-        return display.escape(f"{value:,.4g}" if abs(value) < _LARGE else f"{value:,.0f}")
+        return display.escape(_number(name, value))
     if isinstance(value, int) and not isinstance(value, bool) and name != "year":
         return display.escape(f"{value:,}")
     if isinstance(value, list | tuple):
         return display.escape(display.cut(" → ".join(map(display.plain, value)), _CELL * 2))
     return display.escape(display.cut(display.plain(value), _CELL)) if value != "" else ""
+
+
+def _number(name: str, value: float) -> str:
+    if name in _PARTS or name.endswith("share"):
+        return percent(value)
+    return f"{value:,.4g}" if abs(value) < _LARGE else f"{value:,.0f}"
 
 
 def span(seconds: float) -> str:

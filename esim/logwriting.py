@@ -1,0 +1,125 @@
+"""A log as a file: what is left of it after its filters, in any of the formats that can be read.
+
+Times are written in UTC as they were understood, case and activity as they are named. A log that was read
+from a format keeps what that format says beside the events, such as attributes of objects.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from esim import formats
+from esim.arrowlog import ATTRIBUTES, LINKS, Tables, ask
+from esim.errors import InvalidArgument
+from esim.logcore import Log
+from esim.logsource import ROW
+from esim.logtext import replacing
+from esim.storefile import literal, quoted
+from esim.xes import CASE
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_COPIES = {
+    "csv": "FORMAT csv, HEADER",
+    "csv.gz": "FORMAT csv, HEADER, COMPRESSION gzip",
+    "jsonl": "FORMAT json",
+    "jsonl.gz": "FORMAT json, COMPRESSION gzip",
+    "parquet": "FORMAT parquet, COMPRESSION zstd",
+}
+_ROLES = ("case", "activity", "time", "order", "lifecycle", "resource", "event_id", "data")
+_NOT_OURS = {"category", "occurred_at"}  # columns of a store that say what others say
+
+
+def write(log: Log, path: str | PathLike[str], format: str | None) -> Path:
+    """Write a log to a file and return its path. Raises InvalidArgument if nothing tells the format."""
+    file, known = Path(path), (*_COPIES, *formats.FORMATS)
+    told = [one for one in known if file.name.casefold().endswith(f".{one}")]
+    kind = format or max(told, key=len, default="")
+    if kind not in known:
+        raise InvalidArgument(
+            f"{file.name!r} does not tell a format: give format=, one of {', '.join(known)}"
+            if format is None
+            else f"format={format!r}: give one of {', '.join(known)}"
+        )
+    if kind in _COPIES:
+        with replacing(file) as new:
+            _copy(log, new, _COPIES[kind])
+        return file
+    return formats.write_tables(tables(log, by_case=not kind.startswith("ocel")), file, kind)
+
+
+def _copy(log: Log, path: Path, options: str) -> None:
+    with log._session.alone():
+        log._use()
+        log._session.run(f"COPY ({_events(log, by_case=True)}) TO {literal(str(path))} ({options})")
+
+
+def tables(log: Log, *, by_case: bool) -> Tables:
+    """Return a log as the Arrow tables that the writers take.
+
+    With `by_case` an event comes once for each of the cases it is in, and its case is a column. Where that
+    may be several, its id is no longer an event's own.
+    """
+    with log._session.alone():
+        log._use()
+        events = _arrow(log, _events(log, by_case=by_case))
+        roles = {role: log.mapping[role] for role in _ROLES if log.mapping.get(role) in log.mapping.types}
+        kept = log._source.rest
+        header = {"format": "esim"} if log._source.versioned else None if kept is None else kept.header
+        if by_case:
+            if "case" not in roles:
+                roles = {role: name for role, name in roles.items() if role != "event_id"} | {"case": CASE}
+            return Tables(events, None, None, roles, None, header)
+        links = _links(log, roles)
+        whole = log._step is None and log._before is None
+        attributes, relations = (None, None) if kept is None else (kept.attributes, kept.relations)
+        if attributes is not None and links is not None and not whole:
+            attributes = _about(attributes, links)
+        return Tables(events, links, attributes, roles, relations if whole else None, header)
+
+
+def _events(log: Log, *, by_case: bool) -> str:
+    """Return the SELECT of the events that are left, in an order that breaks ties as the log does."""
+    mapping, objects = log.mapping, log.mapping.case_object is not None
+    named = {mapping["activity"]: "activities.activity", mapping["time"]: "e.t AT TIME ZONE 'UTC'"}
+    if not objects:
+        named[mapping["case"]] = 'cases."case"'
+    names = [name for name in mapping.types if not (log._source.versioned and name in _NOT_OURS)]
+    listed = [f"{named.get(name, f'source.{quoted(name)}')} AS {quoted(name)}" for name in names]
+    if by_case and objects:
+        listed.insert(0, f'cases."case" AS {quoted(CASE)}')
+    once = "" if by_case or not objects else "DISTINCT ON (e.r) "
+    order = mapping.get("order")
+    as_it_was = log._source.versioned or log._source.rest is not None or order is None
+    ties = "e.r" if as_it_was else f"e.t, source.{quoted(str(order))}, e.r"
+    return (
+        f"SELECT {once}{', '.join(listed)} FROM e JOIN cases USING (s) JOIN activities USING (a) "
+        f"JOIN source ON source.{ROW} = e.r ORDER BY {ties}"
+    )
+
+
+def _links(log: Log, roles: dict[str, str]) -> pa.Table | None:
+    """Return which objects the events are about, or None where no column is their id."""
+    if log._source.objects is None or "event_id" not in roles:
+        return None
+    return _arrow(
+        log,
+        f"""SELECT source.{quoted(roles["event_id"])}::VARCHAR AS event_id, object_type, object_id, qualifier
+FROM objects JOIN source USING ({ROW}) WHERE {ROW} IN (SELECT r FROM e) ORDER BY {ROW}""",
+    ).select(list(LINKS))
+
+
+def _about(attributes: pa.Table, links: pa.Table) -> pa.Table:
+    """Return the attributes of those objects that events which are left are about."""
+    return ask(
+        f"SELECT {', '.join(ATTRIBUTES)} FROM a SEMI JOIN l USING (object_type, object_id)",
+        a=attributes,
+        l=links,
+    )
+
+
+def _arrow(log: Log, sql: str) -> pa.Table:
+    return log._session.arrow(sql)

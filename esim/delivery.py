@@ -170,7 +170,7 @@ class Delivery:
             recorded: RecordedEvent[Any] = RecordedEvent(row, part=part)  # not kept, nor what it decodes to
             passes = (self._parked or self.settings.inbox) and self._passes(recorded)
             if not passes and (not careful or (yield from self._dares(recorded))):
-                yield Point("handle", position)
+                yield from self._reached(recorded, noted=careful)
                 error = yield from self._tried(recorded)
                 if error is not None:
                     yield from self._again(recorded, error, careful=careful)
@@ -222,9 +222,18 @@ class Delivery:
             yield Point("retry", recorded.position)
             self._sleep(self.settings.retry.wait(attempts, f"{self.progress.name} {recorded.event_id}"))
             self._commit(trying=recorded, attempts=attempts + 1, begun=self.mark.begun)  # it may kill
-            yield Point("handle", recorded.position)
+            yield from self._reached(recorded, noted=True)
             last = yield from self._tried(recorded)
             attempts += 1
+
+    def _reached(self, recorded: RecordedEvent[Any], *, noted: bool) -> Iterator[Point]:
+        """Be where an attempt may be stopped before it is made: one that was noted is then no more."""
+        try:
+            yield Point("handle", recorded.position)
+        except GeneratorExit:
+            if noted:
+                self._commit(trying=recorded, attempts=self.mark.attempts - 1, begun=self.mark.begun)
+            raise
 
     def _attempts(self, recorded: RecordedEvent[Any]) -> int:
         """Return how many attempts of an event are noted."""
@@ -356,6 +365,7 @@ class Delivery:
             error = yield from self._retried(recorded)
             if error is not None:
                 yield from self._amend(failed_again(letter, error))
+                yield from self.send(known=True)
                 return error
             if number < len(mine):
                 letter = letter._replace(part=mine[number].part)

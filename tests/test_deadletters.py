@@ -118,6 +118,27 @@ def test_a_later_part_that_fails_is_all_that_is_left_of_its_letter(store):
     assert seen == ["x", "y"]
 
 
+def test_a_part_that_was_redriven_sends_its_effects_although_a_later_one_fails(store):
+    _moved(store)
+    retired("Moved", by=_broken, into=(Left, Came))
+    told: list[str] = []
+
+    def tell(place: str) -> None:
+        told.append(place)
+
+    @on(Left, Came)
+    def handler(event, effects: Effects):
+        effects.call(tell, event.at)
+        if event == Came(at="y"):
+            raise ValueError("no")
+
+    mine = Subscription(store, handler, outbox=True).catch_up()
+    retired("Moved", by=_mended, into=(Left, Came))
+    assert mine.dead_letters.redrive().cause.tolist() == ["ValueError: no"]
+    assert told == ["x"]
+    assert mine.effects().status.tolist() == ["done"]
+
+
 # --- effects -----------------------------------------------------------------------------------------------
 
 

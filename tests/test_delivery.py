@@ -247,6 +247,51 @@ def interrupted(_: float) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize("kind", [EventStore, MemoryStore])
+def test_an_attempt_that_is_stopped_before_it_is_made_does_not_count(kind):
+    """Whoever stops it in each back-off gets as many attempts as the policy allows, and no fewer."""
+    tries: list[int] = []
+
+    @on(Paid)
+    def failing(event):
+        tries.append(event.amount)
+        raise ValueError("no")
+
+    with kind(clock=ManualClock(), ids=SeededIds(3)) as store:
+        store.append("Account/1", Paid(customer="a", amount=1))
+        for number in range(1, 4):
+            mine = Subscription(store, failing, retry=RetryPolicy(max_attempts=4))
+            mine._sleep = lambda _, one=mine: one._halting.set()  # type: ignore[method-assign,misc]
+            mine.catch_up()
+            assert (len(tries), mine._progress.load().attempts) == (number, number)
+        Subscription(store, failing, retry=RetryPolicy(max_attempts=4)).catch_up()
+        assert len(tries) == 4
+        assert mine.dead_letters.df().attempts.tolist() == [4]
+
+
+@pytest.mark.parametrize("kind", [EventStore, MemoryStore])
+def test_a_careful_attempt_that_is_stopped_before_it_is_made_does_not_count(kind):
+    """After a crash each attempt is noted first; one that was only about to be made is not, any more."""
+    tries: list[int] = []
+
+    @on(Paid)
+    def deadly(event):
+        tries.append(event.amount)
+        raise SystemExit
+
+    with kind(clock=ManualClock(), ids=SeededIds(3)) as store:
+        store.append("Account/1", Paid(customer="a", amount=1))
+        with suppress(SystemExit):
+            Subscription(store, deadly).catch_up()
+        with Subscription(store, deadly)._turn() as one:
+            steps = one.steps(store.position)
+            assert any(point.name == "handle" for point in steps)
+            assert one.mark.attempts == 2
+            steps.close()
+            assert one.mark.attempts == 1
+        assert tries == [1]
+
+
 def test_an_interrupt_anywhere_in_a_redrive_leaves_whole_events_and_loses_and_doubles_none():
     def parked() -> MemoryStore:
         store = filled(memory())

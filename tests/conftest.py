@@ -45,7 +45,10 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
     )
     before = [dict(registry) for registry in registries]
     module = getattr(item, "module", None) or event
-    shared = {getattr(one, "__module__", None) or "" for one in vars(module).values()}
+    named = [
+        (getattr(one, "__module__", None), getattr(one, "__name__", None)) for one in vars(module).values()
+    ]
+    shared = {str(name) for pair in named for name in pair}
     helpers = [
         sys.modules[name] for name in sorted(shared) if name.startswith("tests.") and name in sys.modules
     ]

@@ -9,8 +9,8 @@ from esim.parts import Kept, Log
 from esim.stage import Stage
 from esim.workers import Tasker
 from esim.world import Memory, Queue, Service, Table
+from tests import scenarios
 from tests.explored import all_at_once, one_by_one
-from tests.scenarios import SCENARIOS
 
 
 @pytest.fixture(autouse=True)
@@ -19,28 +19,28 @@ def short_runs(monkeypatch):
     monkeypatch.setattr(stage, "MOST_STEPS", 150)
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", scenarios.SCENARIOS)
 def test_pruned_and_naive_exploration_agree_on_verdicts_and_final_states(name):
     """What can be broken, and how a run can end, is the same for both."""
-    verdicts, endings, schedules = one_by_one(SCENARIOS[name]())
-    found, ends, runs = all_at_once(SCENARIOS[name]())
+    verdicts, endings, schedules = one_by_one(scenarios.SCENARIOS[name]())
+    found, ends, runs = all_at_once(scenarios.SCENARIOS[name]())
     assert found == verdicts
     assert ends == endings
     assert runs <= schedules
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", scenarios.SCENARIOS)
 def test_going_back_to_a_moment_is_as_good_as_running_up_to_it(name):
     """Without merging, the search runs as many schedules as there are, and they end alike."""
-    verdicts, endings, schedules = all_at_once(SCENARIOS[name](), prune=False)
-    merged, ends, runs = all_at_once(SCENARIOS[name]())
+    verdicts, endings, schedules = all_at_once(scenarios.SCENARIOS[name](), prune=False)
+    merged, ends, runs = all_at_once(scenarios.SCENARIOS[name]())
     assert (merged, ends) == (verdicts, endings)
     assert runs <= schedules
 
 
 def test_there_are_enough_scenarios_and_most_of_them_can_break():
     """The agreement is about something: there is much to find, and much that ends in several ways."""
-    found = {name: all_at_once(made()) for name, made in SCENARIOS.items()}
+    found = {name: all_at_once(made()) for name, made in scenarios.SCENARIOS.items()}
     assert len(found) >= 30
     assert sum(bool(verdicts) for verdicts, _, _ in found.values()) >= 20
     assert sum(len(endings) > 1 for _, endings, _ in found.values()) >= 20
@@ -65,12 +65,12 @@ def _blind(*_args, **_kwargs):
 )
 def test_a_search_that_is_blind_to_a_part_of_the_state_is_found_out(monkeypatch, owner, method, name):
     """Each part of what tells states apart is needed: without it the agreement ends."""
-    verdicts, endings, _ = one_by_one(SCENARIOS[name]())
+    verdicts, endings, _ = one_by_one(scenarios.SCENARIOS[name]())
     if method == "kept":
         _forgets(monkeypatch, owner)
     else:
         monkeypatch.setattr(owner, method, _blind)
-    found, ends, _ = all_at_once(SCENARIOS[name]())
+    found, ends, _ = all_at_once(scenarios.SCENARIOS[name]())
     assert (found, len(ends)) != (verdicts, len(endings))
 
 

@@ -111,6 +111,8 @@ def killed(scenario: Scenario, choices: Choices) -> tuple[Ending, int]:
     """
     if not hasattr(os, "fork"):
         raise InvalidArgument(f"{sys.platform} cannot fork a process to kill")
+    import pyarrow  # noqa: F401 - once here, and not in each child
+
     kills = 0
     with tempfile.TemporaryDirectory() as folder:
         while True:

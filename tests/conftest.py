@@ -1,7 +1,8 @@
 """What every test shares: event names of its own module, repeatable input, and marks that may be required.
 
 One process has one registry of event types, in which the latest class of a name wins. So that two test
-modules may both say `Paid`, each test begins with its module's classes and leaves the registry as it was.
+modules may both say `Paid`, each test begins with its module's classes, and those of the test modules that it
+has something from, and leaves the registry as it was.
 
 `ESIM_REQUIRE=browser,acceptance` turns the skips of tests so marked into failures, so that a machine which is
 meant to run them cannot pass by missing what they need.
@@ -10,6 +11,7 @@ meant to run them cannot pass by missing what they need.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator
 from typing import Any
 
@@ -42,7 +44,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
         upcast._retired,
     )
     before = [dict(registry) for registry in registries]
-    for cls in vars(getattr(item, "module", None) or event).values():
+    module = getattr(item, "module", None) or event
+    shared = {getattr(one, "__module__", None) or "" for one in vars(module).values()}
+    helpers = [
+        sys.modules[name] for name in sorted(shared) if name.startswith("tests.") and name in sys.modules
+    ]
+    for cls in [one for each in (*helpers, module) for one in vars(each).values()]:
         if isinstance(cls, type) and issubclass(cls, event.Event) and cls is not event.Event:
             event._by_type[cls.event_type] = cls
             event._rename(cls.event_type, cls._was)

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import warnings
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, NamedTuple
@@ -111,6 +112,7 @@ def killed(scenario: Scenario, choices: Choices) -> tuple[Ending, int]:
     """
     if not hasattr(os, "fork"):
         raise InvalidArgument(f"{sys.platform} cannot fork a process to kill")
+    import_module("pyarrow")  # once here, and not in each child
     kills = 0
     with tempfile.TemporaryDirectory() as folder:
         while True:

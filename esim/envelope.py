@@ -203,6 +203,10 @@ class RecordedEvent(Generic[E_co]):
         self._event = event
         self.part = part
 
+    def _frozen_(self) -> tuple[Row, int]:
+        """Return what it is, whether it was decoded or not."""
+        return (*self._row[:12], tuple(self._row[12] or ()), *self._row[13:]), self.part
+
     @property
     def position(self) -> int:
         """The place in the whole log, from 1."""

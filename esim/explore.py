@@ -22,7 +22,7 @@ from esim.errors import InvalidArgument
 from esim.faults import MEANINGS, Faults
 from esim.invariant import Invariant
 from esim.recording import ENDLESS
-from esim.stage import MOST_STEPS, Moment, Stage
+from esim.stage import MOST_STEPS, WHO, Moment, Stage
 
 Strategy = Literal["exhaustive", "random", "few_preemptions"]
 Choices = dict[int, int]
@@ -133,14 +133,13 @@ class Search:
         if at < node.until:
             return node.tail.get(at, 0)
         for index in range(1, len(options)):
-            self._aside(stage, at, index, options[index], preempt=not lane or lane == "who goes on")
+            self._aside(stage, at, index, options[index], lane)
         return 0
 
-    def _aside(self, stage: Stage, at: int, index: int, kind: str, *, preempt: bool) -> None:
-        player, players = stage.at, stage.players
-        mortal = kind == "crash" or (
-            kind == "duplicate" and player is not None and player.subscription is not None
-        )
+    def _aside(self, stage: Stage, at: int, index: int, kind: str, lane: str) -> None:
+        player, players, preempt = stage.at, stage.players, lane == WHO
+        again = kind == "duplicate" and player is not None and player.subscription is not None
+        mortal = kind == "crash" or (again and player is not None and lane == player.name)
         alone = len(players) == 1 or not any(one.working for one in players if one is not player)
         if preempt or player is None or not alone or not mortal:
             choices = {**self._node.choices, at: index}
@@ -241,7 +240,7 @@ class Chance:
         """Return how probable an option is: a kind of fault, or one of several that may go."""
         if not isinstance(self._probability, Mapping):
             return self._probability
-        kind = option if option in MEANINGS else "preempt" if lane == "who goes on" else "reorder"
+        kind = option if option in MEANINGS else "preempt" if lane == WHO else "reorder"
         return self._probability.get(kind, 0.0)
 
 
@@ -249,6 +248,13 @@ def check_strategy(strategy: str) -> None:
     """Raise InvalidArgument unless there is such a strategy."""
     if strategy not in ("exhaustive", "random", "few_preemptions"):
         raise InvalidArgument(f"strategy={strategy!r}: give 'exhaustive', 'random' or 'few_preemptions'")
+
+
+def check_limits(seconds: object, schedules: object) -> None:
+    """Raise InvalidArgument unless these are a time and a number, or None."""
+    for name, value, kind in (("seconds", seconds, (int, float)), ("schedules", schedules, (int,))):
+        if value is not None and (not isinstance(value, kind) or isinstance(value, bool) or value < 0):
+            raise InvalidArgument(f"{name}={value!r}: give a number, or None for no limit")
 
 
 def deadline(seconds: float | None) -> Any:

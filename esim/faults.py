@@ -45,6 +45,10 @@ class Crash(BaseException):
     """The process dies here; no handler can catch it by `except Exception`."""
 
 
+class ForeignWorld(BaseException):
+    """A handler uses a world that the simulation does not know; it is told to whoever simulates."""
+
+
 class Unavailable(ConnectionError):
     """A service, or a handler, fails because the simulation says so."""
 

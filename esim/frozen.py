@@ -7,11 +7,15 @@ same in every process.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field, is_dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
+from pathlib import PurePath
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, cast
+from uuid import UUID
 
 from esim.value import Value, fields_of
 
@@ -31,6 +35,7 @@ class Opaque:
 
 PLAIN = (int, str, type(None))
 """Types whose values are their own form."""
+_ATOMS = (bool, bytes, complex, date, time, timedelta, Enum, Fraction, PurePath, range, UUID)
 _CODE = (type, FunctionType, BuiltinFunctionType, ModuleType)
 
 
@@ -54,10 +59,14 @@ def frozen(value: Any) -> Hashable:  # noqa: PLR0911 - one line for each kind of
         return kind.__qualname__, tuple([frozen(item) for item in fields_of(value).values()])
     if isinstance(value, _CODE):
         return kind, value
-    hashed: Any = kind.__hash__
-    if hashed not in (None, object.__hash__) and not is_dataclass(value):
-        return kind, value  # it says itself what it is equal to
-    return _taken_apart(value)
+    itself = getattr(value, "_frozen_", None)
+    if itself is not None:
+        return kind, itself()
+    if isinstance(value, _ATOMS):
+        return kind, value
+    if isinstance(value, tuple):
+        return kind, tuple([frozen(item) for item in value])
+    return _taken_apart(value)  # whatever it says itself that it is equal to
 
 
 def _taken_apart(value: Any) -> Hashable:

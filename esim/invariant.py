@@ -6,6 +6,7 @@ nothing at all without raising; it is broken if it returns something false, or a
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from esim import display
 from esim.contract import Store
-from esim.errors import InvalidArgument, text_of
+from esim.errors import EsimError, InvalidArgument, said, text_of
 from esim.event import Event
 from esim.progress import Letter
 from esim.rows import Row, Rows
@@ -135,6 +136,15 @@ class Invariant:
             held = self.check(look)
         except AssertionError as failed:
             return text_of(failed).partition("\n")[0] or "an assertion failed"
+        except EsimError:
+            raise
+        except Exception as error:
+            name = getattr(self.check, "__name__", "the check")
+            raise InvalidArgument(
+                f"{name} of an invariant raised {said(error)}: a check says whether it holds, or asserts it"
+            ) from error
+        if held is None and self.when == "sometimes":
+            return "it gave nothing; return something true where it came about"
         if held is None or _true(held):
             return None
         return "it does not hold" if held is False else f"it is {display.short(held)}"
@@ -181,6 +191,11 @@ def named(invariants: object) -> dict[str, Invariant]:
 
 
 def _invariant(given: object, name: str) -> Invariant:
+    check = given.check if isinstance(given, Invariant) else given
+    if inspect.iscoroutinefunction(check) or inspect.isgeneratorfunction(check):
+        raise InvalidArgument(
+            f"{name}: {display.short(check)} is async or yields: a check is a plain function"
+        )
     if isinstance(given, Invariant):
         return given
     if callable(given):

@@ -11,7 +11,7 @@ from esim.errors import InvalidArgument, SimulationFailed, TokenMismatch
 from esim.faults import Faults
 from esim.invariant import PLAINLY, Invariant, Look
 from esim.progress import Letter, frame
-from esim.scenario import Scenario
+from esim.scenario import DIGITS, SIDES, Scenario
 from esim.stage import MOST_STEPS, Moment, Stage
 from esim.svg import img
 from esim.timeline import Step, picture, worth_telling
@@ -61,8 +61,8 @@ def token_read(token: str) -> tuple[str, dict[int, int]]:
         choices = {int(at): int(index) for at, index in pairs}
     except ValueError:
         colon = ""
-    if version != _VERSION or not colon or len(fingerprint) != 8:  # noqa: PLR2004 - four sides, two digits each
-        raise TokenMismatch(f"{token!r} is no token: it looks like 'e1:69da17c2:4.1-9.2'")
+    if version != _VERSION or not colon or len(fingerprint) != len(SIDES) * DIGITS:
+        raise TokenMismatch(f"{token!r} is no token: it looks like 'e1:69da17c2b03f:4.1-9.2'")
     return fingerprint, choices
 
 
@@ -83,6 +83,7 @@ class Recording:
         self._path: set[Hashable] = set()
         self._broken: tuple[str, str] | None = None
         self.seen: set[str] = set()
+        self._wanted: set[int] = set()
 
     @classmethod
     def of(
@@ -101,7 +102,9 @@ class Recording:
                 )
             return 0
 
-        return cls(stage, invariants, pick)
+        made = cls(stage, invariants, pick)
+        made._wanted = set(choices) if strict else set()
+        return made
 
     @property
     def states(self) -> set[Hashable]:
@@ -111,6 +114,8 @@ class Recording:
     def run(self, first: Moment | None, *, checks: bool) -> Run:
         """Run from the first moment; with `checks`, up to where an invariant is broken."""
         self._checks = checks
+        begun = self._stage.choices if first is None else first.choices  # what was chosen before is done
+        self._wanted = {at for at in self._wanted if at >= begun}
         try:
             ended = self._stage.play(self, first)
         except _Enough:
@@ -120,7 +125,19 @@ class Recording:
         if self._broken is None and self._stage.steps > MOST_STEPS:
             self._broken = ENDLESS, f"no end after {MOST_STEPS:,} steps"
         self._remember()
-        return Run(self._stage, self._steps, self._moments, self._asked, self._choices, self._broken)
+        self._must_be_reached()
+        run = Run(self._stage, self._steps, self._moments, self._asked, self._choices, self._broken)
+        run.last = self._stage.moment()
+        return run
+
+    def _must_be_reached(self) -> None:
+        """Raise TokenMismatch if a choice that was to be made has no place in the run."""
+        missed = sorted(self._wanted - set(self._choices))
+        if missed:
+            raise TokenMismatch(
+                f"choice {missed[0]} is never reached: the code has other places to fail at than when the "
+                "token was made"
+            )
 
     # --- what the stage asks -------------------------------------------------------------------------------
 
@@ -186,6 +203,8 @@ class Run:
     """A run that was recorded: a timeline to look at, and the world at each of its steps."""
 
     seed: int | None = None
+    last: Moment | None = None
+    """The moment at which it ended."""
 
     def __init__(  # noqa: PLR0917 - made in one place
         self,
@@ -213,7 +232,10 @@ class Run:
     @property
     def look(self) -> Look:
         """The world as the run left it."""
-        return self.at(len(self._steps))
+        if self.last is None or not self.stage.kept:
+            return self.stage.look
+        self.stage.back_to(self.last._replace(died=None))
+        return self.stage.look
 
     def at(self, step: int) -> Look:
         """Return the world as it was after a step, counted from 1; 0 is before the first.

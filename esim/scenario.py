@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from esim import display
 from esim.contract import Store
+from esim.envelope import Row as StoredRow
 from esim.errors import InvalidArgument
 from esim.event import Event
 from esim.faults import Faults
@@ -24,6 +25,7 @@ from esim.handler import is_handler
 from esim.invariant import Invariant, named
 from esim.process import ProcessManager
 from esim.projection import Projection
+from esim.query import Filter
 from esim.subscription import Subscription
 from esim.world import Queue, World
 from esim.writing import Write
@@ -163,7 +165,9 @@ class Scenario:
 
         Raises InvalidArgument for what is none of these.
         """
-        self.history = writes_of(history)
+        self.rows: tuple[StoredRow, ...] = _rows_of(history) if isinstance(history, Store) else ()
+        """The recorded events of a store, envelope and all; they come before what is written."""
+        self.history = () if isinstance(history, Store) else writes_of(history)
         self.actors: Actors = actors if _makes_actors(actors) else _several(actors)
         self.invariants: dict[str, Invariant] = named(invariants)
         self.faults = Faults() if faults is None else faults
@@ -176,7 +180,7 @@ class Scenario:
     def with_faults(self, faults: Faults) -> Scenario:
         """Return the same scenario with other faults."""
         other = Scenario((), self.actors, self.invariants, faults=faults, world=self.world)
-        other.history = self.history
+        other.history, other.rows = self.history, self.rows
         return other
 
     def built(self, store: Store) -> list[Actor]:
@@ -185,24 +189,29 @@ class Scenario:
         return [actor_of(one) for one in _several(given)]
 
     def fingerprint(self, actors: Iterable[str]) -> str:
-        """Return what tells this scenario from another: two hex digits for each of its four sides."""
+        """Return what tells this scenario from another: a few digits for each of its four sides."""
         history = [[one.stream, [_event(event) for event in _listed(one.events)]] for one in self.history]
         world = {name: written(frozen(part.declared)) for name, part in self.world.parts.items()}
         faults = {name: value for name, value in vars(self.faults).items() if value}
-        return "".join(_digest(side) for side in (history, list(actors), world, faults))
+        recorded = [[row[1], row[3], row[5]] for row in self.rows]
+        return "".join(_digest(side) for side in (recorded + history, list(actors), world, faults))
 
 
 SIDES = ("history", "actors (their names and options)", "world", "faults")
-"""What the pairs of digits of a fingerprint are of."""
+"""What a fingerprint is of, side by side."""
+DIGITS = 3
+"""How many hexadecimal digits of a fingerprint each side has."""
+
+
+def _rows_of(store: Store) -> tuple[StoredRow, ...]:
+    return tuple(row for window in store._scan(Filter()) for row in window)
 
 
 def writes_of(history: Any) -> tuple[Write, ...]:
-    """Return a history as writes: from a store, from writes, or from pairs of a stream and its events.
+    """Return a history as writes: from writes, or from pairs of a stream and its events.
 
     Raises InvalidArgument for anything else.
     """
-    if isinstance(history, Store):
-        return tuple(Write(one.stream, [one.event]) for one in history.read())
     if isinstance(history, Write | Event | str) or not isinstance(history, Iterable):
         raise InvalidArgument(
             f"{display.short(history)} is no history: give a store, or a list of ('Order/o-1', event)"
@@ -246,4 +255,4 @@ def _event(event: Any) -> list[str]:
 
 
 def _digest(side: object) -> str:
-    return hashlib.sha256(json.dumps(side, sort_keys=True).encode()).hexdigest()[:2]
+    return hashlib.sha256(json.dumps(side, sort_keys=True).encode()).hexdigest()[:DIGITS]

@@ -13,12 +13,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from esim.confirm import on_duckdb, with_kills
-from esim.errors import InvalidArgument, TokenMismatch
+from esim.errors import InvalidArgument, TokenMismatch, Unsteady
 from esim.examine import examine
-from esim.explore import Broken, Chance, Choices, Search, Strategy, check_strategy, deadline
+from esim.explore import Broken, Chance, Choices, Search, Strategy, check_limits, check_strategy, deadline
 from esim.faults import Faults
 from esim.recording import Recording, Run, token_of, token_read
-from esim.scenario import SIDES, Scenario, consume, follow, task
+from esim.scenario import DIGITS, SIDES, Scenario, consume, follow, task
 from esim.stage import Stage
 from esim.verdict import Counterexample, Verdict
 from esim.wobble import unsteady
@@ -42,6 +42,7 @@ __all__ = [
     "what_next",
 ]
 
+_MANY = 1_000
 Confirm = Literal["duckdb", "kill"] | None
 
 
@@ -72,13 +73,15 @@ def explore(
     """
     scenario = _scenario(history, actors, invariants, faults, world)
     check_strategy(strategy)
+    check_limits(seconds, schedules)
     if confirm not in ("duckdb", "kill", None):
         raise InvalidArgument(f"confirm={confirm!r}: give 'duckdb', 'kill' or None")
     scenario.faults.budgets()  # told before anything runs
+    over = deadline(seconds)
     unsteady(scenario)
     stage = Stage(scenario)
     search = Search(stage, scenario.invariants, prune=prune)
-    over, found, why = deadline(seconds), None, ""
+    found, why = None, ""
     from esim.bar import Counter
 
     try:
@@ -150,9 +153,14 @@ def _shrunk(scenario: Scenario, found: Broken) -> Broken:
     return Broken(found.invariant, found.message, choices)
 
 
+def _allowed(faults: Faults) -> dict[str, int]:
+    """Return how many faults of each kind a run may have: as good as any number where it is by chance."""
+    return {name: _MANY if isinstance(value, float) else int(value) for name, value in vars(faults).items()}
+
+
 def _run(scenario: Scenario, choices: Choices, *, strict: bool = True) -> Run:
     stage = Stage(scenario)
-    budgets = scenario.faults.budgets()
+    budgets = _allowed(scenario.faults)
     return Recording.of(stage, scenario.invariants, choices, strict=strict).run(
         stage.begin(budgets), checks=True
     )
@@ -160,14 +168,19 @@ def _run(scenario: Scenario, choices: Choices, *, strict: bool = True) -> Run:
 
 def _counterexample(scenario: Scenario, stage: Stage, found: Broken, confirm: Confirm) -> Counterexample:
     run = _run(scenario, found.choices)
+    if run.broken is None or run.broken[0] != found.invariant:
+        raise Unsteady(
+            f"a schedule broke {found.invariant!r} ({found.message}), and done again it breaks "
+            f"{repr(run.broken[0]) if run.broken else 'nothing'}: something in it comes from elsewhere than "
+            "the log and the world"
+        )
     confirmed = ""
     if confirm == "duckdb":
         confirmed = on_duckdb(scenario, run)
     elif confirm == "kill":
         confirmed = with_kills(scenario, run)
     token = token_of(stage.fingerprint, run.choices)
-    message = run.broken[1] if run.broken else found.message
-    return Counterexample(scenario, token, found.invariant, message, run, confirmed)
+    return Counterexample(scenario, token, found.invariant, run.broken[1], run, confirmed)
 
 
 def replay(
@@ -187,7 +200,9 @@ def replay(
     fingerprint, choices = token_read(token)
     mine = Stage(scenario).fingerprint
     differ = [
-        side for at, side in enumerate(SIDES) if mine[2 * at : 2 * at + 2] != fingerprint[2 * at : 2 * at + 2]
+        side
+        for at, side in enumerate(SIDES)
+        if mine[at * DIGITS :][:DIGITS] != fingerprint[at * DIGITS :][:DIGITS]
     ]
     if differ:
         raise TokenMismatch(
@@ -213,8 +228,7 @@ def simulate(
     scenario = _scenario(history, actors, invariants, faults, world)
     stage = Stage(scenario)
     given = {name: value for name, value in vars(scenario.faults).items() if value}
-    budgets = dict.fromkeys(vars(scenario.faults), 0)
-    budgets |= {name: 1_000 if isinstance(value, float) else value for name, value in given.items()}
+    budgets = _allowed(scenario.faults)
     chances = {name: value if isinstance(value, float) else 0.15 for name, value in given.items()}
     chance = Chance(f"simulate {seed}", chances)
     run = Recording(stage, scenario.invariants, chance.pick).run(stage.begin(budgets), checks=False)

@@ -20,19 +20,22 @@ from esim.actors import player_of
 from esim.bus import Bus
 from esim.contract import Store
 from esim.effects import name_of
-from esim.envelope import RecordedEvent, reacting
+from esim.envelope import RecordedEvent, Row, reacting
 from esim.errors import InvalidArgument
-from esim.faults import Crash, OutcomeUnknown
+from esim.faults import Crash, ForeignWorld, OutcomeUnknown
 from esim.invariant import Look
 from esim.memory import MemoryStore
 from esim.parts import CountedIds, Kept, Log, StageClock
 from esim.player import Player
 from esim.reading import Recorded
 from esim.scenario import Scenario
+from esim.store import EventStore
 from esim.subscription import Subscription, latest
 from esim.world import Memory, Part, Service
 from esim.writing import Batch
 
+WHO = "who goes on"
+"""The lane of the choice between processes."""
 MOST_STEPS = 10_000
 """Steps after which a run is said to have no end."""
 
@@ -84,6 +87,8 @@ class Stage:
         self.store = MemoryStore() if store is None else store
         self.store.clock, self.store.ids = self.clock, self.ids
         scenario.world.reset()
+        if scenario.rows and not begun:
+            _restore(self.store, scenario.rows)
         if scenario.history and not begun:
             self.store.append_all(scenario.history)
         self.world.owner = self
@@ -157,21 +162,26 @@ class Stage:
     # --- one run -------------------------------------------------------------------------------------------
 
     def play(self, driver: Driver, moment: Moment | None = None) -> bool:
-        """Run from a moment until nothing is left to do; say whether it came to that."""
+        """Run from a moment until nothing is left to do; say whether it came to that.
+
+        Raises InvalidArgument if a handler uses another world than the scenario's.
+        """
         self.driver, self.recording = driver, driver.records
         if moment is not None:
             self.back_to(moment)
-        self.world.gate = self
         self.store._commit = self._appended  # type: ignore[method-assign]  # a place where things go wrong
         self.steps = 0
         try:
-            with reacting(self._cause):
-                return self._play()
+            with self.world.simulated(self), reacting(self._cause):
+                try:
+                    return self._play()
+                finally:
+                    for player in self.players:
+                        player.let_go()
+        except ForeignWorld as foreign:
+            raise InvalidArgument(str(foreign)) from None
         finally:
             self.store._commit = self._commit  # type: ignore[method-assign]
-            self.world.gate = None
-            for player in self.players:
-                player.let_go()
 
     def _play(self) -> bool:
         current: Player | None = None
@@ -209,7 +219,7 @@ class Stage:
 
     def _chosen(self, current: Player, ready: list[Player]) -> Player:
         order = [current, *(one for one in ready if one is not current)]
-        index = self.driver.pick(self, [one.name for one in order], "who goes on", "")
+        index = self.driver.pick(self, [one.name for one in order], WHO, "")
         self.choices += 1
         if index:
             self.left["preempt"] -= 1
@@ -414,6 +424,14 @@ class Stage:
         self._changed_left()
         self.first = self.moment()
         return self.first
+
+
+def _restore(store: Store, rows: Sequence[Row]) -> None:
+    """Begin with recorded events as they were recorded."""
+    if isinstance(store, EventStore):
+        store.restore(rows)
+    elif isinstance(store, MemoryStore):
+        store.rewind(rows)
 
 
 def _undone(function: Callable[..., Any]) -> Callable[..., Any]:

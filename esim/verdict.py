@@ -10,11 +10,12 @@ from esim.pytestfile import as_test
 from esim.recording import Run
 from esim.scenario import Scenario
 
-GRANULARITY = (
+_DIES = (
     "a process can die before and after each event, each commit and each write, call, append and message of "
-    "a handler; another can go first between these places, at yields and at awaits, not inside plain code"
+    "a handler, and at each await"
 )
-"""Where schedules may differ."""
+_PREEMPTS = "another can go first at the same places but for those inside plain code, at yields and at awaits"
+_IN_TURN = "processes take their turns in the order in which they were given: allow preemptions for others"
 
 
 class Counterexample:
@@ -28,10 +29,10 @@ class Counterexample:
         self.run, self.confirmed = run, confirmed
 
     def to_pytest(self, path: str | Path, *, module: str | None = None, name: str = "scenario") -> Path:
-        """Write a test that replays this schedule: it fails now, and passes once the handler is mended.
+        """Write a test that replays this schedule, and explores the others: it fails until all hold.
 
-        `module` and `name`: where the test imports the `Scenario` from; without a module, the source of
-        what the scenario leans on is written into the file. Raises InvalidArgument where there is none.
+        `module` and `name`: where the test imports the `Scenario` from; by default the module that has it.
+        Raises InvalidArgument where there is none.
         """
         target = Path(path)
         target.write_text(as_test(self.scenario, self.token, self.invariant, module, name), encoding="utf-8")
@@ -63,7 +64,8 @@ class Verdict:
         self.runs = count.runs
         """How many of the schedules were run; the others lead to states that were met before."""
         self.unseen, self.counterexample = unseen, counterexample
-        self.granularity = GRANULARITY
+        self.granularity = f"{_DIES}; {_PREEMPTS if scenario.faults.preempt else _IN_TURN}"
+        """Where schedules may differ."""
 
     @property
     def holds(self) -> bool:
@@ -86,7 +88,8 @@ class Verdict:
         names = ", ".join(
             repr(name) for name, one in self.scenario.invariants.items() if one.when != "sometimes"
         )
-        held = f"{names or 'nothing'} holds" if names.count("', '") == 0 else f"{names} hold"
+        held = f"{names} holds" if names.count("', '") == 0 else f"{names} hold"
+        held = held if names else "nothing was asked but that it comes to an end, and that holds"
         if self.exhausted:
             return f"proven: {held} in every schedule with {self.bounds} ({number}, {self.states:,} states)"
         told = f"{held} in {number} with {self.bounds} ({self.states:,} states)"

@@ -12,6 +12,7 @@ import inspect
 from asyncio import events
 from collections import deque
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from contextvars import Context
 from typing import Any, cast
 
@@ -28,6 +29,7 @@ class VirtualLoop:
         self._soon: deque[asyncio.Handle] = deque()
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._count = 0
+        self._tasks: list[asyncio.Task[Any]] = []
 
     def time(self) -> float:
         """Return the loop's time in seconds."""
@@ -54,7 +56,18 @@ class VirtualLoop:
 
     def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
         """Return a task of this loop."""
-        return asyncio.Task(coro, loop=cast("asyncio.AbstractEventLoop", self), **options)
+        task: asyncio.Task[Any] = asyncio.Task(coro, loop=cast("asyncio.AbstractEventLoop", self), **options)
+        self._tasks.append(task)
+        return task
+
+    def abandon(self) -> None:
+        """Close the coroutines that have not ended, at once and not when garbage is collected."""
+        for task in self._tasks:
+            if not task.done():
+                task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own way to say so
+                with suppress(BaseException):  # what they do on their way out does not count
+                    task.get_coro().close()
+        self._tasks.clear()
 
     def call_soon(
         self, callback: Callable[..., Any], *args: Any, context: Context | None = None
@@ -111,13 +124,15 @@ def pausing(result: Any) -> Generator[str, None, Any]:
         return result
     loop = VirtualLoop()
     task = loop.create_task(_waiting(result))
-    while True:
-        if not loop.run_one():
-            task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own way to say so
-            raise RuntimeError("a coroutine waits for something that never comes")
-        if task.done():
-            return task.result()
-        yield "awaits"
+    try:
+        while True:
+            if not loop.run_one():
+                raise RuntimeError("a coroutine waits for something that never comes")
+            if task.done():
+                return task.result()
+            yield "awaits"
+    finally:
+        loop.abandon()
 
 
 async def _waiting(result: Any) -> Any:

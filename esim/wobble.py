@@ -1,7 +1,8 @@
 """Whether a scenario's code is steady: nothing in it comes from elsewhere than the log and the world.
 
-The schedule without faults is run twice, and watched: calls of clocks and random numbers, and what the
-handlers keep in variables of their module, are named. A proof about code that rolls dice would be none.
+The schedule without faults is run twice, and one with the first fault of each kind, and watched: calls of
+clocks and random numbers, and what the handlers keep in variables of their module, are named. A proof about
+code that rolls dice would be none.
 """
 
 from __future__ import annotations
@@ -10,20 +11,22 @@ import ast
 import inspect
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from logging import Logger
 from pathlib import Path, PurePath
 from types import CodeType, FrameType, FunctionType, MethodType
 from typing import Any
 
 from esim.confirm import ending_of
 from esim.errors import Unsteady
+from esim.faults import MEANINGS
 from esim.frozen import frozen
-from esim.recording import Recording
+from esim.recording import Choice, Recording
 from esim.scenario import Scenario, Task
 from esim.stage import Stage
-from esim.world import Service
+from esim.world import Part, Service, World
 
 _HERE = str(Path(__file__).parent)
 _LIBRARY = str(PurePath(inspect.__file__).parent)
@@ -47,7 +50,9 @@ def unsteady(scenario: Scenario) -> None:
     stage = Stage(scenario)
     functions = list(_functions(stage))
     before = {name: value for function in functions for name, value in _kept_by(function)}
-    one = _once(stage, calls)
+    one, asked = _once(stage, calls)
+    for number, option in _first_of_each(asked).values():
+        _once(Stage(scenario), calls, {number: option})
     after = {name: value for function in functions for name, value in _kept_by(function)}
     changed = [name for name in before if before[name] != after.get(name)]
     if calls:
@@ -65,7 +70,7 @@ def unsteady(scenario: Scenario) -> None:
         raise Unsteady(
             f"{'; '.join(orders)}: the order of a set of texts differs from process to process; sort it"
         )
-    two = _once(Stage(scenario), {})
+    two, _ = _once(Stage(scenario), {})
     if one != two:
         place = next(
             (f"{a[1]} {a[2]!r}, then {b[2]!r}" for a, b in zip(one[0], two[0], strict=False) if a != b), ""
@@ -75,12 +80,25 @@ def unsteady(scenario: Scenario) -> None:
         )
 
 
-def _once(stage: Stage, calls: dict[str, None]) -> tuple[Any, Any]:
-    recording = Recording.of(stage, {}, {}, strict=False)
-    first = stage.begin(dict.fromkeys(stage.scenario.faults.all_names(), 0))
+def _once(
+    stage: Stage, calls: dict[str, None], choices: Mapping[int, int] | None = None
+) -> tuple[tuple[Any, Any], list[Choice]]:
+    """Run once, watched; return what happened and how it ended, and what could have been chosen."""
+    recording = Recording.of(stage, {}, choices or {}, strict=False)
+    first = stage.begin(stage.scenario.faults.budgets())
     with _watched(calls):
         run = recording.run(first, checks=False)
-    return run.steps, ending_of(stage, None)
+    return (run.steps, ending_of(stage, None)), run.asked
+
+
+def _first_of_each(asked: Sequence[Choice]) -> dict[tuple[str, str, str], tuple[int, int]]:
+    """Return for each kind of fault and of place the first at which it can happen, and its number there."""
+    found: dict[tuple[str, str, str], tuple[int, int]] = {}
+    for one in asked:
+        for index, option in enumerate(one.options):
+            if option in MEANINGS:
+                found.setdefault((option, one.lane, one.place), (one.number, index))
+    return found
 
 
 @contextmanager
@@ -146,6 +164,8 @@ def _kept_by(function: Any) -> Iterator[tuple[str, Any]]:
         plain = plain.__func__
     closure = inspect.getclosurevars(plain)
     for name, value in {**closure.globals, **closure.nonlocals}.items():
+        if isinstance(value, Logger) or _has_parts(value):
+            continue
         if isinstance(value, _HELD):
             yield f"{name!r} of {plain.__name__}", frozen(value)
         elif not callable(value) and not inspect.ismodule(value):
@@ -153,6 +173,14 @@ def _kept_by(function: Any) -> Iterator[tuple[str, Any]]:
 
 
 _HELD = (list, dict, set, int, float, str, tuple, type(None))
+
+
+def _has_parts(value: Any) -> bool:
+    """Say whether a container holds parts of a world, which have their own ways to be put back."""
+    inside = (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple | set) else ()
+    )
+    return any(isinstance(one, Part | World) or callable(one) for one in inside)
 
 
 def _attributes(owner: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -164,8 +192,13 @@ def _attributes(owner: Any, name: str) -> Iterator[tuple[str, Any]]:
             yield f"{key!r} of {name}", frozen(value)
 
 
+_ORDERLY = {"all", "any", "frozenset", "len", "max", "min", "set", "sorted", "sum"}
+"""Functions to whose answer the order of what they are given does not matter."""
+_GOES_THROUGH = {"enumerate", "iter", "list", "map", "next", "tuple", "zip"}
+
+
 def _set_orders(function: FunctionType) -> Iterator[str]:
-    """Give the places where a function goes through a set in its own order."""
+    """Give the places where a function goes through a set in its own order, as far as its source shows it."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, SyntaxError, TypeError):
@@ -177,11 +210,40 @@ def _set_orders(function: FunctionType) -> Iterator[str]:
         for target in node.targets
         if isinstance(target, ast.Name)
     }
+    for node in _in_order(tree, sets):
+        line = function.__code__.co_firstlineno + node.lineno - 1
+        yield f"{function.__name__} goes through the set {ast.unparse(node)} (line {line})"
+
+
+def _in_order(tree: ast.AST, sets: set[str]) -> Iterator[ast.expr]:
+    """Give the sets that are gone through where their order may matter."""
+    harmless = {
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _ORDERLY
+        for argument in node.args
+        if isinstance(argument, ast.GeneratorExp | ast.ListComp | ast.SetComp)
+        for part in argument.generators
+    }
     for node in ast.walk(tree):
-        loop = node.iter if isinstance(node, ast.For | ast.comprehension) else None
-        if loop is not None and _is_set(loop, sets):
-            line = function.__code__.co_firstlineno + loop.lineno - 1
-            yield f"{function.__name__} goes through the set {ast.unparse(loop)} (line {line})"
+        found: list[ast.expr] = []
+        if isinstance(node, ast.For) or (isinstance(node, ast.comprehension) and id(node) not in harmless):
+            found = [node.iter]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _GOES_THROUGH:
+            found = list(node.args)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr == "pop" and not node.args:
+                found = [node.func.value]
+            elif node.func.attr == "join":
+                found = list(node.args)
+        yield from (one for one in found if _is_set(one, sets) and not _of_numbers(one))
+
+
+def _of_numbers(node: ast.expr) -> bool:
+    """Say whether a set holds but whole numbers, whose order is the same in every process."""
+    return isinstance(node, ast.Set) and all(
+        isinstance(one, ast.Constant) and isinstance(one.value, int) for one in node.elts
+    )
 
 
 def _is_set(node: ast.AST, sets: set[str]) -> bool:

@@ -11,6 +11,7 @@ import inspect
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import wraps
@@ -19,9 +20,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar, overload
 from esim import display
 from esim.arguments import storable
 from esim.errors import InvalidArgument
-from esim.faults import OutcomeUnknown, Unavailable
+from esim.faults import ForeignWorld, OutcomeUnknown, Unavailable
 from esim.frozen import PLAIN, frozen
-from esim.value import Value
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -78,9 +78,34 @@ class World:
     def __init__(self) -> None:
         """Begin with nothing in it."""
         self.parts: dict[str, Part] = {}
-        self.gate: Gate | None = None
+        self._gate: Gate | None = None
         self.owner: object = None
         """The stage that has used it last."""
+
+    @property
+    def gate(self) -> Gate | None:
+        """Who decides what goes wrong now. Raises ForeignWorld while another world is simulated."""
+        if self._gate is None and _simulated:
+            raise ForeignWorld(
+                f"{', '.join(self.parts) or 'something'} is of a World that the simulation does not know: "
+                "give world=… with the actors that use it"
+            )
+        return self._gate
+
+    @gate.setter
+    def gate(self, gate: Gate | None) -> None:
+        self._gate = gate
+
+    @contextmanager
+    def simulated(self, gate: Gate) -> Iterator[None]:
+        """Have a gate decide what goes wrong here; no other world may be used meanwhile."""
+        self._gate = gate
+        _simulated.append(self)
+        try:
+            yield
+        finally:
+            _simulated.remove(self)
+            self._gate = None
 
     def reset(self) -> None:
         """Put everything back to how it was made."""
@@ -147,6 +172,8 @@ class World:
         return f"<World: {', '.join(map(repr, self.parts.values())) or 'empty'}>"
 
 
+_simulated: list[World] = []
+"""The worlds of the simulations under way; one may run another."""
 P = TypeVar("P", bound=Part)
 
 
@@ -186,7 +213,8 @@ class Table(Part, MutableMapping[Any, Any]):
         self.stale = True
 
     def _told(self, key: Any, value: Any) -> str:
-        return f"{display.plain(key)}: {display.plain(self._rows.get(key))} → {display.plain(value)}"
+        told = f"{display.plain(key)}: {display.plain(self._rows.get(key))} → {display.plain(value)}"
+        return _ADDRESS.sub("", told)
 
     def snapshot(self) -> dict[Any, Any]:
         """Return a copy of the rows."""
@@ -397,12 +425,13 @@ class Memory(Part):
         return f"<Memory {self.name}: {display.short(self._value)}>"
 
 
+_ADDRESS = re.compile(" at 0x[0-9a-f]+")
 _OF_AN_ID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-")
 
 
 def _kept(value: Any) -> Any:
     """Return a value that later changes in place leave alone."""
-    return value if type(value) in PLAIN or isinstance(value, Value) else deepcopy(value)
+    return value if type(value) in PLAIN else deepcopy(value)
 
 
 def _in_order(keys: Iterable[Any]) -> list[Any]:

@@ -43,13 +43,13 @@ def token() -> str:
 @given(st.dictionaries(st.integers(0, 999), st.integers(1, 9), max_size=5))
 def test_a_token_says_its_choices(choices):
     """Whatever they are; no choice is 0."""
-    told = token_of("0123abcd", choices)
-    assert token_read(told) == ("0123abcd", choices)
-    assert told.startswith("e1:0123abcd:")
+    told = token_of("0123456789ab", choices)
+    assert token_read(told) == ("0123456789ab", choices)
+    assert told.startswith("e1:0123456789ab:")
 
 
 @pytest.mark.parametrize(
-    "wrong", ["", "x", "e1", "e1:0123abcd", "e1:01:0", "e1:0123abcd:a.b", "e1:0123abcd:1", None]
+    "wrong", ["", "x", "e1", "e1:0123456789ab", "e1:01:0", "e1:0123456789ab:a.b", "e1:0123456789ab:1", None]
 )
 def test_what_is_no_token_is_told(wrong):
     """With what one looks like."""
@@ -60,7 +60,7 @@ def test_what_is_no_token_is_told(wrong):
 def test_a_token_of_another_version_is_told():
     """The version is named."""
     with pytest.raises(TokenMismatch, match="of version e2, and this esim reads e1"):
-        token_read("e2:0123abcd:1.1")
+        token_read("e2:0123456789ab:1.1")
 
 
 @pytest.mark.parametrize(

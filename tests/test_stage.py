@@ -235,15 +235,17 @@ def test_a_subscription_of_the_scenarios_own_is_looked_at_and_put_back():
 
 def test_a_subscription_that_is_made_meanwhile_is_told():
     """It would be no part of the state."""
+    world = World()
+    handler = counting(world)
 
     def actors(store: Any) -> list[Any]:
         def late() -> None:
-            Subscription(store, counting(World()), "late").catch_up()
+            Subscription(store, handler, "late").catch_up()
 
         return [task(late)]
 
     with pytest.raises(InvalidArgument, match="late: a subscription is made while"):
-        explore(HISTORY, actors)
+        explore(HISTORY, actors, world=world)
 
 
 def test_a_bus_knows_nothing_of_what_was_before_a_crash():

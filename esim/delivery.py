@@ -105,6 +105,14 @@ class Delivery:
         functions, wait = self.effects.functions, self._waiter.result
         self._relay = Relay(progress, functions, settings.retry, sleep=sleep, now=self.now, wait=wait)
 
+    @property
+    def waits(self) -> bool:
+        """Whether the circuit is open still; not where the clock has gone back to before it opened."""
+        if self.settings.breaker is None or self.open_until is None:
+            return False
+        left = self.open_until - self.store.clock.now().timestamp()
+        return 0 < left < self.settings.breaker.cooldown + 1e-3  # as the difference of two times is rounded
+
     # --- the steps -----------------------------------------------------------------------------------------
 
     def steps(self, until: int) -> Generator[Point]:

@@ -417,7 +417,7 @@ MUTATIONS = {
     ),
     "the position is not noted with an attempt": Mutation(
         rows_are_counted_once,
-        *(Delivery, "_batch", "self._position = max(self._position, recorded.position)", "pass"),
+        *(Delivery, "_batch", "self._position = max(self._position, position)", "pass"),
     ),
     "rows are not undone after a failure": Mutation(
         rows_are_counted_once, Delivery, "_tried", "rows.undo()", "pass"
@@ -431,7 +431,7 @@ MUTATIONS = {
     ),
     "the whole batch is noted as done with the first attempt": Mutation(
         rows_are_counted_once,
-        *(Delivery, "_batch", "self._position = max(self._position, recorded.position)"),
+        *(Delivery, "_batch", "self._position = max(self._position, position)"),
         "self._position = batch.through",
     ),
     "acknowledged after it is handled": Mutation(

@@ -105,6 +105,14 @@ class Delivery:
         functions, wait = self.effects.functions, self._waiter.result
         self._relay = Relay(progress, functions, settings.retry, sleep=sleep, now=self.now, wait=wait)
 
+    @property
+    def waits(self) -> bool:
+        """Whether the circuit is open still; not where the clock has gone back to before it opened."""
+        if self.settings.breaker is None or self.open_until is None:
+            return False
+        left = self.open_until - self.store.clock.now().timestamp()
+        return 0 < left < self.settings.breaker.cooldown + 1e-3  # as the difference of two times is rounded
+
     # --- the steps -----------------------------------------------------------------------------------------
 
     def steps(self, until: int) -> Generator[Point]:
@@ -170,7 +178,10 @@ class Delivery:
             recorded: RecordedEvent[Any] = RecordedEvent(row, part=part)  # not kept, nor what it decodes to
             passes = (self._parked or self.settings.inbox) and self._passes(recorded)
             if not passes and (not careful or (yield from self._dares(recorded))):
-                yield from self._reached(recorded, noted=careful)
+                if careful:
+                    yield from self._reached(recorded)
+                else:
+                    yield Point("handle", position)
                 error = yield from self._tried(recorded)
                 if error is not None:
                     yield from self._again(recorded, error, careful=careful)
@@ -222,17 +233,16 @@ class Delivery:
             yield Point("retry", recorded.position)
             self._sleep(self.settings.retry.wait(attempts, f"{self.progress.name} {recorded.event_id}"))
             self._commit(trying=recorded, attempts=attempts + 1, begun=self.mark.begun)  # it may kill
-            yield from self._reached(recorded, noted=True)
+            yield from self._reached(recorded)
             last = yield from self._tried(recorded)
             attempts += 1
 
-    def _reached(self, recorded: RecordedEvent[Any], *, noted: bool) -> Iterator[Point]:
-        """Be where an attempt may be stopped before it is made: one that was noted is then no more."""
+    def _reached(self, recorded: RecordedEvent[Any]) -> Iterator[Point]:
+        """Be before an attempt that is noted; where somebody stops there, it is noted no more."""
         try:
             yield Point("handle", recorded.position)
         except GeneratorExit:
-            if noted:
-                self._commit(trying=recorded, attempts=self.mark.attempts - 1, begun=self.mark.begun)
+            self._commit(trying=recorded, attempts=self.mark.attempts - 1, begun=self.mark.begun)
             raise
 
     def _attempts(self, recorded: RecordedEvent[Any]) -> int:

@@ -128,7 +128,8 @@ class ProcessManager(Subscription, Generic[P]):
     """Reacts to events: `class CheckoutManager(ProcessManager[Checkout])` with methods marked by `@on(…)`.
 
     A method `(self, event, process)` returns one `Reaction`, several, or None, and does nothing itself. `by`
-    names, for event types whose stream does not carry the process's id, the field that does.
+    names, for event types whose stream does not carry the process's id, the field that does; where that is
+    None, the event belongs to no process.
     """
 
     process: ClassVar[type[Process]]
@@ -164,8 +165,11 @@ class ProcessManager(Subscription, Generic[P]):
 
     def id_of(self, recorded: RecordedEvent[Any]) -> str:
         """Return the id of the process that an event belongs to."""
+        return str(self._whose(recorded))
+
+    def _whose(self, recorded: RecordedEvent[Any]) -> object:
         field = next((name for kind, name in self.by.items() if kind.event_type == recorded.type), None)
-        return recorded.id if field is None else str(getattr(recorded.event_as(latest(self._types)), field))
+        return recorded.id if field is None else getattr(recorded.event_as(latest(self._types)), field)
 
     def catch_up(self) -> Self:
         """React to every event up to the head, and to deadlines that are over by the store's clock."""
@@ -241,9 +245,9 @@ class ProcessManager(Subscription, Generic[P]):
         return call
 
     def takes(self, recorded: RecordedEvent[Any]) -> bool:
-        """Say whether an event is for these processes; those in the streams of other managers are not."""
+        """Say whether an event is for one of these processes, and not for none or another manager's."""
         mine = recorded.type not in _OWN or recorded.category == self.name
-        return mine and recorded.type in self.handler.calls
+        return mine and recorded.type in self.handler.calls and self._whose(recorded) is not None
 
     def react(
         self, recorded: RecordedEvent[Any], process: Process

@@ -146,9 +146,7 @@ class Subscription:
         stops the subscription, and CheckpointAhead if the log is shorter than the checkpoint.
         """
         with self._turn() as delivery:
-            now = self.store.clock.now().timestamp()
-            waits = delivery.open_until is not None and now < delivery.open_until
-            if not delivery.mark.paused and not waits:
+            if not delivery.mark.paused and not delivery.waits:
                 self._drive(delivery, self.store.position)
         self._follower.error = None
         return self

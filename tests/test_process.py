@@ -31,6 +31,7 @@ from esim.shop_checkout import (
     ReserveStock,
     checkout_manager,
 )
+from esim.spec import given
 from esim.store import EventStore
 from esim.subscription import Subscription
 
@@ -275,6 +276,24 @@ def test_a_deadline_counts_from_the_event_and_not_from_when_it_was_seen(store):
     store.clock.advance(minutes=20)
     jobs = Jobs(store).catch_up()
     assert jobs.df().steps.tolist() == [101]
+
+
+def test_an_event_whose_field_is_none_belongs_to_no_process(store):
+    class Called(Event):
+        task: str | None = None
+
+    class Calls(ProcessManager[Job]):
+        by = {Called: "task"}
+
+        @on(Called)
+        def called(self, event, job):
+            return job.but(steps=job.steps + 1)
+
+    store.append("Call/1", [Called(), Called(task="a"), Called()])
+    calls = Calls(store).catch_up()
+    assert calls.df().id.tolist() == ["a"]
+    assert calls.lag == len(calls.dead_letters) == 0
+    given(Called(task="a")).when(Calls, Called()).then_nothing()
 
 
 class Failing(ProcessManager[Job]):

@@ -878,6 +878,15 @@ def test_an_open_circuit_is_tried_once_after_each_cooldown(store):
     assert mails.position == 0
 
 
+def test_a_clock_that_goes_backwards_does_not_keep_a_circuit_open(store):
+    watch = Watch(1)
+    mails = Subscription(store, watch, "mails", breaker=CircuitBreaker(failures=1, cooldown=60)).catch_up()
+    watch.failing = set()
+    store.clock.set("2020-01-01T00:00:00Z")
+    assert mails.catch_up().state == "idle"
+    assert mails.lag == 0
+
+
 def test_a_clock_that_goes_backwards_neither_loses_nor_doubles(store):
     watch = Watch(2)
     mails = Subscription(store, watch, "mails").catch_up()

@@ -24,7 +24,7 @@ def figures(log: EventLog) -> tuple[object, ...]:
 @pytest.mark.parametrize("format", EVERY)
 def test_a_log_goes_into_each_format_and_back(tmp_path: Path, format: str) -> None:
     """Shuffled rows, ties in time that only a version breaks: the same flows, ways and durations."""
-    rows = frame().assign(version=[1, 2, 3, 1, 2, 1], amount=[1.5, None, 2.0, 3.0, 4.0, 5.0])
+    rows = frame().assign(version=[1, 2, 3, 1, 2, 1], amount=[1.5, float("nan"), 2.0, 3.0, 4.0, 5.0])
     times = rows["time"].tolist()
     rows = rows.assign(time=[*times[:2], times[1], *times[3:]])
     log = EventLog(rows.sample(frac=1, random_state=1))

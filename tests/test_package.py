@@ -64,5 +64,5 @@ def test_the_readme_code_runs(tmp_path):
         text=True,
         check=False,
     )
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     assert (done.returncode, done.stderr) == (0, "")

@@ -197,6 +197,11 @@ def _looked_at(session: Session, roles: ColumnRoles, how: Reading) -> list[str]:
             _unreadable(session, roles, how, f"{column} IS NOT NULL AND {time} IS NULL", times - read)
         )
     for role, count in (("case", cases), ("activity", activities), ("time", times)):
+        if rows and not count:
+            raise InvalidLog(
+                f"no row has a {role}: the column {roles[role]!r} is empty; name another, "
+                f"EventLog(…, {role}='…')"
+            )
         if count < rows:
             notes.append(f"{rows - count:,} of {rows:,} rows have no {role} ({roles[role]}) and are left out")
     if 0 < with_zone < times:

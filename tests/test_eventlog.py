@@ -297,6 +297,16 @@ def test_rows_without_case_activity_or_time_are_left_out_and_counted() -> None:
         assert "1 of 11 rows have no activity (activity) and are left out" in log.notes
 
 
+def test_a_column_without_any_value_is_asked_about() -> None:
+    """A role whose column is empty would leave every row out, and that is an error."""
+    store = MemoryStore(clock=ManualClock(START), ids=SeededIds(1))
+    store.append("Order/a", Placed())
+    with pytest.raises(InvalidLog, match="no row has a time: the column 'occurred_at' is empty"):
+        EventLog(store.df()).summary()
+    with EventLog(store.df(), time="recorded_at") as log:
+        assert log.cases().df["case"].tolist() == ["Order/a"]
+
+
 def test_ties_in_time_are_said() -> None:
     """The number of ties and what breaks them are in the notes of every answer."""
     with logged(SHOP) as log:

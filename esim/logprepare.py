@@ -87,7 +87,7 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
     with reading(source.name):
         session.run(f"CREATE OR REPLACE TEMP VIEW source AS {source.select}")
         session.run(f"CREATE OR REPLACE TEMP VIEW flat AS {_flat(source, roles)}")
-        notes = (*source.notes, *_looked_at(session, roles, how))
+        notes = (*(() if how.time_format else source.notes), *_looked_at(session, roles, how))
         base = _base(session, roles, how)
         cases = _named(session, base, 'c AS "case"', "s")
         activities = _named(session, base, "n AS activity", "a")

@@ -139,7 +139,7 @@ def _cell(name: str, value: Any) -> str:
     if value is None or value != value:  # noqa: PLR0124 - what differs from itself is missing
         return "–"
     if name.endswith("_s") and isinstance(value, int | float):
-        return display.escape(span(float(value)))
+        return display.escape(_unbroken(span(float(value))))
     if isinstance(value, float):
         return display.escape(_number(name, value))
     if isinstance(value, int) and not isinstance(value, bool) and name != "year":
@@ -151,8 +151,12 @@ def _cell(name: str, value: Any) -> str:
 
 def _number(name: str, value: float) -> str:
     if name in _PARTS or name.endswith("share"):
-        return percent(value)
+        return _unbroken(percent(value))
     return f"{value:,.4g}" if abs(value) < _LARGE else f"{value:,.0f}"
+
+
+def _unbroken(words: str) -> str:
+    return words.replace(" ", "\u00a0")
 
 
 def span(seconds: float) -> str:

@@ -31,7 +31,10 @@ def test_there_are_notebooks():
         "05_failures_by_hand",
         "06_evolution",
         "07_process_managers",
+        "08_simulation",
         "09_bug_zoo",
+        "10_event_logs",
+        "11_your_own_log",
     ]
 
 

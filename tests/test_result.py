@@ -30,7 +30,8 @@ def test_the_table_has_durations_as_people_say_them() -> None:
     """Seconds become the largest unit, thousands are set apart, missing values a dash, text is escaped."""
     shown = made()._repr_html_()
     for part in (
-        "1.5 h",
+        "1.5\u00a0h",
+        "50.0\u00a0%",
         "1,234",
         "–",
         "&lt;a&gt;",
@@ -51,10 +52,14 @@ def test_a_long_answer_says_how_much_it_shows() -> None:
 
 def test_a_picture_is_an_image_with_its_text() -> None:
     """SVG goes out as a data URI with alternative text; an answer without rows has no picture."""
-    answer = made(picture=lambda result: f"<svg>{len(result)}</svg>")
-    code = base64.b64encode(b"<svg>2</svg>").decode()
-    assert f'alt="Cases &amp; more" src="data:image/svg+xml;base64,{code}"' in answer._repr_html_()
-    empty = Result("None", TABLE.head(0), COLUMNS, "", picture=lambda _: "<svg/>")
+    drawn = "<svg><title>Two &amp; more</title><desc>all of them</desc></svg>"
+    answer = made(draw=lambda frame, title: drawn if (len(frame), title) == (2, "Cases & more") else "")
+    code = base64.b64encode(drawn.encode()).decode()
+    image = f'src="data:image/svg+xml;base64,{code}" alt="Two &amp; more. all of them"'
+    assert image in answer._repr_html_() and image in answer.picture._repr_html_()
+    many = Result("Many", pd.DataFrame({"n": range(1500)}), {"n": "a number"}, "", draw=lambda *_: drawn)
+    assert "the first 8 of 1,500 rows" in many._repr_html_()
+    empty = Result("None", TABLE.head(0), COLUMNS, "", draw=lambda *_: "<svg/>")
     assert (empty.svg(), made().svg()) == ("", "")
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 
 from esim.eventlog import EventLog
+from esim.formats import FORMATS
 
 LOGS = Path(__file__).resolve().parents[2].parent / "shared" / "logs"
 STATUS = f"""SELECT stream, version, ts, coalesce(data->>'status', data->>'to') AS st
@@ -324,3 +325,33 @@ def test_every_format_gives_the_same_figures(name: str, true: dict[str, Any]) ->
         else:
             kinds = log.object_directly_follows().df["object_type"].value_counts().to_dict()
             assert kinds == true["peps_status.ocel"]["ocdfg_edges"]
+
+
+WRITTEN = ["csv", "parquet", "jsonl", *FORMATS]
+
+
+@pytest.mark.parametrize("format", WRITTEN)
+def test_the_proposals_have_the_true_figures_in_every_format(
+    format: str, proposals: EventLog, true: dict[str, Any], tmp_path: Path
+) -> None:
+    """All events of the proposals are written, read again, and asked everything that is known of them."""
+    path = proposals.write(tmp_path / f"peps.{format}")
+    given = {"activity": "activity"} if format in ("csv", "parquet", "jsonl") else {}
+    expected = true["peps (all events)"]
+    with EventLog(path, **given) as log:
+        test_sizes_times_and_ties((log, expected))
+        test_variants((log, expected), exact=False)
+        test_what_directly_follows_what((log, expected))
+        test_starts_ends_activities_and_rework((log, expected))
+        test_durations_of_cases((log, expected))
+
+
+@pytest.mark.parametrize("name", ["ocel.json", "ocel.sqlite", "ocel.xml"])
+def test_the_kind_of_object_is_the_case_of_one_s_choice(name: str, true: dict[str, Any]) -> None:
+    """The commonest kind is chosen, which is said with the others; each has its true number of edges."""
+    expected = true["peps_status.ocel"]["ocdfg_edges"]
+    with EventLog(LOGS / f"peps_status.{name}") as log:
+        assert "cases are the objects of type 'pep'; others by case='developer'" in log.notes
+        for kind in expected:
+            assert len(log.using(case=kind).directly_follows()) == expected[kind]
+            assert len(log.object_directly_follows(kind).graph.flows) == expected[kind]

@@ -23,7 +23,8 @@ from esim.virtual import Coroutines
 from esim.waiter import Waiter
 from esim.workers import Consumer, Tasker
 
-_CRASH, _AT_HANDLE = ("crash",), ("crash", "error", "poison")
+_HOUR = timedelta(hours=1)
+_CRASH, _AT_HANDLE = ("crash",), ("crash", "error", "poison", "delay")
 _PLACES = {
     "begin": "is about to take up {}",
     "handle": "is about to handle {}",
@@ -166,6 +167,8 @@ class Follower(Player):
             mark = progress.load()
             before = self._last_wanted(mark.position) - 1
             progress.commit(mark._replace(position=before, begun=before))
+        elif fault == "delay":
+            self._until = self.stage.clock._now + _HOUR
         elif fault == "poison":
             self._poisoned |= {self._at}
         else:

@@ -33,6 +33,9 @@ _IN_FLIGHT = [kind for kind in Faults.all_names() if kind not in ("crash", "dupl
 """Faults after which a process goes on with what it has in memory: its run is done again up to them."""
 
 
+_MOST_FAULTS = 1_000_000
+
+
 class Broken(NamedTuple):
     """An invariant that does not hold after certain choices, and why."""
 
@@ -85,7 +88,7 @@ class Search:
         self._base: Moment
         self._path: set[Hashable] = set()
         self._deep = True
-        self._weigh = _faults_first
+        self._few = 0
         self._taken: Choices = {}
 
     # --- the search ----------------------------------------------------------------------------------------
@@ -94,7 +97,7 @@ class Search:
         """Run schedule after schedule; give what each has broken, if anything."""
         first = self.stage.begin(faults.budgets())
         self._deep = any(faults.budgets()[kind] for kind in _IN_FLIGHT)
-        self._weigh = _preemptions_first if strategy == "few_preemptions" else _faults_first
+        self._few = faults.budgets()["preempt"] if strategy == "few_preemptions" else 0
         self._node = _Node(first, {}, first.choices, {})
         self._push(self._node)
         while self._frontier:
@@ -121,7 +124,9 @@ class Search:
 
     def _push(self, node: _Node, *, preempt: bool = False) -> None:
         self._pushed += 1
-        cost = self._weigh(self._node, preempt=preempt, count=len(node.choices))
+        cost = len(node.choices)
+        if self._few:  # those with fewer preemptions first, whatever else goes wrong
+            cost += _MOST_FAULTS * (self._few - self.stage.left["preempt"] + preempt)
         heapq.heappush(self._frontier, (cost, self._pushed, node))
 
     # --- what the stage asks -------------------------------------------------------------------------------
@@ -206,14 +211,6 @@ class Search:
             why = invariant.broken(self.stage.look)
             if why is not None:
                 raise _Found(name, why)
-
-
-def _faults_first(node: _Node, *, preempt: bool, count: int) -> int:  # noqa: ARG001 - one of two weights
-    return count
-
-
-def _preemptions_first(node: _Node, *, preempt: bool, count: int) -> int:
-    return count + (1000 if preempt else 0) + 1000 * (len(node.choices) // 1000)
 
 
 class Chance:

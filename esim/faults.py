@@ -20,6 +20,7 @@ MEANINGS = {
     "lost": "a message of a queue is never delivered",
     "reorder": "a message of a queue overtakes those before it",
     "preempt": "another process goes first, although the one at hand could go on",
+    "delay": "a subscription handles an event an hour later, by the virtual clock",
     "outage": "a service is down for a number of calls",
     "late": "a consumer is taken for dead, its message is given to another, and it goes on all the same",
     "skew": "the clock of a process is wrong",
@@ -34,6 +35,7 @@ _NAMES = {
     "lost": ("lost message", "lost messages"),
     "reorder": ("reordering", "reorderings"),
     "preempt": ("preemption", "preemptions"),
+    "delay": ("delay", "delays"),
     "outage": ("outage", "outages"),
     "late": ("late finisher", "late finishers"),
     "skew": ("skewed clock", "skewed clocks"),
@@ -68,6 +70,7 @@ class Faults:
     lost: float = 0
     reorder: float = 0
     preempt: float = 0
+    delay: float = 0
     outage: float = 0
     late: float = 0
     skew: float = 0

@@ -16,6 +16,7 @@ WORDS = {
     "lost": "is lost",
     "reorder": "overtakes",
     "preempt": "goes first",
+    "delay": "goes on an hour later",
     "outage": "is down",
     "late": "is taken for dead",
     "skew": "has its clock wrong",
@@ -50,7 +51,7 @@ class Step(NamedTuple):
     @property
     def is_failure(self) -> bool:
         """Whether something failed, or was only done in another order."""
-        return self.fault not in ("", "preempt", "reorder")
+        return self.fault not in ("", "delay", "preempt", "reorder")
 
 
 def worth_telling(steps: Iterable[Step]) -> list[Step]:

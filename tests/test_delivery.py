@@ -35,7 +35,7 @@ class Paid(Event):
     amount: int
 
 
-class Moved(Event):
+class Transferred(Event):
     giver: str
     taker: str
     amount: int
@@ -57,15 +57,15 @@ def split() -> Iterator[None]:
             Paid(customer=old["taker"], amount=old["amount"]),
         ]
 
-    class Moved(Event):
+    class Transferred(Event):
         giver: str
         taker: str
         amount: int
 
-    retired(Moved, by=by, into=Paid)
+    retired(Transferred, by=by, into=Paid)
     yield
 
-    class Moved(Event):  # type: ignore[no-redef]
+    class Transferred(Event):  # type: ignore[no-redef]
         giver: str
         taker: str
         amount: int
@@ -75,7 +75,7 @@ def filled(store: Store) -> Any:
     """Return a store of payments and moves in two streams; the move of 5 cannot be handled."""
     for number in range(1, 5):
         store.append(f"Account/{number % 2}", Paid(customer=f"c{number % 3}", amount=number))
-        store.append(f"Account/{number % 2}", Moved(giver="c0", taker="c1", amount=number))
+        store.append(f"Account/{number % 2}", Transferred(giver="c0", taker="c1", amount=number))
     return store
 
 

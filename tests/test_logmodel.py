@@ -138,8 +138,8 @@ def test_a_case_that_cannot_be_folded_is_left() -> None:
 
 def test_columns_are_the_payload_where_there_is_none() -> None:
     """The fields of a class are read from columns of the same name; unknown types are told."""
-    rows = [row("a", "Opened", 0, 1, owner="ann"), row("a", "Noted", 1, 2, owner=None)]
-    assert verdicts(logged(rows)) == [(2, "Noted", "not known", "", "Account has no Noted")]
+    rows = [row("a", "Opened", 0, 1, owner="ann"), row("a", "Whistled", 1, 2, owner=None)]
+    assert verdicts(logged(rows)) == [(2, "Whistled", "not known", "", "Account has no Whistled")]
 
 
 def test_conformance_with_a_state_counts_by_decision() -> None:

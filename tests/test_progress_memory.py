@@ -52,7 +52,7 @@ def test_an_interrupt_leaves_all_of_a_commit_or_nothing(line):
     progress.register(Registered("count", "transactional", None, "{}"), Mark())
     rows = progress.rows(0, 1)
     rows.put(Count(customer="ann", number=1))
-    effect = Effect("key", 1, "mail", "{}", "done")
+    effect = Effect("key", 1, 0, 1, "mail", "{}", "done", 1)
     sys.settrace(interrupted_at(line))
     try:
         progress.commit(

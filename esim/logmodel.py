@@ -167,7 +167,7 @@ class _Model:
         """Give each event of a case with its verdict."""
         state, expected = self.state_type.initial(), list[Event]()
         for one in events:
-            if one.activity not in self.known and not roads():
+            if one.activity not in self.known and one.activity not in roads():
                 yield one, Verdict("not known", "", f"{self.state_type.__name__} has no {one.activity}")
                 continue
             verdict = Verdict("agrees")  # also where upcasters leave nothing of it

@@ -18,6 +18,7 @@ from esim.memory import MemoryStore
 from esim.shop import Order
 from esim.shop_history import shop_store
 from esim.state import State
+from esim.upcast import retired
 from tests.test_eventlog import SHOP, logged, row
 
 
@@ -245,3 +246,10 @@ def test_what_cannot_be_drafted_is_told() -> None:
     ):
         with pytest.raises(InvalidArgument):
             wrong()
+
+
+def test_an_unknown_type_is_told_also_where_others_have_upcasters() -> None:
+    """A road from another type leads nowhere for this one."""
+    retired("Rumoured")
+    rows = [row("a", "Opened", 0, 1, owner="ann"), row("a", "Whistled", 1, 2, owner=None)]
+    assert verdicts(logged(rows)) == [(2, "Whistled", "not known", "", "Account has no Whistled")]

@@ -377,7 +377,7 @@ class Stage:
         players = tuple([one.kept(relative=True) for one in self.players])
         return self.key(), tuple(self.left.values()), players
 
-    def moment(self, died: tuple[int, str] | None = None) -> Moment:
+    def moment(self) -> Moment:
         """Return the present moment, to come back to."""
         self.key()
         for index, fresh in enumerate(self._fresh):
@@ -387,7 +387,7 @@ class Stage:
         players = tuple([one.kept(relative=False) for one in self.players])
         return Moment(
             *(tuple(self._pictures), tuple(self._known), tuple(self.left.values()), players),
-            *(self.clock._now, self.choices, died),
+            *(self.clock._now, self.choices),
         )
 
     def back_to(self, moment: Moment) -> None:

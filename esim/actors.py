@@ -15,7 +15,7 @@ from esim.faults import OutcomeUnknown, Unavailable
 from esim.handler import HandlerOf
 from esim.intake import Intake
 from esim.player import Ground, Player
-from esim.points import Point
+from esim.points import Step
 from esim.process import ProcessManager
 from esim.scenario import Actor, Consume, Follow, Task
 from esim.subscription import Subscription
@@ -39,7 +39,7 @@ _PLACES = {
     "tell": "is about to tell that a deadline is over, after {}",
     "told": "has told that a deadline is over, in {}",
 }
-"""The places of a delivery in words, by the name of their `Point`; a position comes in."""
+"""The places of a delivery in words, by their names in `esim.points`; a position comes in."""
 _SHORT = {
     "begin": "before it begins",
     "handle": "before the handler",
@@ -137,10 +137,11 @@ class Follower(Player):
         else:
             self.stage.clock.jump(until)
 
-    def told_of(self, point: Point) -> str:
+    def told_of(self, point: Step) -> str:
         """Return a place in words: what comes next, and for which event."""
-        found = self.stage.store.read(after=point.position - 1, until=point.position, limit=1).first()
-        return _PLACES[point.name].format(f"{point.position} {found.type}" if found else point.position)
+        name, position = point
+        found = self.stage.store.read(after=position - 1, until=position, limit=1).first()
+        return _PLACES[name].format(f"{position} {found.type}" if found else position)
 
     @property
     def position(self) -> int:
@@ -151,7 +152,7 @@ class Follower(Player):
         """Return in a few words where it may die now."""
         return _SHORT[self._last] if lane == self.name else f"before {lane}"
 
-    def kinds(self, point: Point) -> tuple[str, ...]:
+    def kinds(self, point: Step) -> tuple[str, ...]:
         """Return what may go wrong at a place."""
         name, self._at = point
         self._last = name

@@ -15,7 +15,7 @@ from esim import display
 from esim.arguments import whole
 from esim.delivery import Delivery
 from esim.errors import InvalidArgument, said
-from esim.points import Point, mortal
+from esim.points import Point, Step, mortal
 from esim.progress import Entry, Letter, Progress, frame
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class DeadLetters:
         with self._turn() as delivery:
             yield from mortal(self._redriven(delivery, sequence, []))
 
-    def _redriven(self, delivery: Delivery, sequence: str | None, tried: list[_Tried]) -> Generator[Point]:
+    def _redriven(self, delivery: Delivery, sequence: str | None, tried: list[_Tried]) -> Generator[Step]:
         letters = sorted(self._progress.letters(), key=lambda one: (one.sequence_id, one.sequence_index))
         names = list(dict.fromkeys(letter.sequence_id for letter in letters))
         if sequence is not None and sequence not in names:

@@ -78,7 +78,7 @@ class Effects:
 
     def begin(self, recorded: RecordedEvent[Any]) -> None:
         """Count the effects of an event from the start; those of an earlier attempt are remembered."""
-        if recorded is not self._last:
+        if self._results and recorded is not self._last:
             self._results.clear()
         self.cause = self._last = recorded
         self._calls = None

@@ -263,8 +263,9 @@ class RecordedEvent(Generic[E_co]):
     def event_as(self, classes: Mapping[str, Any]) -> Event:
         """Return the typed event by the class of its type among `classes`, else by the one known here."""
         if self._event is None:
-            cls = classes.get(self._row[3])
-            self._event = decode(self._row[3], self._row[5], cls and current(cls))
+            row = self._row
+            cls = classes.get(row[3])
+            self._event = decode(row[3], row[5], cls and current(cls))
         return self._event
 
     @property

@@ -39,7 +39,8 @@ class Tag:
 
 _SHAPES = 32_767  # what the store's column holds
 _by_type: dict[str, type[Event]] = {}
-_by_name: dict[tuple[str, str], type[Event]] = {}
+_by_name: dict[tuple[str, str], list[type[Event]]] = {}
+"""Its latest definition, by the module and name of a class; each definition has the list, to look fast."""
 _by_former: dict[str, str] = {}
 
 
@@ -56,6 +57,7 @@ class Event(Value):
     _tagged: ClassVar[tuple[tuple[str, str], ...]] = ()
     _upcasters: ClassVar[tuple[Upcaster | None, ...]] = ()
     _was: ClassVar[tuple[str, ...]] = ()
+    _latest: ClassVar[list[type[Event]]] = []
     _instead: ClassVar[str] = "record another event"
 
     def __init_subclass__(
@@ -95,7 +97,8 @@ class Event(Value):
         cls._tagged = tuple((name, mark.key or name) for name, mark in marks if isinstance(mark, Tag))
         _by_type[cls.event_type] = cls
         _rename(cls.event_type, cls._was)
-        _by_name[cls.__module__, cls.__qualname__] = cls
+        cls._latest = _by_name.setdefault((cls.__module__, cls.__qualname__), [])
+        cls._latest[:] = [cls]
         note_definition()
 
     def _repr_html_(self) -> str:
@@ -134,7 +137,7 @@ def former_names() -> dict[str, str]:
 
 def current(cls: type[Event]) -> type[Event]:
     """Return the latest definition of a class: the same one, unless its cell was run again."""
-    return _by_name.get((cls.__module__, cls.__qualname__), cls)
+    return cls._latest[0] if cls._latest else cls
 
 
 _definitions = 0

@@ -154,6 +154,9 @@ def _call(
             return lambda recorded, *_: given(recorded)
         return lambda recorded, *_: given(recorded.event_as(classes))
 
+    if classes is not None and wanted == ("rows",):
+        return lambda recorded, rows, _: given(recorded.event_as(classes), rows=rows)
+
     def call(recorded: RecordedEvent[Any], rows: Any, effects: Any) -> Any:
         handed = {"recorded": recorded, "rows": rows, "effects": effects}
         first = recorded if classes is None else recorded.event_as(classes)

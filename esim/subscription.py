@@ -152,10 +152,10 @@ class Subscription:
         return self
 
     def _drive(self, delivery: Delivery, until: int) -> None:
-        stopping, halting = self._follower.stopping, self._halting
+        stops, halts = self._follower.stopping.is_set, self._halting.is_set
         with closing(delivery.steps(until)) as steps:  # at once, not when a traceback lets go of it
             for _ in steps:
-                if stopping.is_set() or halting.is_set():
+                if stops() or halts():
                     steps.close()
 
     def steps(self) -> Iterator[Point]:

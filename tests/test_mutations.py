@@ -405,8 +405,8 @@ class Mutation(NamedTuple):
 MUTATIONS = {
     "rows are committed ahead of the checkpoint": Mutation(
         rows_are_counted_once,
-        *(Delivery, "_all", 'yield Point("commit", batch.through)'),
-        'self.progress.commit(self.mark, rows=self._rows); yield Point("commit", batch.through)',
+        *(Delivery, "_all", 'yield "commit", batch.through'),
+        'self.progress.commit(self.mark, rows=self._rows); yield "commit", batch.through',
     ),
     "rows are not committed with the checkpoint": Mutation(
         rows_are_counted_once, MemoryProgress, "commit", "dict(rows.changes())", "{}"
@@ -417,13 +417,13 @@ MUTATIONS = {
     ),
     "the position is not noted with an attempt": Mutation(
         rows_are_counted_once,
-        *(Delivery, "_batch", "self._position = max(self._position, position)", "pass"),
+        *(Delivery, "_batch", "self._position = position", "pass"),
     ),
     "rows are not undone after a failure": Mutation(
-        rows_are_counted_once, Delivery, "_tried", "rows.undo()", "pass"
+        rows_are_counted_once, Delivery, "_failed", "self._rows.undo()", "pass"
     ),
     "rows forget what they were before an event": Mutation(
-        rows_are_counted_once, Delivery, "_tried", "rows.begin()", "pass"
+        rows_are_counted_once, Delivery, "_handed", "rows.begin()", "pass"
     ),
     "acknowledged before it is handled": Mutation(
         nothing_is_lost,
@@ -431,7 +431,7 @@ MUTATIONS = {
     ),
     "the whole batch is noted as done with the first attempt": Mutation(
         rows_are_counted_once,
-        *(Delivery, "_batch", "self._position = max(self._position, position)"),
+        *(Delivery, "_batch", "self._position = position"),
         "self._position = batch.through",
     ),
     "acknowledged after it is handled": Mutation(
@@ -448,7 +448,7 @@ MUTATIONS = {
     ),
     "the inbox is not written": Mutation(
         an_inbox_knows_what_was_handled,
-        *(Delivery, "_tried", "self._inbox.append((key_of(recorded), recorded.position))", "pass"),
+        *(Delivery, "_succeeded", "self._inbox.append((key_of(recorded), recorded.position))", "pass"),
     ),
     "the inbox is not asked beyond what it knew at the start": Mutation(
         an_inbox_knows_what_was_handled,

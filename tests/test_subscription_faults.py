@@ -54,9 +54,9 @@ with EventStore(told["path"], clock=ManualClock()) as store:
                         adopt=True)
     left = told["count"]
     with mine._turn() as delivery:
-        for point in delivery.steps(store.position):
-            left -= point.name == told["where"]
-            if not left and point.name == told["where"]:
+        for name, _ in delivery.steps(store.position):
+            left -= name == told["where"]
+            if not left and name == told["where"]:
                 die()
 """
 

@@ -19,7 +19,7 @@ from esim import display
 from esim.arguments import all_storable, storable
 from esim.clock import from_micros, utc
 from esim.errors import EsimError, InvalidArgument
-from esim.event import Event, current, decode
+from esim.event import Event, decode
 
 E_co = TypeVar("E_co", bound=Event, covariant=True)
 
@@ -264,8 +264,7 @@ class RecordedEvent(Generic[E_co]):
         """Return the typed event by the class of its type among `classes`, else by the one known here."""
         if self._event is None:
             row = self._row
-            cls = classes.get(row[3])
-            self._event = decode(row[3], row[5], cls and current(cls))
+            self._event = decode(row[3], row[5], classes.get(row[3]))
         return self._event
 
     @property

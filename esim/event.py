@@ -105,6 +105,8 @@ class Event(Value):
         return display.card(display.badge(self.event_type), display.fields(fields_of(self)))
 
 
+Event._latest.append(Event)
+
 # --- the registry ------------------------------------------------------------------------------------------
 
 
@@ -137,7 +139,7 @@ def former_names() -> dict[str, str]:
 
 def current(cls: type[Event]) -> type[Event]:
     """Return the latest definition of a class: the same one, unless its cell was run again."""
-    return cls._latest[0] if cls._latest else cls
+    return cls._latest[0]
 
 
 _definitions = 0
@@ -183,9 +185,10 @@ def renewed(event: Event) -> Event:
 def decode(type: str, text: str, cls: type[Event] | None = None) -> Event:
     """Return the event of a stored payload `text`, by `cls` or by the class registered for its `type`.
 
-    Raises UnknownEventType without a class, and InvalidEvent if the payload does not fit it.
+    It is an instance of the latest definition of its class. Raises UnknownEventType without a class, and
+    InvalidEvent if the payload does not fit it.
     """
-    found = cls or event_class(type)
+    found = (cls or event_class(type))._latest[0]
     try:
         return found.__pydantic_validator__.validate_json(text)  # type: ignore[no-any-return]
     except ValidationError as error:

@@ -289,9 +289,7 @@ def _typed(log: Log, known: dict[str, type[Event]], one: Recorded) -> Iterable[E
     """Give what a recorded event is as typed events: itself, or what upcasters make of it."""
     if log._source.versioned:
         reads = read_as(one.activity, one.schema_version, one.payload)
-        return [
-            decode(name, text, current(known[name]) if name in known else None) for name, _, text in reads
-        ]
+        return [decode(name, text, known.get(name)) for name, _, text in reads]
     cls = current(known[one.activity])
     text = one.payload
     if log.mapping.get("data") is None:

@@ -47,6 +47,10 @@ class Size(Enum):
     LARGE = "l"
 
 
+class Priced(Event):
+    price: Money
+
+
 class Line(Value):
     sku: str
     price: Money
@@ -385,16 +389,16 @@ def test_money_keeps_every_digit(amount: Decimal):
 def test_money_is_read_from_stored_text_as_pydantic_reads_it(text: str):
     """Checking plain digits by a pattern accepts, refuses and gives just what the full check does."""
     plain = TypeAdapter(Annotated[Decimal, Field(max_digits=18, decimal_places=2, allow_inf_nan=False)])
-    stored = f'{{"sku":"a","price":{json.dumps(text)}}}'
+    stored = f'{{"price":{json.dumps(text)}}}'
     try:
         told = plain.validate_json(json.dumps(text))
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
         with pytest.raises(InvalidEvent, match=re.escape(f"{reason[:1].lower()}{reason[1:]}")) as refused:
-            decode("Line", stored, cast("Any", Line))
+            decode("Priced", stored)
         assert "'price' is" in str(refused.value)
     else:
-        assert str(cast("Any", decode("Line", stored, cast("Any", Line))).price) == str(told)
+        assert str(cast("Priced", decode("Priced", stored)).price) == str(told)
 
 
 def test_decoding_builds_no_event_through_python(monkeypatch: pytest.MonkeyPatch):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from uuid import UUID
@@ -355,7 +354,7 @@ class AsOf(Store):
 
     def _bounded(self, wanted: Filter) -> Filter:
         until = self._position if wanted.until is None else min(wanted.until, self._position)
-        return replace(wanted, until=until)
+        return wanted._replace(until=until)
 
     def _position_at(self, recorded: int) -> int:
         return min(self._store._position_at(recorded), self._position)

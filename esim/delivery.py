@@ -97,7 +97,8 @@ class Delivery:
         self._inbox: list[tuple[str, int]] = []
         self.intake = Intake(store, settings.wanted, settings.partition, settings.batch)
         self._rows: Rows[Any] | None = None
-        self._known = {name: progress.farthest(name) for name in ("inbox", "effects")}
+        self._known: dict[str, int] = {}
+        """The farthest position in the inbox and on the ledger, once it was asked for."""
         self._waiter = Waiter() if waiter is None else waiter
         self.effects = effects(
             outbox=settings.outbox, done=self._is_done, waiter=self._waiter, functions=settings.sends
@@ -342,10 +343,15 @@ class Delivery:
         return self._rows
 
     def _is_handled(self, recorded: RecordedEvent[Any]) -> bool:
-        return recorded.position <= self._known["inbox"] and self.progress.handled(key_of(recorded))
+        return recorded.position <= self._farthest("inbox") and self.progress.handled(key_of(recorded))
 
     def _is_done(self, key: str, position: int) -> bool:
-        return position <= self._known["effects"] and self.progress.effect(key) is not None
+        return position <= self._farthest("effects") and self.progress.effect(key) is not None
+
+    def _farthest(self, table: str) -> int:
+        if table not in self._known:
+            self._known[table] = self.progress.farthest(table)
+        return self._known[table]
 
     # --- failures ------------------------------------------------------------------------------------------
 
@@ -486,7 +492,7 @@ class Delivery:
         self.mark = mark
         self._new, self._inbox = [], []
         if fresh:
-            self._known["effects"] = max(self._known["effects"], *(one.position for one in fresh))
+            self._known["effects"] = max(self._farthest("effects"), *(one.position for one in fresh))
             self.effects.settle()
 
 

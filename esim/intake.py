@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -34,14 +33,14 @@ class Intake:
 
     def batches(self, after: int, until: int, uncertain: int) -> Iterator[Batch]:
         """Give what comes after a position: event by event up to `uncertain`, then in batches."""
-        wanted = replace(self.wanted, after=after, until=until)
+        wanted = self.wanted._replace(after=after, until=until)
         leading = wanted.leading()
         for low in range(after, max(until, after + 1), _WINDOW):
             high = min(low + _WINDOW, until)
             rows = [
                 pair
                 for stored in self.store._scan(
-                    leading if high - low == until - after else replace(leading, after=low, until=high)
+                    leading if high - low == until - after else leading._replace(after=low, until=high)
                 )
                 for pair in self._today(wanted, stored)
                 if self._among == 1 or share_of(pair[0][1], self._among) == self._share

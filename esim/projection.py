@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast, get_args, get_origin
 
@@ -144,7 +143,7 @@ class Projection(ReadModel, Generic[R]):
 
     def _with_envelopes(self, rows: Rows[R], decode: _Decode, low: int, high: int) -> None:
         calls = {name: _bound(handler, self) for name, handler in self._handlers.items()}
-        for stored in self._home._scan(replace(self._wanted, after=low, until=high).leading()):
+        for stored in self._home._scan(self._wanted._replace(after=low, until=high).leading()):
             told = list(self._wanted.today(stored))
             done = 0
             try:
@@ -158,7 +157,7 @@ class Projection(ReadModel, Generic[R]):
                 raise _failure(type(self), RecordedEvent(row, part=part), error) from error
 
     def _payloads(self, low: int, high: int) -> tuple[Any, list[str], list[str]]:
-        tests, params = where(replace(self._wanted, after=low, until=high))
+        tests, params = where(self._wanted._replace(after=low, until=high))
         query = f"SELECT position, type, data FROM esim.events WHERE {tests} ORDER BY position"
         db = self._home._db
         cursor = db.cursor()

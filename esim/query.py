@@ -8,7 +8,8 @@ References: dcb.events (queries, tags, append conditions).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from esim.arguments import all_storable, whole
 from esim.envelope import Row
@@ -105,13 +106,12 @@ class Condition:
         object.__setattr__(self, "after", whole(self.after, "after"))
 
 
-@dataclass(frozen=True)
-class Filter:
+class Filter(NamedTuple):
     """Which recorded events a reading wants; bounds are `after` (exclusive) and `until` (inclusive)."""
 
     stream: str | None = None
     category: str | None = None
-    query: Query = field(default_factory=Query)
+    query: Query = Query()
     after: int = 0
     until: int | None = None
     after_version: int = 0
@@ -124,7 +124,7 @@ class Filter:
         if not roads() or not any(item.types for item in self.query.items):
             return self
         items = (QueryItem(sources(item.types), item.tags) for item in self.query.items)
-        return replace(self, query=Query(*items))
+        return self._replace(query=Query(*items))
 
     def today(self, rows: Sequence[Row]) -> Iterator[tuple[Row, int]]:
         """Give stored rows as they are read today, if they are of the wanted types then, and their parts."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
@@ -71,7 +70,7 @@ class Selection:
                 yield from map(RecordedEvent, rows)
             return
         wanted = self._wanted
-        stored = self._store._scan(replace(wanted.leading(), limit=None))
+        stored = self._store._scan(wanted.leading()._replace(limit=None))
         events = (pair for rows in stored for pair in wanted.today(rows))
         for row, part in islice(events, wanted.limit):
             yield RecordedEvent(row, part=part)
@@ -93,7 +92,7 @@ class Selection:
         """Return the last event, or None."""
         if self._wanted.limit is not None:
             return next(iter(list(self)[-1:]), None)
-        return Selection(self._store, replace(self._wanted, backward=not self._wanted.backward)).first()
+        return Selection(self._store, self._wanted._replace(backward=not self._wanted.backward)).first()
 
     def df(self) -> pd.DataFrame:
         """Return the events as they are stored as a dataframe, one row each, columns as `Store.df` says."""
@@ -108,7 +107,7 @@ class Selection:
 
     def _few(self, count: int) -> Selection:
         limit = count if self._wanted.limit is None else min(count, self._wanted.limit)
-        return Selection(self._store, replace(self._wanted, limit=limit))
+        return Selection(self._store, self._wanted._replace(limit=limit))
 
 
 def events_table(events: Iterable[RecordedEvent[Any]], total: int) -> str:

@@ -118,7 +118,10 @@ class MemoryStore(Store):
         return next((row[0] for row in rows if query.matches(row[3], row[12] or ())), 0)
 
     def _scan(self, wanted: Filter) -> Iterator[Sequence[Row]]:
-        rows = list(self._open()) if wanted.stream is None else list(self._streams.get(wanted.stream, ()))
+        if wanted.stream is None:  # positions are places in the list, counted from 1
+            rows = self._open()[wanted.after : wanted.until]
+        else:
+            rows = list(self._streams.get(wanted.stream, ()))
         ordered = reversed(rows) if wanted.backward else iter(rows)
         yield list(islice(filter(wanted.admits, ordered), wanted.limit))
 

@@ -6,7 +6,7 @@ whoever looks next.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -94,14 +94,18 @@ class MemoryProgress(Progress):
         self,
         mark: Mark,
         *,
-        letters: Iterable[Letter] = (),
-        gone: Iterable[int] = (),
-        effects: Iterable[Effect] = (),
-        inbox: Iterable[tuple[str, int]] = (),
+        letters: Sequence[Letter] = (),
+        gone: Sequence[int] = (),
+        effects: Sequence[Effect] = (),
+        inbox: Sequence[tuple[str, int]] = (),
         at: datetime | None = None,
         rows: Rows[Any] | None = None,
     ) -> None:
         mine = self._kept()
+        if not (letters or gone or effects or inbox or (rows is not None and rows.changed)):
+            mine.mark = mark
+            _changed(mine)
+            return
         entries = {one.key: _entry(one, at) for one in effects}
         changed = {} if rows is None or not rows.changed else dict(rows.changes())
         removed: dict[int, Letter | None] = dict.fromkeys(gone)

@@ -350,17 +350,17 @@ def _idle(event: BenchFact, rows: Rows[Total]) -> None:
 
 
 def delivery(bench: Bench) -> Iterator[Line]:
-    """Events handed one by one to a typed handler with a transactional checkpoint, in batches, CPU."""
+    """Events handed one by one to a handler, with a transactional checkpoint in batches; the fastest round."""
     count = 100_000 // bench.scale
     with EventStore(bench.path("delivery.duckdb")) as store:
         rows = bench.store.read(until=count)._wanted
         store.restore(row for window in bench.store._scan(rows) for row in window)
         for handler in (_idle, Totals):
-            subscription = Subscription(store, handler)
-            seconds = cpu(subscription.catch_up)[0]
-            assert subscription.position == count
-            yield {"handler": subscription.name, "events": count, "per_s": count / seconds}
-        assert int(subscription.df()["events"].sum()) == count
+            rounds = [Subscription(store, handler, f"{handler.__name__} {number}") for number in range(5)]
+            seconds = min(cpu(each.catch_up)[0] for each in rounds)
+            assert all(each.position == count for each in rounds)
+            yield {"handler": handler.__name__, "events": count, "per_s": count / seconds}
+        assert int(rounds[0].df()["events"].sum()) == count
 
 
 ALL: dict[str, Callable[[Bench], Iterator[Line]]] = {

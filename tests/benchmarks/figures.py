@@ -350,7 +350,7 @@ def _idle(event: BenchFact, rows: Rows[Total]) -> None:
 
 
 def delivery(bench: Bench) -> Iterator[Line]:
-    """Events handed one by one to a handler, with a transactional checkpoint in batches; the fastest round."""
+    """Events handed one by one to a handler, a transactional checkpoint in batches: the fastest round."""
     count = 100_000 // bench.scale
     with EventStore(bench.path("delivery.duckdb")) as store:
         rows = bench.store.read(until=count)._wanted

@@ -24,14 +24,10 @@ from esim.storefile import Parameters, literal, quoted
 if TYPE_CHECKING:
     import pandas as pd
 
-VIEWS = ("e", "cases", "activities", "events", "source", "objects")
+VIEWS = ("e", "happened", "cases", "activities", "events", "source", "objects")
 """What `sql` can read."""
 
 _OWN = {"case", "activity", "time", "s", "v", "a", "p", "z", "t", "w", "r"}
-_OBJECTS = (
-    'SELECT NULL::BIGINT AS "#row", NULL::VARCHAR AS object_type, NULL::VARCHAR AS object_id, '
-    "NULL::VARCHAR AS qualifier WHERE false"
-)
 
 
 class Log:
@@ -61,12 +57,13 @@ class Log:
 
     def _views(self) -> dict[str, str]:
         table = self._ready()
+        once = "SELECT DISTINCT r, a, t FROM e" if self.mapping.case_object else "SELECT r, a, t FROM e"
         return {
-            "source": self._source.select,
+            **self._source.views(),
             "e": f"SELECT * FROM {table.events.name}",
+            "happened": once if table.happened is None else f"SELECT * FROM {table.happened.name}",
             "cases": f"SELECT * FROM {table.cases.name}",
             "activities": f"SELECT * FROM {table.activities.name}",
-            "objects": self._source.objects or _OBJECTS,
             "events": f"SELECT {self._event_columns()} FROM e JOIN cases USING (s) JOIN activities USING (a) "
             f"JOIN source ON source.{ROW} = e.r",
         }
@@ -120,7 +117,8 @@ class Log:
 
         Tables: `events` (case, v, activity, time and every column of the source); `e` (s, v, a, p, z, t, w,
         r: case, place, activity and the one before as numbers, whether last, time, microseconds since the one
-        before, row); `cases` (s, case); `activities` (a, activity); `objects` (#row, object_type, object_id,
+        before, row); `happened` (r, a, t: each event once, where there are objects also those without a
+        case); `cases` (s, case); `activities` (a, activity); `objects` (#row, object_type, object_id,
         qualifier); `source`.
         Raises SqlRefused for anything that is not a single reading statement.
         """

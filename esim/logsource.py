@@ -56,6 +56,11 @@ SELECT "#row", if(contains(tag, ':'), split_part(tag, ':', 1), 'tag'),
 FROM (SELECT "#row", unnest(tags) AS tag FROM source)"""
 
 
+_NO_OBJECTS = """
+SELECT NULL::BIGINT AS "#row", NULL::VARCHAR AS object_type, NULL::VARCHAR AS object_id,
+ NULL::VARCHAR AS qualifier WHERE false"""
+
+
 def picked(**columns: str) -> str:
     """Return a subquery of the source: `x_row` and SQL over its columns, under names that e has not."""
     listed = "".join(f", {text} AS x_{name}" for name, text in columns.items())
@@ -80,6 +85,10 @@ class Source:
     rest: Tables | None = None
     kinds: dict[str, int] = field(default_factory=dict)
     kept: tuple[Kept, ...] = ()
+
+    def views(self) -> dict[str, str]:
+        """Return the views that all logs of this source share."""
+        return {"source": self.select, "objects": self.objects or _NO_OBJECTS}
 
     def types(self) -> dict[str, str]:
         """Return the columns with their SQL types, without `#row`."""

@@ -119,6 +119,11 @@ def test_the_payload_and_the_objects_of_a_store() -> None:
         assert len(log.linked_to("Cart")) == 0
 
 
+def test_objects_can_be_the_first_thing_asked_of_a_log() -> None:
+    """The links are there before any other question."""
+    assert len(logged(SHOP, objects={"person": "who"}).linked_to("person", "ann")) == 3
+
+
 @pytest.mark.parametrize("condition", ["", "1 = 1; DROP TABLE x", "amount >", "(("])
 def test_a_condition_is_one_expression(condition: str) -> None:
     """What is no single condition is refused at once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from esim.errors import InvalidArgument
 from esim.eventlog import EventLog
 from esim.logrule import Rule
 from esim.memory import MemoryStore
-from tests.test_eventlog import SHOP, Paid, Placed, logged, row
+from tests.test_eventlog import SHOP, START, Paid, Placed, logged, row
 
 
 def rows(answer: Any, *names: str) -> list[list[Any]]:
@@ -111,6 +112,43 @@ def test_each_kind_of_object_has_its_own_graph() -> None:
     assert len(log.linked_to("item", "i1", "i3")) == 4
     with pytest.raises(InvalidArgument, match="no objects of type 'orders'; did you mean 'order'"):
         log.object_directly_follows("orders")
+
+
+LOOSE = [
+    {
+        "event_id": str(n),
+        "activity": one,
+        "time": START + timedelta(minutes=n),
+        "order": order,
+        "items": items,
+    }
+    for n, (one, order, items) in enumerate(
+        [("Placed", "o1", ["i1"]), ("Picked", None, ["i1"]), ("Paid", "o1", []), ("Shipped", "o1", ["i1"])]
+    )
+]
+
+
+def steps(log: EventLog, object_type: str) -> list[list[Any]]:
+    return sorted(rows(log.object_directly_follows(object_type), "source", "target"))
+
+
+@pytest.mark.parametrize("case", ["a column", "an object"])
+def test_an_event_without_a_case_is_an_event_of_its_objects(case: str) -> None:
+    """What is not linked to an order is in the life of its item, and the note says so."""
+    links = {"item": "items"} if case == "a column" else {"order": "order", "item": "items"}
+    log = logged(LOOSE, case="order", objects=links)
+    assert steps(log, "item") == [["Picked", "Shipped"], ["Placed", "Picked"]]
+    assert log.objects().df.set_index("object_type")["events"]["item"] == 3
+    assert "1 of 4 rows have no case (order) and are left out but where objects are asked about" in log.notes
+    assert len(log) == 3
+
+
+def test_filters_of_events_apply_to_events_without_a_case() -> None:
+    """They are kept or taken out as all events are; a filter of cases keeps cases only."""
+    log = logged(LOOSE, case="order", objects={"order": "order", "item": "items"})
+    assert steps(log.without("Shipped"), "item") == [["Placed", "Picked"]]
+    assert steps(log.only("Picked", "Shipped").linked_to("item"), "item") == [["Picked", "Shipped"]]
+    assert steps(log.sized(1).without("Paid"), "item") == [["Placed", "Shipped"]]
 
 
 def test_objects_are_in_order_whatever_the_order_of_rows() -> None:

@@ -64,9 +64,9 @@ def journey(log: Log, event_id: object) -> Result:
         story=f"coalesce({story}::VARCHAR, {key}::VARCHAR)",
         order=quoted(named) if named else "NULL",
     )
-    sql = f"""WITH told AS (SELECT DISTINCT x_id AS id, "case", activity, t, {order} AS o, r
+    sql = f"""WITH told AS (SELECT x_id AS id, min("case") AS "case", activity, t, {order} AS o, r
     FROM e JOIN cases USING (s) JOIN activities USING (a) JOIN {facts} ON x_row = r
-    WHERE x_story = (SELECT x_story FROM {facts} WHERE x_id = {wanted} LIMIT 1))
+    WHERE x_story = (SELECT x_story FROM {facts} WHERE x_id = {wanted} LIMIT 1) GROUP BY ALL)
 SELECT row_number() OVER (ORDER BY t, o, r) AS step, id AS event_id, "case", activity,
     t AT TIME ZONE 'UTC' AS time, (epoch_us(t) - epoch_us(min(t) OVER ())) / 1e6 AS since_s,
     id = {wanted} AS asked

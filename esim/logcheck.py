@@ -1,6 +1,6 @@
 """What is odd about a log: versions that jump or repeat, clocks that run backward, causes that are not there.
 
-Each oddity is one SELECT of events (s, v, r and a detail), from which both the counts and the rows come.
+Each oddity is one SELECT of events (s, r, amount, detail), from which both the counts and the rows come.
 Versions are looked at in the order in which events were written: of the order column, or of the rows where
 versions are that order themselves.
 """
@@ -60,8 +60,8 @@ def anomalies(log: Log, version: str | None) -> Result:
     """Return how often each oddity is found."""
     kinds = _kinds(log, version)
     told = "\nUNION ALL ".join(
-        f"SELECT {n} AS n, {literal(kind)} AS anomaly, count(*) AS events, count(DISTINCT s) AS cases, "
-        f"coalesce(sum(amount), 0)::DOUBLE AS amount, min(s) AS one FROM ({select})"
+        f"SELECT {n} AS n, {literal(kind)} AS anomaly, {log._counted} AS events, "
+        f"count(DISTINCT s) AS cases, {_amount(log, kind)} AS amount, min(s) AS one FROM ({select})"
         for n, (kind, select) in enumerate(kinds.items())
     )
     named = ", ".join(
@@ -80,11 +80,16 @@ def odd(log: Log, kind: str, version: str | None) -> Result:
         raise InvalidArgument(
             f"kind={kind!r} is not looked for here{display.did_you_mean(kind, list(kinds))}"
         )
-    sql = f"""SELECT "case", x.v, t AT TIME ZONE 'UTC' AS time, activity, x.amount, x.detail
-FROM ({kinds[kind]}) AS x JOIN e ON e.s = x.s AND e.v = x.v JOIN cases ON cases.s = x.s
-JOIN activities USING (a)
-ORDER BY x.s, x.v, detail"""
+    sql = f"""SELECT "case", v, t AT TIME ZONE 'UTC' AS time, activity, x.amount, x.detail
+FROM ({kinds[kind]}) AS x JOIN e USING (s, r) JOIN cases USING (s) JOIN activities USING (a)
+ORDER BY s, v, detail"""
     return log.ask(f"Anomalies: {kind}", sql, ODD)
+
+
+def _amount(log: Log, kind: str) -> str:
+    """Return the SQL of how much there is of an oddity; where events are its unit, as many as there are."""
+    total = log._counted if _MEANINGS[kind][0] == "events" else "coalesce(sum(amount), 0)"
+    return f"({total})::DOUBLE"
 
 
 def _unseen(kinds: dict[str, str]) -> tuple[str, ...]:
@@ -106,15 +111,15 @@ def _kinds(log: Log, version: str | None) -> dict[str, str]:
     if key is not None and cause is not None:
         facts = picked(id=f"{quoted(key)}::VARCHAR", cause=f"{quoted(cause)}::VARCHAR")
         kinds["missing cause"] = (
-            "SELECT s, v, 1 AS amount, 'caused by ' || x_cause AS detail "
+            "SELECT s, r, 1 AS amount, 'caused by ' || x_cause AS detail "
             f"FROM e JOIN {facts} ON x_row = r WHERE x_cause IS NOT NULL "
             f"AND x_cause NOT IN (SELECT x_id FROM {facts} WHERE x_id IS NOT NULL)"
         )
     if cause is not None and story is not None:
         facts = picked(story=f"{quoted(story)}::VARCHAR", cause=quoted(cause))
         kinds["uncaused"] = (
-            "SELECT s, v, 1 AS amount, 'in ' || x_story AS detail FROM (SELECT s, v, x_cause, x_story, "
-            "row_number() OVER (PARTITION BY x_story ORDER BY t, r) AS nth "
+            "SELECT s, r, 1 AS amount, 'in ' || x_story AS detail FROM (SELECT s, r, x_cause, x_story, "
+            "dense_rank() OVER (PARTITION BY x_story ORDER BY t, r) AS nth "
             f"FROM e JOIN {facts} ON x_row = r) "
             "WHERE x_story IS NOT NULL AND nth > 1 AND x_cause IS NULL"
         )
@@ -124,17 +129,17 @@ def _kinds(log: Log, version: str | None) -> dict[str, str]:
 def _of_versions(counter: str, order: str | None) -> dict[str, str]:
     facts = picked(n=f"{counter}::BIGINT", order=quoted(order) if order is not None else "NULL")
     steps = (
-        "SELECT s, v, x_n AS n, lag(x_n) OVER each AS before, row_number() OVER each AS nth "
+        "SELECT s, r, x_n AS n, lag(x_n) OVER each AS before, row_number() OVER each AS nth "
         f"FROM e JOIN {facts} ON x_row = r WINDOW each AS (PARTITION BY s ORDER BY x_order, r)"
     )
     usual = f"SELECT mode(n) FROM ({steps}) WHERE nth = 1"
     return {
-        "version gap": "SELECT s, v, n - before - 1 AS amount, n || ' after ' || before AS detail "
+        "version gap": "SELECT s, r, n - before - 1 AS amount, n || ' after ' || before AS detail "
         f"FROM ({steps}) WHERE n > before + 1",
         "version repeated": _repeated(f"{counter}::BIGINT", "'version ' || x_n", "s, "),
-        "version goes back": "SELECT s, v, before - n AS amount, n || ' after ' || before AS detail "
+        "version goes back": "SELECT s, r, before - n AS amount, n || ' after ' || before AS detail "
         f"FROM ({steps}) WHERE n < before",
-        "late first version": f"SELECT s, v, n - ({usual}) AS amount, 'begins with ' || n AS detail "
+        "late first version": f"SELECT s, r, n - ({usual}) AS amount, 'begins with ' || n AS detail "
         f"FROM ({steps}) WHERE nth = 1 AND n > ({usual})",
     }
 
@@ -143,26 +148,28 @@ def _of_times(log: Log) -> dict[str, str]:
     order = log.mapping.get("order")
     facts = picked(order=quoted(order) if order is not None else "NULL")
     steps = (
-        "SELECT s, v, t, lag(t) OVER (PARTITION BY s ORDER BY x_order, r) AS before "
+        "SELECT s, r, t, lag(t) OVER (PARTITION BY s ORDER BY x_order, r) AS before "
         f"FROM e JOIN {facts} ON x_row = r"
     )
+    once = "(SELECT min(s) AS s, r, t FROM e GROUP BY r, t)" if log._shared else "e"
     pauses = (
-        "SELECT s, v, t, lead(t) OVER (ORDER BY t, r) AS next, epoch_us(next) - epoch_us(t) AS pause FROM e"
+        "SELECT s, r, t, lead(t) OVER (ORDER BY t, r) AS next, epoch_us(next) - epoch_us(t) AS pause "
+        f"FROM {once}"
     )
     return {
-        "clock runs backward": "SELECT s, v, (epoch_us(before) - epoch_us(t)) / 1e6 AS amount, "
+        "clock runs backward": "SELECT s, r, (epoch_us(before) - epoch_us(t)) / 1e6 AS amount, "
         f"'before ' || before AS detail FROM ({steps}) WHERE t < before",
-        "same time as before": "SELECT s, v, 1 AS amount, '' AS detail FROM e WHERE w = 0",
-        "repeated event": "SELECT s, v, 1 AS amount, '' AS detail FROM (SELECT s, v, "
+        "same time as before": "SELECT s, r, 1 AS amount, '' AS detail FROM e WHERE w = 0",
+        "repeated event": "SELECT s, r, 1 AS amount, '' AS detail FROM (SELECT s, r, "
         "row_number() OVER (PARTITION BY s, a, t ORDER BY v) AS nth FROM e) WHERE nth > 1",
-        "sudden silence": f"SELECT s, v, pause / 1e6 AS amount, 'until ' || next AS detail FROM ({pauses}) "
+        "sudden silence": f"SELECT s, r, pause / 1e6 AS amount, 'until ' || next AS detail FROM ({pauses}) "
         f"WHERE pause > {_SILENT} * greatest((SELECT quantile_cont(pause, 0.99) FROM ({pauses})), 1)",
     }
 
 
 def _repeated(value: str, detail: str, within: str = "") -> str:
     facts = (
-        f"SELECT s, v, x_n, row_number() OVER (PARTITION BY {within}x_n ORDER BY r) AS nth "
+        f"SELECT s, r, x_n, dense_rank() OVER (PARTITION BY {within}x_n ORDER BY r) AS nth "
         f"FROM e JOIN {picked(n=value)} ON x_row = r WHERE x_n IS NOT NULL"
     )
-    return f"SELECT s, v, 1 AS amount, {detail} AS detail FROM ({facts}) WHERE nth > 1"
+    return f"SELECT s, r, 1 AS amount, {detail} AS detail FROM ({facts}) WHERE nth > 1"

@@ -7,7 +7,7 @@ the nearest one whose table there is already.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from esim import display
@@ -57,11 +57,10 @@ class Log:
 
     def _views(self) -> dict[str, str]:
         table = self._ready()
-        once = "SELECT DISTINCT r, a, t FROM e" if self.mapping.case_object else "SELECT r, a, t FROM e"
         return {
             **self._source.views(),
             "e": f"SELECT * FROM {table.events.name}",
-            "happened": once if table.happened is None else f"SELECT * FROM {table.happened.name}",
+            "happened": self._once if table.happened is None else f"SELECT * FROM {table.happened.name}",
             "cases": f"SELECT * FROM {table.cases.name}",
             "activities": f"SELECT * FROM {table.activities.name}",
             "events": f"SELECT {self._event_columns()} FROM e JOIN cases USING (s) JOIN activities USING (a) "
@@ -89,6 +88,21 @@ class Log:
     def _use(self) -> None:
         self._ready()
         self._session.use(self._table, self._views)
+
+    @property
+    def _shared(self) -> bool:
+        """Whether an event may be in several cases, and so several rows of e: cases are objects."""
+        return self.mapping.case_object is not None
+
+    @property
+    def _counted(self) -> str:
+        """The SQL aggregate that counts the events in rows of e: each once."""
+        return "count(DISTINCT r)" if self._shared else "count(*)"
+
+    @property
+    def _once(self) -> str:
+        """The SELECT of (r, a, t) of the events in e, each once."""
+        return f"SELECT {'DISTINCT ' if self._shared else ''}r, a, t FROM e"
 
     def rows(self, sql: str) -> list[Any]:
         """Return the rows of one of our own queries over the views."""
@@ -130,19 +144,21 @@ class Log:
     def notes(self) -> tuple[str, ...]:
         """What there is to know of the log: ties, rows that are left out, filters."""
         others = [kind for kind in self._source.kinds if kind != self.mapping.case_object]
-        filters = [log._step.label for log in self._chain() if log._step is not None]
-        told = (f"only {'; '.join(filters[::-1])}",) if filters else ()
+        filters = "; ".join(step.label for step in self._steps())
+        told = (f"only {filters}",) if filters else ()
         kind = self.mapping.case_object
         if kind is not None and others:
             ways = ", ".join(f"case={one!r}" for one in sorted(others)[:12])
             told = (f"cases are the objects of type {kind!r}; others by {ways}", *told)
         return (*self._ready().notes, *told)
 
-    def _chain(self) -> Iterator[Log]:
-        log: Log | None = self
-        while log is not None:
-            yield log
+    def _steps(self) -> list[Step]:
+        """Return the filters of this log, the first one first."""
+        steps, log = list[Step](), self
+        while log._before is not None and log._step is not None:
+            steps.append(log._step)
             log = log._before
+        return steps[::-1]
 
     # --- narrowing -----------------------------------------------------------------------------------------
 
@@ -188,12 +204,12 @@ class Log:
         self.close()
 
     def __len__(self) -> int:
-        return int(self.rows("SELECT count(*) FROM e")[0][0])
+        return int(self.rows(f"SELECT {self._counted} FROM e")[0][0])
 
     def __repr__(self) -> str:
         if self._table is None:
             return f"<EventLog of {self._source.name}: nothing asked yet; {self.mapping!r}>"
-        query = "SELECT count(*), count(DISTINCT s), count(DISTINCT a) FROM e"
+        query = f"SELECT {self._counted}, count(DISTINCT s), count(DISTINCT a) FROM e"
         events, cases, activities = self.rows(query)[0]
         told = f"{events:,} events, {cases:,} cases, {activities:,} activities"
         return "\n".join([f"<EventLog of {self._source.name}: {told}>", *self.notes])

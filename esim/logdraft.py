@@ -77,7 +77,7 @@ def draft(log: Log, name: str, least: float) -> str:
         raise InvalidArgument(f"name={name!r} is no name of a class: give one as 'Order'")
     if not 0 <= least <= 1:
         raise InvalidArgument(f"least={least!r}: give a part of all cases, from 0 to 1")
-    seen = [Seen(*row) for row in log.rows(_SEEN)]
+    seen = [Seen(*row) for row in log.rows(_SEEN.format(counted=log._counted))]
     if not seen:
         raise InvalidArgument("the log has no events to draft a model from")
     fields, before = _fields(log), _before(log, least)
@@ -97,7 +97,7 @@ def draft(log: Log, name: str, least: float) -> str:
     return f"{_imports(events + state)}\n\n\n{events}\n\n\n{state}"
 
 
-_SEEN = """SELECT activity, count(*) AS events, count(DISTINCT s) AS cases
+_SEEN = """SELECT activity, {counted} AS events, count(DISTINCT s) AS cases
 FROM e JOIN activities USING (a) GROUP BY activity ORDER BY median(v), events DESC, activity"""
 
 

@@ -30,7 +30,8 @@ def payloads(log: Log, every: str) -> Result:
     """Return the profile of each field of each activity in each period, and what changes."""
     check_period(every)
     sql = f"""WITH told AS ({all_fields(log, every)}),
-happened AS (SELECT a, date_trunc('{every}', t)::TIMESTAMP AS period, count(*) AS events FROM e GROUP BY ALL),
+happened AS (SELECT a, date_trunc('{every}', t)::TIMESTAMP AS period, count(*) AS events
+    FROM ({log._once}) GROUP BY ALL),
 grid AS (SELECT a, field, period, events FROM (SELECT DISTINCT a, field FROM told) JOIN happened USING (a)),
 seen AS (SELECT a, field, period, count(*) AS present,
         list_sort(list(DISTINCT kind)) AS types, approx_count_distinct(value) AS "distinct",
@@ -62,8 +63,8 @@ def all_fields(log: Log, every: str, *, nulls: bool = False) -> str:
         used = set(log.mapping.columns.values())
         others = [(name, kind) for name, kind in log.mapping.types.items() if name not in used]
         parts = [
-            f"SELECT a, {period}, {literal(name)} AS field, {literal(kind)} AS kind, "
-            f"x_value AS value FROM e JOIN {picked(value=quoted(name) + '::VARCHAR')} ON x_row = r "
+            f"SELECT a, {period}, {literal(name)} AS field, {literal(kind)} AS kind, x_value AS value "
+            f"FROM ({log._once}) JOIN {picked(value=quoted(name) + '::VARCHAR')} ON x_row = r "
             "WHERE x_value IS NOT NULL"
             for name, kind in others
         ]
@@ -71,7 +72,7 @@ def all_fields(log: Log, every: str, *, nulls: bool = False) -> str:
         return " UNION ALL ".join(parts) or empty
     is_text = log.mapping.types[data] in ("JSON", "VARCHAR")
     text = f"{quoted(data)}::JSON" if is_text else f"to_json({quoted(data)})"
-    rows = f"SELECT a, {period}, x_data AS data FROM e JOIN {picked(data=text)} ON x_row = r"
+    rows = f"SELECT a, {period}, x_data AS data FROM ({log._once}) JOIN {picked(data=text)} ON x_row = r"
     keyed = f"SELECT a, period, data, unnest(json_keys(data)) AS field FROM ({rows})"
     path = """'$."' || replace(field, '"', '\\"') || '"'"""
     found = f"SELECT a, period, field, json_extract(data, {path}) AS found FROM ({keyed})"

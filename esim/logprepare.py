@@ -95,13 +95,13 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
         found, loose = _looked_at(session, roles, how, objects=source.objects is not None)
         notes = (*(() if how.time_format else source.notes), *found)
         base = _base(session, roles, how)
-        events = "n IS NOT NULL AND t IS NOT NULL"
-        within = f"c IS NOT NULL AND {events}"
+        is_event = "n IS NOT NULL AND t IS NOT NULL"
+        within = f"c IS NOT NULL AND {is_event}"
         cases = _named(session, base, 'c AS "case"', "s", within)
-        activities = _named(session, base, "n AS activity", "a", events if loose else within)
+        activities = _named(session, base, "n AS activity", "a", is_event if loose else within)
         happened = _happened(session, base, activities) if loose else None
         events, tied, back = _numbered(session, base, cases, activities, how)
-        ties = _ties(roles, how, tied, back)
+        ties = [*_shared(session, events, roles), *_ties(roles, how, tied, back)]
         unbroken = _unbroken(session, events, roles, how) if tied or how.sort == "order" else []
     return Table(events, cases, activities, (*notes, *ties, *unbroken), happened)
 
@@ -264,6 +264,18 @@ def _unreadable(session: Session, roles: ColumnRoles, how: Reading, where: str, 
             "(bad='drop')"
         )
     return f"{told}; those rows are left out"
+
+
+def _shared(session: Session, events: Kept, roles: ColumnRoles) -> list[str]:
+    """Say how many events are in several cases, which are objects."""
+    if roles.case_object is None:
+        return []
+    query = f"SELECT count(*) FROM (SELECT r FROM {events.name} GROUP BY r HAVING count(*) > 1)"
+    count = int(session.rows(query)[0][0])
+    told = (
+        f"{count:,} event{' is' if count == 1 else 's are'} in several cases: one event, but a step of each"
+    )
+    return [told] if count else []
 
 
 def _ties(roles: ColumnRoles, how: Reading, tied: int, back: int) -> list[str]:

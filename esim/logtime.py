@@ -57,7 +57,7 @@ def rates(log: Log, every: str, by: str | None) -> Result:
 bounds AS (SELECT date_trunc('{every}', min(low)) AS low, date_trunc('{every}', max(high)) AS high FROM span),
 periods AS (SELECT unnest(generate_series(low::TIMESTAMP, high::TIMESTAMP, {_step(every)})) AS period
     FROM bounds),
-counted AS (SELECT date_trunc('{every}', t) AS period, count(*) AS events, count(DISTINCT s) AS cases
+counted AS (SELECT date_trunc('{every}', t) AS period, {log._counted} AS events, count(DISTINCT s) AS cases
     FROM e GROUP BY period),
 began AS (SELECT date_trunc('{every}', low) AS period, count(*) AS started FROM span GROUP BY period),
 ended AS (SELECT date_trunc('{every}', high) AS period, count(*) AS ended FROM span GROUP BY period),
@@ -79,7 +79,7 @@ def _rates_by(log: Log, every: str, by: str) -> Result:
         else ("x_value", f"JOIN {picked(value=log._column(by) + '::VARCHAR')} ON x_row = r")
     )
     sql = f"""SELECT date_trunc('{every}', t) AT TIME ZONE 'UTC' AS period, {value} AS value,
-    count(*) AS events, count(DISTINCT s) AS cases
+    {log._counted} AS events, count(DISTINCT s) AS cases
 FROM e {joined} GROUP BY ALL ORDER BY period, value"""
     columns = {name: RATES[name] for name in ("period", "value", "events", "cases")}
     return log.ask(f"Events every {every}, by {by}", sql, columns, draw=logpicture.rates_by)
@@ -149,11 +149,11 @@ ORDER BY row, v"""
 ranked AS (SELECT s, begun, row_number() OVER (ORDER BY begun, s) - 1 AS row FROM begun),
 bounds AS (SELECT epoch_us(min(t)) AS low, greatest(epoch_us(max(t)) - epoch_us(min(t)), 1) AS width,
     count(DISTINCT s) AS cases FROM e),
-celled AS (SELECT a, row * {side} // cases * cases // {side} AS row,
+celled AS (SELECT r, a, row * {side} // cases * cases // {side} AS row,
     low + least((epoch_us(t) - low) * {side} // width, {side - 1}) * width // {side} AS cell,
     epoch_us(t) - epoch_us(begun) AS since FROM e JOIN ranked USING (s), bounds)
 SELECT '' AS "case", row, make_timestamp(cell) AT TIME ZONE 'UTC' AS time, avg(since) / 1e6 AS since_s,
-    activity, count(*) AS events
+    activity, {log._counted} AS events
 FROM celled JOIN activities USING (a) GROUP BY row, cell, activity ORDER BY row, cell, activity"""
     told = f"{len(log):,} events, gathered in a grid of {side} by {side} cells"
     return log.ask("Dotted chart", sql, DOTS, (told,), draw=logpicture.dots)

@@ -143,6 +143,41 @@ def test_an_event_without_a_case_is_an_event_of_its_objects(case: str) -> None:
     assert len(log) == 3
 
 
+def test_an_event_in_several_cases_is_one_event() -> None:
+    """Where cases are objects, what counts events counts each once; what counts steps says so."""
+    made = [
+        {"activity": "Placed", "items": ["a", "b", "c"], "who": "ann", "data": '{"n": 1}'},
+        {"activity": "Shipped", "items": ["a"], "who": "bob", "data": '{"n": 2}'},
+    ]
+    made = [
+        one | {"event_id": str(n), "correlation_id": "s", "time": START + timedelta(days=n)}
+        for n, one in enumerate(made)
+    ]
+    log = logged(made, objects={"item": "items"}, resource="who", event_id="event_id")
+    assert "1 event is in several cases: one event, but a step of each" in log.notes
+    assert (len(log), repr(log).splitlines()[0]) == (
+        2,
+        "<EventLog of the Table: 2 events, 3 cases, 2 activities>",
+    )
+    assert log.summary().df["value"][:2].tolist() == ["2", "3"]
+    assert rows(log.activities(), "activity", "events", "share", "cases") == [
+        ["Placed", 1, 0.5, 3],
+        ["Shipped", 1, 0.5, 1],
+    ]
+    assert rows(log.resources(), "resource", "events", "share") == [["ann", 1, 0.5], ["bob", 1, 0.5]]
+    assert rows(log.rates("day"), "events", "cases") == [[1, 3], [1, 1]]
+    assert rows(log.rates("day", by="who"), "value", "events") == [["ann", 1], ["bob", 1]]
+    assert log.dots(1).df["events"].tolist() == [1, 1]
+    assert rows(log.payloads(), "field", "events", "present") == [["n", 1, 1], ["n", 1, 1]]
+    assert rows(log.difference(log, "activities"), "activity", "count_here") == [
+        ["Placed", 1],
+        ["Shipped", 1],
+    ]
+    assert "Seen 1 times, in 3 cases." in log.draft()
+    assert log.journey("0").df["event_id"].tolist() == ["0", "1"]
+    assert not log.anomalies().df["events"].any()
+
+
 def test_filters_of_events_apply_to_events_without_a_case() -> None:
     """They are kept or taken out as all events are; a filter of cases keeps cases only."""
     log = logged(LOOSE, case="order", objects={"order": "order", "item": "items"})

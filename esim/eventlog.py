@@ -106,13 +106,18 @@ class EventLog(Filters):
         self._before = self._step = self._table = None
 
     def using(self, **roles: str) -> Self:
-        """Return a log of the same source with other columns in some roles, as `using(activity="type")`."""
+        """Return a log of the same source with other columns in some roles, as `using(activity="type")`.
+
+        Its filters are those of this log, as if they came after.
+        """
         unknown = next((role for role in roles if role not in ROLES), None)
         if unknown is not None:
             raise InvalidArgument(f"there is no role {unknown!r}: the roles are {', '.join(ROLES)}")
         made = object.__new__(type(self))
         kept: dict[str, str | None] = {role: roles.get(role, self.mapping.get(role) or "") for role in ROLES}
         made._begin(self._source, kept, self._reading)
+        for step in self._steps():
+            made = made._narrowed(step)
         return made
 
     def write(self, path: str | PathLike[str], format: str | None = None) -> Path:

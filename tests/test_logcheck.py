@@ -114,6 +114,16 @@ def test_a_circle_of_causes_ends() -> None:
     assert len(logged(rows).causes("0")) == 2
 
 
+def test_a_long_chain_of_causes_is_told_whole() -> None:
+    """From the last of 1,300 causes up to the first, and down again; also below a circle."""
+    rows = [row("a", "x", n, id=str(n), causation_id=str(n - 1) if n else None) for n in range(1300)]
+    found = logged(rows).causes("1299").df
+    assert found["event_id"].tolist() == [str(n) for n in range(1300)]
+    assert found["depth"].tolist() == list(range(1300))
+    circle = [row("a", "x", n, id=str(n), causation_id=cause) for n, cause in enumerate(["1", "0", "1", "2"])]
+    assert set(logged(circle).causes("3").df["event_id"]) == {"0", "1", "2", "3"}
+
+
 def test_without_ids_they_are_asked_for() -> None:
     """A log without event ids or causes says which column it needs."""
     with pytest.raises(InvalidArgument, match="EventLog\\(…, event_id='…'\\)"):

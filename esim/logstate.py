@@ -106,7 +106,7 @@ FROM e JOIN activities USING (a) GROUP BY activity""",
     "variants": (
         ("variant",),
         True,
-        """SELECT array_to_string(list_select(names, codes), ' → ') AS variant, count(*) AS "count",
+        """SELECT list_select(names, codes) AS variant, count(*) AS "count",
     count(*) / sum(count(*)) OVER () AS share, quantile_cont(d, 0.5) / 1e6 AS median
 FROM (SELECT list(a ORDER BY v) AS codes, epoch_us(max(t)) - epoch_us(min(t)) AS d FROM e GROUP BY s),
     (SELECT list(activity ORDER BY a) AS names FROM activities) GROUP BY variant""",
@@ -115,4 +115,6 @@ FROM (SELECT list(a ORDER BY v) AS codes, epoch_us(max(t)) - epoch_us(min(t)) AS
 
 
 def _shares(log: Log, sql: str) -> pd.DataFrame:
-    return log.ask("", sql.format(counted=log._counted), {}).df
+    """Return the parts of one log; a variant as a tuple, which can be compared."""
+    found = log.ask("", sql.format(counted=log._counted), {}).df
+    return found.assign(variant=found["variant"].map(tuple)) if "variant" in found else found

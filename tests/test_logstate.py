@@ -56,6 +56,17 @@ def test_the_difference_of_two_logs() -> None:
             wrong()
 
 
+def test_the_difference_of_variants_tells_activities_apart() -> None:
+    """An activity whose name has an arrow is no variant of two; each variant is its activities, as ever."""
+    log = logged([row("a", "A", 0), row("a", "B", 1), row("b", "A → B", 2), row("c", "A", 3)])
+    found = log.difference(log.sized(2), "variants")
+    assert rows(found, "variant", "count_here", "count_there") == [
+        [("A", "B"), 1, 1],
+        [("A",), 1, 0],
+        [("A → B",), 1, 0],
+    ]
+
+
 def test_payloads_that_change_over_time() -> None:
     """Fields that appear, vanish, change type or shift are told in the month in which they do."""
     month = 60 * 24 * 31

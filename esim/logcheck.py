@@ -50,7 +50,7 @@ _MEANINGS = {
     "same time as before": ("events", "the time is that of the event before in the case"),
     "repeated event": ("events", "an event of the same case, activity and time was there already"),
     "event id repeated": ("events", "an event of this id was there already"),
-    "missing cause": ("events", "the event that caused it is not in the log"),
+    "missing cause": ("events", "the event that caused it is neither in the log nor in its store"),
     "uncaused": ("events", "it is not the first of its story, and nothing says what caused it"),
     "sudden silence": ("s", "after it nothing happened in the whole log for far longer than usual"),
 }
@@ -110,10 +110,12 @@ def _kinds(log: Log, version: str | None) -> dict[str, str]:
         kinds["event id repeated"] = _repeated(f"{quoted(key)}::VARCHAR", "'the id ' || x_n")
     if key is not None and cause is not None:
         facts = picked(id=f"{quoted(key)}::VARCHAR", cause=f"{quoted(cause)}::VARCHAR")
+        whole = log._source.ids if key == log._source.roles.get("event_id") else None
+        ids = whole or f"SELECT x_id FROM {facts} WHERE x_id IS NOT NULL"
         kinds["missing cause"] = (
             "SELECT s, r, 1 AS amount, 'caused by ' || x_cause AS detail "
             f"FROM e JOIN {facts} ON x_row = r WHERE x_cause IS NOT NULL "
-            f"AND x_cause NOT IN (SELECT x_id FROM {facts} WHERE x_id IS NOT NULL)"
+            f"AND x_cause NOT IN ({ids})"
         )
     if cause is not None and story is not None:
         facts = picked(story=f"{quoted(story)}::VARCHAR", cause=quoted(cause))

@@ -71,6 +71,7 @@ def picked(**columns: str) -> str:
 class Source:
     """A SELECT of events, how it is described, and what came with it.
 
+    `ids` is a SELECT of the ids of all events where the source leaves some out, as those of other categories.
     `objects` is a SELECT of (#row, object_type, object_id, qualifier) over the view `source`, or None; their
     types are `kinds`, once asked for; `rest` is what the reader of a format gave beside the events.
     """
@@ -80,6 +81,7 @@ class Source:
     session: Session
     roles: Mapping[str, str] = field(default_factory=dict)
     objects: str | None = None
+    ids: str | None = None
     versioned: bool = False
     notes: tuple[str, ...] = ()
     rest: Tables | None = None
@@ -162,13 +164,12 @@ def _of_store(store: Store, wish: Wish, owned: Store | None) -> Source:
     db = getattr(inner, "_db", None)
     if not isinstance(db, Connection):
         raise InvalidArgument(f"{store!r} keeps its events where DuckDB does not reach: pass store.df()")
-    select = _STORE.format(position=int(position))
-    if wish.category is not None:
-        select += f" AND category = {literal(wish.category)}"
+    every = _STORE.format(position=int(position))
+    select = every if wish.category is None else f"{every} AND category = {literal(wish.category)}"
     notes = ("types and payloads are as stored; upcasters are not applied",) if roads() else ()
     return Source(
         f"the store as of position {position:,}", select, Session(db, owned), _STORE_ROLES, _STORE_OBJECTS,
-        versioned=True, notes=notes,
+        ids=f"SELECT event_id AS id FROM ({every})", versioned=True, notes=notes,
     )  # fmt: skip
 
 

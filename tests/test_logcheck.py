@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from esim.clock import ManualClock, SeededIds
-from esim.envelope import caused_by
+from esim.envelope import NewEvent, caused_by
 from esim.errors import InvalidArgument
 from esim.eventlog import EventLog
 from esim.memory import MemoryStore
@@ -97,6 +97,15 @@ def test_the_causes_of_an_event_are_a_tree(store: MemoryStore) -> None:
             ]  # fmt: skip
             assert found["event_id"][found["asked"]].tolist() == [str(recorded.event_id)]
         assert len(log.causes(list(store.read())[4].event_id)) == 1
+
+
+def test_a_cause_in_another_category_is_not_missing(store: MemoryStore) -> None:
+    """Of a part of a store, causes are looked for in the whole store as it was then."""
+    with EventLog(store, category="Mail") as log, EventLog(store.as_of(3), category="Stock") as then:
+        assert odd(log) == odd(then) == {}
+    store.append("Mail/y", NewEvent(Placed(), causation_id="lost"))
+    with EventLog(store, category="Mail") as log:
+        assert odd(log) == {"missing cause": (1, 1)}
 
 
 def test_the_journey_of_an_event_is_its_whole_story(store: MemoryStore) -> None:

@@ -99,25 +99,30 @@ def _span(within: Span) -> str:
 Declared: TypeAlias = "Iterable[Transition] | Rule | Iterable[Rule]"
 
 
-def conformance(log: Log, declared: Declared, columns: tuple[str, str] | None) -> Result:
+def conformance(log: Log, declared: Declared, columns: tuple[str, str] | None, *, repeats: bool) -> Result:
     """Return every transition taken and whether it is declared, or every rule and how often it is kept."""
     rules, pairs = _sorted_out(declared)
     if rules:
         return _kept(log, rules)
-    sql = f"""WITH taken AS ({_taken(log, pairs, columns)})
+    every = _taken(log, pairs, columns)
+    taken = every if repeats else f"SELECT * FROM ({every}) WHERE {_NO_REPEAT}"
+    sql = f"""WITH taken AS ({taken})
 SELECT source, target, {_is_declared(pairs)} AS declared, count(*) AS "count", count(DISTINCT s) AS cases,
     min("case") AS example
 FROM taken JOIN cases USING (s) GROUP BY source, target ORDER BY "count" DESC, source, target"""
     query = f"""SELECT count(*), count(*) FILTER (declared), count(DISTINCT s) FILTER (NOT declared)
-FROM (SELECT s, {_is_declared(pairs)} AS declared FROM ({_taken(log, pairs, columns)}))"""
+FROM (SELECT s, {_is_declared(pairs)} AS declared FROM ({taken}))"""
     total, kept, cases = log.rows(query)[0]
     told = f"{kept:,} of {total:,} transitions are declared; {cases:,} cases deviate"
+    if not repeats:
+        left = log.rows(f"SELECT count(*) FROM ({every}) WHERE source = target")[0][0]
+        told += f"; {left:,} from an activity to itself are left out (repeats=False)"
     return log.ask(
         "Conformance with declared transitions", sql, CONFORMANCE, (told,), draw=logpicture.transitions
     )
 
 
-def deviations(log: Log, declared: Declared, columns: tuple[str, str] | None) -> Result:
+def deviations(log: Log, declared: Declared, columns: tuple[str, str] | None, *, repeats: bool) -> Result:
     """Return every event that deviates from declared transitions or rules, by case."""
     rules, pairs = _sorted_out(declared)
     if rules:
@@ -131,6 +136,7 @@ def deviations(log: Log, declared: Declared, columns: tuple[str, str] | None) ->
         broken = (
             f"SELECT s, v, t, a, {arrow} || ' is not declared' AS deviation "
             f"FROM ({_taken(log, pairs, columns)}) WHERE NOT {_is_declared(pairs)}"
+            f"{'' if repeats else f' AND {_NO_REPEAT}'}"
         )
     sql = f"""SELECT "case", v, t AT TIME ZONE 'UTC' AS time, activity, deviation
 FROM ({broken}) JOIN cases USING (s) JOIN activities USING (a) ORDER BY s, v, deviation"""
@@ -158,10 +164,13 @@ def _is_many(declared: object) -> bool:
 # --- transitions -------------------------------------------------------------------------------------------
 
 
+_NO_REPEAT = "source IS DISTINCT FROM target"
+
+
 def _taken(log: Log, pairs: Sequence[Transition], columns: tuple[str, str] | None) -> str:
     """Return the SELECT of the transitions that cases take: s, v, t, a, source, target.
 
-    An activity again is no transition unless some pair declares one. Beginnings and ends count if pairs do.
+    Beginnings and ends count if pairs do.
     """
     if columns is not None:
         source, target = (log._expression(one) for one in columns)
@@ -170,9 +179,8 @@ def _taken(log: Log, pairs: Sequence[Transition], columns: tuple[str, str] | Non
             f"SELECT s, v, t, a, x_source AS source, x_target AS target FROM e JOIN {facts} ON x_row = r "
             "WHERE x_source IS NOT NULL AND x_target IS NOT NULL"
         )
-    again = "true" if any(x == y for x, y in pairs) else "p <> e.a"
     steps = "SELECT s, v, t, e.a AS a, x.activity AS source, y.activity AS target FROM e "
-    parts = [steps + f"JOIN activities x ON x.a = e.p JOIN activities y ON y.a = e.a WHERE {again}"]
+    parts = [steps + "JOIN activities x ON x.a = e.p JOIN activities y ON y.a = e.a"]
     if any(x is None for x, _ in pairs):
         parts.append("SELECT s, v, t, a, NULL, activity FROM e JOIN activities USING (a) WHERE p IS NULL")
     if any(y is None for _, y in pairs):

@@ -25,20 +25,40 @@ def test_transitions_that_are_not_declared_are_told_with_their_cases() -> None:
     assert rows(found, "source", "target", "declared", "count") == [
         ["Paid", "Shipped", True, 2],
         ["Placed", "Paid", True, 2],
+        ["Paid", "Paid", False, 1],
         ["Placed", "Cancelled", False, 1],
     ]
-    assert found.notes[-1] == "4 of 5 transitions are declared; 1 cases deviate"
+    assert found.notes[-1] == "4 of 6 transitions are declared; 2 cases deviate"
     assert rows(log.deviations(declared), "case", "v", "deviation") == [
-        ["b", 2, "Placed → Cancelled is not declared"]
+        ["b", 2, "Placed → Cancelled is not declared"],
+        ["c", 3, "Paid → Paid is not declared"],
     ]
 
 
-def test_repetitions_beginnings_and_ends_count_where_they_are_declared() -> None:
-    """An activity after itself is a transition once one is declared; None stands for begin and end."""
+def test_an_activity_after_itself_is_a_transition_unless_it_is_to_be_left_out() -> None:
+    """What is declared of other activities changes nothing; what is left out is counted."""
+    log = logged([row("a", one, n, n) for n, one in enumerate(["Paid", "Paid", "Paid", "Shipped"])])
+    for more, also in (([], 0), ([("Shipped", "Shipped")], 0), ([("Paid", "Paid")], 2)):
+        declared = [("Paid", "Shipped"), *more]
+        found = log.conformance(declared).notes[-1]
+        assert found.startswith(f"{1 + also} of 3 transitions are declared")
+        assert len(log.deviations(declared)) == 2 - also
+        left = log.conformance(declared, repeats=False).notes[-1]
+        assert left == (
+            "1 of 1 transitions are declared; 0 cases deviate; 2 from an activity to itself are left out "
+            "(repeats=False)"
+        )
+        assert len(log.deviations(declared, repeats=False)) == 0
+    moves = [row("a", "Moved", 0, 0, x="new", y="new"), row("a", "Moved", 1, 1, x="new", y="old")]
+    kept = logged(moves).conformance([("new", "old")], columns=("x", "y"), repeats=False)
+    assert rows(kept, "source", "target", "declared") == [["new", "old", True]]
+
+
+def test_beginnings_and_ends_count_where_they_are_declared() -> None:
+    """None stands for begin and end."""
     log = logged(SHOP)
-    declared = [(None, "Placed"), ("Placed", "Placed"), ("Shipped", None)]
+    declared = [(None, "Placed"), ("Shipped", None)]
     found = log.deviations(declared)
-    assert ["c", 3, "Paid → Paid is not declared"] in rows(found, "case", "v", "deviation")
     assert ["b", 3, "Cancelled → (end) is not declared"] in rows(found, "case", "v", "deviation")
     assert not any("(begin)" in text for text in found.df["deviation"])
 

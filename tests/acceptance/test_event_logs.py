@@ -258,6 +258,10 @@ def test_conformance_with_the_declared_transitions(proposals: EventLog, true: di
         conform["undeclared"],
         conform["streams_with_undeclared"],
     )
+    with LOGGED["peps (status log)"]() as log:  # where a new proposal is an event too
+        for repeats in (True, False):
+            steps = log.conformance(declared, repeats=repeats).df
+            assert steps["count"][steps["declared"]].sum() == conform["declared"]
 
 
 def test_statuses_as_of_a_day(true: dict[str, Any]) -> None:

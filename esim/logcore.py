@@ -24,7 +24,7 @@ from esim.storefile import Parameters, literal, quoted
 if TYPE_CHECKING:
     import pandas as pd
 
-VIEWS = ("e", "happened", "cases", "activities", "events", "source", "objects")
+VIEWS = ("e", "whole", "happened", "cases", "activities", "events", "source", "objects")
 """What `sql` can read."""
 
 _OWN = {"case", "activity", "time", "s", "v", "a", "p", "z", "t", "w", "r"}
@@ -55,11 +55,19 @@ class Log:
             self._table = narrowed(self._session, log._table, steps[::-1]) if steps else log._table
         return self._table
 
+    def _unfiltered(self) -> Table:
+        """Return the table of the log that all filters began with."""
+        log: Log = self
+        while log._before is not None:
+            log = log._before
+        return log._ready()
+
     def _views(self) -> dict[str, str]:
         table = self._ready()
         return {
             **self._source.views(),
             "e": f"SELECT * FROM {table.events.name}",
+            "whole": f"SELECT * FROM {self._unfiltered().events.name}",
             "happened": self._once if table.happened is None else f"SELECT * FROM {table.happened.name}",
             "cases": f"SELECT * FROM {table.cases.name}",
             "activities": f"SELECT * FROM {table.activities.name}",
@@ -131,9 +139,9 @@ class Log:
 
         Tables: `events` (case, v, activity, time and every column of the source); `e` (s, v, a, p, z, t, w,
         r: case, place, activity and the one before as numbers, whether last, time, microseconds since the one
-        before, row); `happened` (r, a, t: each event once, where there are objects also those without a
-        case); `cases` (s, case); `activities` (a, activity); `objects` (#row, object_type, object_id,
-        qualifier); `source`.
+        before, row); `whole`, the same before all filters; `happened` (r, a, t: each event once, where there
+        are objects also those without a case); `cases` (s, case); `activities` (a, activity); `objects`
+        (#row, object_type, object_id, qualifier); `source`.
         Raises SqlRefused for anything that is not a single reading statement.
         """
         with self._session.alone():

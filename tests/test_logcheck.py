@@ -11,7 +11,7 @@ from esim.envelope import NewEvent, caused_by
 from esim.errors import InvalidArgument
 from esim.eventlog import EventLog
 from esim.memory import MemoryStore
-from tests.test_eventlog import SHOP, START, Paid, Placed, logged, row
+from tests.test_eventlog import SHOP, START, Paid, Placed, Rows, logged, row
 
 
 def odd(log: EventLog, **how: Any) -> dict[str, tuple[int, float]]:
@@ -25,25 +25,69 @@ def test_a_sound_log_has_none() -> None:
     assert odd(logged(SHOP)) == {"same time as before": (1, 1), "repeated event": (1, 1)}
 
 
-def test_versions_that_jump_repeat_or_go_back() -> None:
+VERSIONS = [row("a", "x", n, version, position=n) for n, version in enumerate([1, 2, 5, 5, 4])]
+VERSIONS += [row("b", "y", 9, 3, position=9), row("c", "z", 9, 1, position=10)]
+
+
+@pytest.mark.parametrize("rows", [VERSIONS, VERSIONS[::-1]], ids=["oldest first", "newest first"])
+def test_versions_that_jump_repeat_or_go_back(rows: Rows) -> None:
     """Gaps, doubles and backward steps are told apart, in the order in which the events were written."""
-    versions = [1, 2, 5, 5, 4]
-    rows = [row("a", "x", n, version) for n, version in enumerate(versions)]
-    rows += [row("b", "x", 9, 3), row("c", "x", 9, 1)]
-    found = odd(logged(rows))
+    log = logged(rows, order="position")
+    found = odd(log, version="version")
     assert found["version gap"] == (1, 2)
     assert found["version repeated"] == (1, 1)
     assert found["version goes back"] == (1, 1)
     assert found["late first version"] == (1, 2)
-    log = logged(rows)
-    assert log.anomalies("version gap").df["detail"].tolist() == ["5 after 2"]
-    assert log.anomalies("late first version").df["case"].tolist() == ["b"]
+    assert log.anomalies("version gap", "version").df["detail"].tolist() == ["5 after 2"]
+    assert log.anomalies("late first version", "version").df["case"].tolist() == ["b"]
+
+
+@pytest.mark.parametrize("rows", [VERSIONS, VERSIONS[::-1]], ids=["oldest first", "newest first"])
+def test_versions_that_are_the_order_themselves(rows: Rows) -> None:
+    """Then they have gaps and doubles, but nothing tells whether they were written so."""
+    log = logged(rows, order="version")
+    found = odd(log)
+    assert (found["version gap"], found["version repeated"]) == ((1, 1), (1, 1))
+    assert log.anomalies("version gap").df["detail"].tolist() == ["4 after 2"]
+    assert "version goes back" in log.anomalies().notes[-2]
+
+
+def test_a_filter_makes_nothing_odd() -> None:
+    """What is taken out is not missing: oddities are those of the whole log, told of the events left."""
+    sound = logged([row("a", one, n, n + 1) for n, one in enumerate("xyzxy")])
+    assert odd(sound.only("x")) == odd(sound.between("2026-01-05T09:02:00Z")) == odd(sound) == {}
+    log = logged(VERSIONS, order="position")
+    assert odd(log.only("y"), version="version") == {"late first version": (1, 2)}
+    late = log.between("2026-01-05T09:02:30Z")
+    assert odd(late, version="version")["version repeated"] == (1, 1)
+    assert late.anomalies("version repeated", "version").df["v"].tolist() == [1]
 
 
 def test_a_clock_that_runs_backward() -> None:
     """Against the order of versions, a time before the one before is told with how much."""
     rows = [row("a", "x", 5, 1), row("a", "y", 2, 2), row("a", "z", 6, 3)]
     assert odd(logged(rows))["clock runs backward"] == (1, 180)
+
+
+@pytest.mark.parametrize("back", [1, -1])
+def test_without_an_order_no_clock_runs_backward(back: int) -> None:
+    """The order in which rows stand tells nothing of clocks, and the note says so."""
+    rows = [{key: one[key] for key in ("case", "activity", "time")} for one in SHOP]
+    log = logged(rows[::back])
+    assert "clock runs backward" not in odd(log)
+    assert "clock runs backward" in log.anomalies().notes[-2]
+
+
+@pytest.mark.parametrize("silences", [1, 5])
+def test_a_silence_in_a_small_log(silences: int) -> None:
+    """A few long pauses among 80 are not the usual ones; among 20 events nothing is usual, which is said."""
+    rows = [row(str(n), "x", n + 9999 * min(n // 10, silences)) for n in range(80)]
+    assert odd(logged(rows))["sudden silence"][0] == silences
+    few = logged(rows[:20])
+    assert "sudden silence" not in odd(few)
+    assert few.anomalies().notes[-1] == (
+        "not looked for in 20 events, as so few tell no usual pause: sudden silence"
+    )
 
 
 def test_a_sudden_silence() -> None:
@@ -70,7 +114,7 @@ def test_causes_that_are_missing() -> None:
 
 def test_what_is_not_looked_for_is_said() -> None:
     """Without a column for it, an oddity is not told as absent."""
-    note = logged([row("a", "x", 0)], order="").anomalies().notes[-1]
+    note = logged([row("a", "x", 0)], order="").anomalies().notes[-2]
     assert note.startswith("not looked for, as no column tells: version gap, version repeated")
 
 

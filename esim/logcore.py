@@ -112,6 +112,12 @@ class Log:
         """The SELECT of (r, a, t) of the events in e, each once."""
         return f"SELECT {'DISTINCT ' if self._shared else ''}r, a, t FROM e"
 
+    @property
+    def _end(self) -> str:
+        """The SQL of the time up to which the log tells all: of its last event, or of a filter of times."""
+        cuts = [step.until for step in self._steps() if step.until is not None]
+        return f"least({', '.join(['(SELECT max(t) FROM whole)', *cuts])})"
+
     def rows(self, sql: str) -> list[Any]:
         """Return the rows of one of our own queries over the views."""
         with self._session.alone():

@@ -52,7 +52,9 @@ class Filters(Log):
         high = "'infinity'::TIMESTAMP" if end is None else _moment(end)
         label = f"time {keep} from {start or 'the beginning'} to {end or 'the end'}"
         if keep == "events":
-            return self._narrowed(Step(label, lambda _, __: f"t >= {low} AND t < {high}", cuts=True))
+            return self._narrowed(
+                Step(label, lambda _, __: f"t >= {low} AND t < {high}", cuts=True, until=high)
+            )
         return self._having(label, _KEEP[keep].format(low=low, high=high))
 
     def only(self, *activities: str) -> Self:

@@ -62,11 +62,15 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True)
 class Step:
-    """One filter: what it says, its predicate over the rows of a relation, and whether it cuts into cases."""
+    """One filter: what it says, its predicate over the rows of a relation, and whether it cuts into cases.
+
+    `until` is the SQL of the time from which on it leaves nothing, where it is one of times.
+    """
 
     label: str
     where: Callable[[str, Codes], str]
     cuts: bool = False
+    until: str | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 Transitions are pairs of activities; `None` before an activity allows it as the first of a case, and after one
 as the last. A `Rule` is a sentence in given/when/then: when something happens (in cases where something else
-was given), then something must follow, must not follow, or must have come before.
+was given), then something must follow, must not follow, or must have come before. Within a time
+that is not over when the log ends, what has not happened may still happen: neither kept nor broken, but open.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ RULES = {
     "asked": "how often it applied",
     "kept": "how often it was kept",
     "broken": "how often it was not",
-    "share": "the kept part; missing where it never applied",
+    "open": "how often its time was not over when the log ends",
+    "share": "the kept part of what is kept or broken; missing where there is neither",
     "cases": "in how many cases it was broken",
     "example": "a case that breaks it",
 }
@@ -205,11 +207,12 @@ def _is_declared(pairs: Sequence[Transition]) -> str:
 def _kept(log: Log, rules: Sequence[Rule]) -> Result:
     told = "\nUNION ALL ".join(
         f"SELECT {n} AS n, {literal(str(rule))} AS rule, count(*) AS asked, count(*) FILTER (kept) AS kept, "
-        "count(*) FILTER (NOT kept) AS broken, count(DISTINCT s) FILTER (NOT kept) AS cases, "
-        f"min(s) FILTER (NOT kept) AS one FROM ({_asked(log, rule)})"
+        "count(*) FILTER (NOT kept) AS broken, count(*) FILTER (kept IS NULL) AS open, "
+        "count(DISTINCT s) FILTER (NOT kept) AS cases, min(s) FILTER (NOT kept) AS one "
+        f"FROM ({_asked(log, rule)})"
         for n, rule in enumerate(rules)
     )
-    sql = f"""SELECT rule, asked, kept, broken, kept / nullif(asked, 0) AS share, told.cases,
+    sql = f"""SELECT rule, asked, kept, broken, open, kept / nullif(kept + broken, 0) AS share, told.cases,
     names."case" AS example
 FROM ({told}) AS told LEFT JOIN cases names ON names.s = one ORDER BY n"""
     return log.ask(
@@ -218,7 +221,10 @@ FROM ({told}) AS told LEFT JOIN cases names ON names.s = one ORDER BY n"""
 
 
 def _asked(log: Log, rule: Rule) -> str:
-    """Return the SELECT of the events a rule applies to, and whether it is kept: s, v, t, when_, kept."""
+    """Return the SELECT of the events a rule applies to, and whether it is kept: s, v, t, when_, kept.
+
+    That is NULL where the rule's time was not over when the log ends.
+    """
     when, *facts = log._codes(rule.when, *rule.facts)
     wanted = log._codes(str(rule.then or rule.never or rule.before))[0]
     earlier = " AND ".join(
@@ -232,4 +238,7 @@ def _asked(log: Log, rule: Rule) -> str:
     )
     found = f"EXISTS (FROM e y WHERE y.s = x.s AND y.v {side} x.v AND y.a = {wanted}{near})"
     test = f"NOT {found}" if rule.never is not None else found
+    if rule.within is not None and rule.before is None:
+        over = f"epoch_us({log._end}) - epoch_us(x.t) >= {microseconds(rule.within)}"
+        test = f"CASE WHEN {found} OR {over} THEN {test} END"
     return f"SELECT s, v, t, a AS when_, {test} AS kept FROM e x WHERE {earlier}"

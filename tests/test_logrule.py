@@ -91,6 +91,25 @@ def test_a_rule_is_kept_or_broken(rule: Rule, asked: int, kept: int, cases: list
     assert sorted(set(log.deviations([rule]).df["case"])) == cases
 
 
+def test_what_may_still_happen_is_open() -> None:
+    """Where the time of a rule is not over at the end of the log, it is neither kept nor broken."""
+    log = logged(
+        [row("a", "Placed", 0), row("b", "Placed", 50), row("b", "Paid", 55), row("c", "Placed", 60)]
+    )
+    names = ("asked", "kept", "broken", "open", "share")
+    paid, unpaid = Rule("Placed", then="Paid", within="30 minutes"), Rule("Placed", never="Paid", within=1800)
+    assert rows(log.conformance([paid, unpaid]), *names) == [[3, 1, 1, 1, 0.5], [3, 1, 1, 1, 0.5]]
+    assert log.deviations(paid).df["case"].tolist() == ["a"]
+    assert rows(log.conformance(Rule("Placed", then="Paid")), *names) == [[3, 1, 2, 0, 1 / 3]]
+    early = log.between(end="2026-01-05T09:20:00Z")
+    assert rows(early.where("true").conformance(Rule("Placed", then="Placed", within=1200)), *names) == [
+        [1, 0, 1, 0, 0.0]
+    ]
+    assert rows(early.conformance(Rule("Placed", then="Placed", within=1201)), "open") == [[1]]
+    one = log.with_value("case", "a")
+    assert rows(one.conformance(Rule("Placed", then="Placed", within=1800)), "broken") == [[1]]
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -233,8 +233,16 @@ def rates_by(found: pd.DataFrame, title: str) -> str:
 
 
 def dots(found: pd.DataFrame, title: str) -> str:
-    """Draw every event (or every cell of many) as a dot."""
+    """Draw every event as a dot."""
     return chart.dotted(_tuples(found, "time", "row", "activity"), title=title)
+
+
+def cells(found: pd.DataFrame, title: str) -> str:
+    """Draw every cell of a large log as a dot, as those of one cell would hide each other."""
+    ranked = found.sort_values("events", ascending=False, kind="stable")
+    shown = ranked.drop_duplicates(["row", "time"])
+    told = f"Each is the commonest activity in a cell; the cells have {found['events'].sum():,} events."
+    return chart.dotted(_tuples(shown, "time", "row", "activity"), title=title, told=told)
 
 
 def _tuples(frame: pd.DataFrame, *names: str) -> list[Any]:

@@ -130,7 +130,7 @@ def transitions(found: pd.DataFrame, title: str) -> str:
 def verdicts(found: pd.DataFrame, title: str) -> str:
     """Draw what a model says of each kind of event."""
     rows = (
-        (f"{'' if verdict == 'agrees' else '✗ '}{activity}: {verdict}", count)
+        (f"{'' if verdict in ('agrees', 'not judged') else '✗ '}{activity}: {verdict}", count)
         for activity, verdict, count in _tuples(found, "activity", "verdict", "events")
     )
     return rowchart.bars(rows, title=title, unit="events", colored=False, limit=14, caption="✗: deviates.")

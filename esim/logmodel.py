@@ -318,7 +318,7 @@ def _typed(log: Log, known: dict[str, type[Event]], one: Recorded) -> Iterable[E
     cls = current(known[one.activity])
     text = one.payload
     if log.mapping.get("data") is None:
-        fields = cls.__pydantic_fields__
+        fields = {one for name, info in cls.__pydantic_fields__.items() for one in (name, info.alias)}
         values = {
             name: value for name, value in json.loads(text).items() if name in fields and value is not None
         }

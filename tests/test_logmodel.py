@@ -221,9 +221,9 @@ def test_a_draft_has_typed_fields_and_the_transitions_of_the_log() -> None:
         "    amount: Decimal",
         "    n: int",
         '    method: Literal["bank", "card"]',
-        '    e_class: tuple[Any, ...]  # in the log: "class"',
+        '    e_class: tuple[Any, ...] = Field(alias="class")',
         "    note: str | None = None",
-        '    x_y: Any | None = None  # in the log: "x y"',
+        '    x_y: Any | None = Field(None, alias="x y")',
         "OrderEvent = OrderPlaced | Paid",
         '        self.must_be("order_placed")',
     ):
@@ -237,6 +237,34 @@ def test_the_draft_of_the_shop_refuses_nothing_of_it() -> None:
         log = EventLog(store, category="Order").between(end="2026-01-08T00:00:00Z", keep="started")
         found = log.conformance(defined(log.draft("Drafted"), "Drafted"))
         assert set(found.df["verdict"]) == {"agrees"}
+
+
+NAMES = [
+    "status",
+    "type",
+    "data",
+    "class",
+    "copy",
+    "model_dump_",
+    "Größe",
+    "x y",
+    "self",
+    "date",
+    "A",
+    "_x",
+    "e_x",
+]
+
+
+@pytest.mark.parametrize("where", ["a payload", "a column"])
+@pytest.mark.parametrize("values", [["x", "y"], [1, None], [["x"], ["y"]], [1.5, 2.5]], ids=str)
+def test_a_draft_reads_fields_of_any_name_and_type(values: list[Any], where: str) -> None:
+    """What Python must call otherwise is read by the name that it has in the log; lists are lists."""
+    made = [dict.fromkeys(NAMES, one) for one in values]
+    more = made if where == "a column" else [{"data": json.dumps(one)} for one in made]
+    rows = [row("a", one, n, n + 1, **each) for n, (one, each) in enumerate(zip("AB", more, strict=True))]
+    log = logged(rows, case="case", activity="activity", data="data" if where == "a payload" else "")
+    assert log.check(defined(log.draft("Any_"), "Any_")).df["reason"].tolist() == []
 
 
 def test_a_rare_transition_can_be_left_out() -> None:

@@ -84,6 +84,29 @@ def test_payloads_that_change_over_time() -> None:
     assert found["share"].between(0, 1).all()
 
 
+TEXTS = {
+    "another": ({"card": 50}, {"cash": 50}, "shifts"),
+    "half": ({"card": 100}, {"card": 50, "a": 20, "b": 30}, "shifts"),
+    "the same": ({"card": 60, "cash": 40}, {"card": 45, "cash": 55}, ""),
+    "few": ({"card": 3, "cash": 1}, {"card": 1, "cash": 3}, ""),
+    "ids": ({f"a{n}": 1 for n in range(50)}, {f"b{n}": 1 for n in range(50)}, ""),
+    "booleans": ({"true": 40}, {"false": 40}, "shifts"),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_text_shifts_with_its_commonest_value(name: str) -> None:
+    """Where its share changes by a fifth and more than chance would; not for ids, nor for a few values."""
+    *periods, change = TEXTS[name]
+    values = [(month, one) for month, told in enumerate(periods) for one, n in told.items() for _ in range(n)]
+    quoted = "{}" if name == "booleans" else '"{}"'
+    made = [
+        row(str(n), "x", month * 60 * 24 * 31, data=f'{{"method": {quoted.format(one)}}}')
+        for n, (month, one) in enumerate(values)
+    ]
+    assert logged(made).payloads().df["change"].tolist() == ["", change]
+
+
 def test_without_a_payload_columns_are_profiled() -> None:
     """The columns that have no role are the fields."""
     found = logged(SHOP).payloads("year")

@@ -115,8 +115,9 @@ class Log:
     @property
     def _end(self) -> str:
         """The SQL of the time up to which the log tells all: of its last event, or of a filter of times."""
+        last = "(SELECT max(t) FROM whole)"
         cuts = [step.until for step in self._steps() if step.until is not None]
-        return f"least({', '.join(['(SELECT max(t) FROM whole)', *cuts])})"
+        return f"least({', '.join([last, *cuts])})" if cuts else last
 
     def rows(self, sql: str) -> list[Any]:
         """Return the rows of one of our own queries over the views."""

@@ -235,11 +235,12 @@ def dotted(
     *,
     title: str,
     what: str = "cases, by their start, downward",
+    told: str = "",
 ) -> str:
     """Return a dot for each (time, row, activity): rows downward, time (UTC) across.
 
     A large log is binned first; of more than 6,000 dots every n-th is drawn, which is said. Activities differ
-    in colour and in shape.
+    in colour and in shape. What is `told` is in the caption.
     """
     places = sorted((units.stamp(at), svg.finite(row, "a dotted chart"), name) for at, row, name in dots)
     if not places:
@@ -260,6 +261,7 @@ def dotted(
         *legend,
     ]
     caption = f"Shown: {len(shown):,} of {len(places):,} dots{f', one in {nth}' if nth > 1 else ''}. "
+    caption += f"{told} " if told else ""
     caption += f"From {units.day(first)} to {units.day(last)} (UTC)."
     return svg.document(title, parts, width=_WIDTH, bottom=bottom, caption=caption)
 

@@ -106,13 +106,18 @@ class EventLog(Filters):
         self._before = self._step = self._table = None
 
     def using(self, **roles: str) -> Self:
-        """Return a log of the same source with other columns in some roles, as `using(activity="type")`."""
+        """Return a log of the same source with other columns in some roles, as `using(activity="type")`.
+
+        Its filters are those of this log, as if they came after.
+        """
         unknown = next((role for role in roles if role not in ROLES), None)
         if unknown is not None:
             raise InvalidArgument(f"there is no role {unknown!r}: the roles are {', '.join(ROLES)}")
         made = object.__new__(type(self))
         kept: dict[str, str | None] = {role: roles.get(role, self.mapping.get(role) or "") for role in ROLES}
         made._begin(self._source, kept, self._reading)
+        for step in self._steps():
+            made = made._narrowed(step)
         return made
 
     def write(self, path: str | PathLike[str], format: str | None = None) -> Path:
@@ -215,21 +220,30 @@ class EventLog(Filters):
         """Return every event of the story (the correlation) that an event belongs to, in order of time."""
         return logcause.journey(self, event_id)
 
-    def conformance(self, to: Declared | Model, columns: tuple[str, str] | None = None) -> Result:
+    def conformance(
+        self, to: Declared | Model, columns: tuple[str, str] | None = None, *, repeats: bool = True
+    ) -> Result:
         """Return how far cases keep `to` declared transitions (pairs of activities), `Rule`s, or a State.
 
         With `columns`, two SQL expressions, a transition is from the one to the other, in each event that has
-        both; else from each activity to the next one in the case. Of a State, the decisions are asked.
+        both; else from each activity to the next one in the case. One from an activity to itself has to be
+        declared as any other; with `repeats=False` those are left out, and counted in a note. Of a State, the
+        decisions are asked.
         """
         if isinstance(to, type):
             return logmodel.summary(self, to)
-        return logrule.conformance(self, to, columns)
+        return logrule.conformance(self, to, columns, repeats=repeats)
 
-    def deviations(self, to: Declared | Model, columns: tuple[str, str] | None = None) -> Result:
-        """Return the events that deviate from transitions, rules or a State: case, v, activity, reason."""
+    def deviations(
+        self, to: Declared | Model, columns: tuple[str, str] | None = None, *, repeats: bool = True
+    ) -> Result:
+        """Return the events that deviate from transitions, rules or a State: case, v, activity, reason.
+
+        `columns` and `repeats` are those of `conformance`.
+        """
         if isinstance(to, type):
             return logmodel.check(self, to)
-        return logrule.deviations(self, to, columns)
+        return logrule.deviations(self, to, columns, repeats=repeats)
 
     def check(self, state: Model) -> Result:
         """Return the recorded events that the decisions of a State would not have given, and why."""

@@ -77,11 +77,12 @@ def summary(log: Log) -> Result:
     sql = f"""WITH each AS (
     SELECT s, count(*) AS n, {FINGERPRINT} AS f, min(t) AS low, max(t) AS high, count(DISTINCT a) AS k
     FROM e GROUP BY s),
-facts AS (SELECT count(*) AS cases, sum(n) AS events, median(n) AS size, max(n) AS biggest,
+facts AS (SELECT count(*) AS cases, median(n) AS size, max(n) AS biggest,
     count(DISTINCT (f, n)) AS variants, median(epoch_us(high) - epoch_us(low)) / 1e6 AS lasts,
     min(low) AS first, max(high) AS last, count(*) FILTER (k < n) AS reworked FROM each),
 steps AS (SELECT count(DISTINCT a) AS activities, count(DISTINCT (p, a)) FILTER (p IS NOT NULL) AS edges,
-    count(*) FILTER (w = 0) AS tied, count(*) FILTER (w < 0) AS back FROM e)
+    {log._counted} AS events, {log._counted} FILTER (w = 0) AS tied, {log._counted} FILTER (w < 0) AS back
+    FROM e)
 SELECT figure, value, unit FROM facts, steps, (VALUES
     (1, 'events', events::VARCHAR, ''), (2, 'cases', cases::VARCHAR, ''),
     (3, 'activities', activities::VARCHAR, ''), (4, 'variants', variants::VARCHAR, ''),

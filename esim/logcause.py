@@ -28,7 +28,6 @@ JOURNEY = {
     "since_s": "the time since the story began, seconds",
     "asked": "whether it is the event that was asked about",
 }
-_DEEPEST = 1000  # steps of a chain of causes; only a circle of causes is longer
 
 
 def causes(log: Log, event_id: object) -> Result:
@@ -41,10 +40,11 @@ def causes(log: Log, event_id: object) -> Result:
         min(activity) AS activity, min(t) AS t, min(r) AS r
     FROM e JOIN cases USING (s) JOIN activities USING (a) JOIN {facts} ON x_row = r GROUP BY id, cause),
 up AS (
-    SELECT id, cause, 0 AS height FROM facts WHERE id = {wanted}
-    UNION SELECT f.id, f.cause, height + 1 FROM up JOIN facts f ON f.id = up.cause WHERE height < {_DEEPEST}),
+    SELECT id, cause, [r] AS path FROM facts WHERE id = {wanted}
+    UNION ALL SELECT f.id, f.cause, list_append(path, f.r) FROM up JOIN facts f ON f.id = up.cause
+        WHERE NOT list_contains(path, f.r)),
 down AS (
-    SELECT id, 0 AS depth, [r] AS path FROM facts WHERE id = (SELECT arg_max(id, height) FROM up)
+    SELECT id, 0 AS depth, [r] AS path FROM facts WHERE id = (SELECT arg_max(id, len(path)) FROM up)
     UNION ALL SELECT f.id, depth + 1, list_append(path, f.r) FROM down JOIN facts f ON f.cause = down.id
         WHERE NOT list_contains(path, f.r))
 SELECT depth, x.id AS event_id, x.cause AS caused_by, x.id = {wanted} AS asked, x."case", x.activity,
@@ -64,9 +64,9 @@ def journey(log: Log, event_id: object) -> Result:
         story=f"coalesce({story}::VARCHAR, {key}::VARCHAR)",
         order=quoted(named) if named else "NULL",
     )
-    sql = f"""WITH told AS (SELECT DISTINCT x_id AS id, "case", activity, t, {order} AS o, r
+    sql = f"""WITH told AS (SELECT x_id AS id, min("case") AS "case", activity, t, {order} AS o, r
     FROM e JOIN cases USING (s) JOIN activities USING (a) JOIN {facts} ON x_row = r
-    WHERE x_story = (SELECT x_story FROM {facts} WHERE x_id = {wanted} LIMIT 1))
+    WHERE x_story = (SELECT x_story FROM {facts} WHERE x_id = {wanted} LIMIT 1) GROUP BY ALL)
 SELECT row_number() OVER (ORDER BY t, o, r) AS step, id AS event_id, "case", activity,
     t AT TIME ZONE 'UTC' AS time, (epoch_us(t) - epoch_us(min(t) OVER ())) / 1e6 AS since_s,
     id = {wanted} AS asked

@@ -7,7 +7,7 @@ the nearest one whose table there is already.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from esim import display
@@ -24,14 +24,10 @@ from esim.storefile import Parameters, literal, quoted
 if TYPE_CHECKING:
     import pandas as pd
 
-VIEWS = ("e", "cases", "activities", "events", "source", "objects")
+VIEWS = ("e", "whole", "happened", "cases", "activities", "events", "source", "objects")
 """What `sql` can read."""
 
 _OWN = {"case", "activity", "time", "s", "v", "a", "p", "z", "t", "w", "r"}
-_OBJECTS = (
-    'SELECT NULL::BIGINT AS "#row", NULL::VARCHAR AS object_type, NULL::VARCHAR AS object_id, '
-    "NULL::VARCHAR AS qualifier WHERE false"
-)
 
 
 class Log:
@@ -59,14 +55,22 @@ class Log:
             self._table = narrowed(self._session, log._table, steps[::-1]) if steps else log._table
         return self._table
 
+    def _unfiltered(self) -> Table:
+        """Return the table of the log that all filters began with."""
+        log: Log = self
+        while log._before is not None:
+            log = log._before
+        return log._ready()
+
     def _views(self) -> dict[str, str]:
         table = self._ready()
         return {
-            "source": self._source.select,
+            **self._source.views(),
             "e": f"SELECT * FROM {table.events.name}",
+            "whole": f"SELECT * FROM {self._unfiltered().events.name}",
+            "happened": self._once if table.happened is None else f"SELECT * FROM {table.happened.name}",
             "cases": f"SELECT * FROM {table.cases.name}",
             "activities": f"SELECT * FROM {table.activities.name}",
-            "objects": self._source.objects or _OBJECTS,
             "events": f"SELECT {self._event_columns()} FROM e JOIN cases USING (s) JOIN activities USING (a) "
             f"JOIN source ON source.{ROW} = e.r",
         }
@@ -92,6 +96,28 @@ class Log:
     def _use(self) -> None:
         self._ready()
         self._session.use(self._table, self._views)
+
+    @property
+    def _shared(self) -> bool:
+        """Whether an event may be in several cases, and so several rows of e: cases are objects."""
+        return self.mapping.case_object is not None
+
+    @property
+    def _counted(self) -> str:
+        """The SQL aggregate that counts the events in rows of e: each once."""
+        return "count(DISTINCT r)" if self._shared else "count(*)"
+
+    @property
+    def _once(self) -> str:
+        """The SELECT of (r, a, t) of the events in e, each once."""
+        return f"SELECT {'DISTINCT ' if self._shared else ''}r, a, t FROM e"
+
+    @property
+    def _end(self) -> str:
+        """The SQL of the time up to which the log tells all: of its last event, or of a filter of times."""
+        last = "(SELECT max(t) FROM whole)"
+        cuts = [step.until for step in self._steps() if step.until is not None]
+        return f"least({', '.join([last, *cuts])})" if cuts else last
 
     def rows(self, sql: str) -> list[Any]:
         """Return the rows of one of our own queries over the views."""
@@ -120,8 +146,9 @@ class Log:
 
         Tables: `events` (case, v, activity, time and every column of the source); `e` (s, v, a, p, z, t, w,
         r: case, place, activity and the one before as numbers, whether last, time, microseconds since the one
-        before, row); `cases` (s, case); `activities` (a, activity); `objects` (#row, object_type, object_id,
-        qualifier); `source`.
+        before, row); `whole`, the same before all filters; `happened` (r, a, t: each event once, where there
+        are objects also those without a case); `cases` (s, case); `activities` (a, activity); `objects`
+        (#row, object_type, object_id, qualifier); `source`.
         Raises SqlRefused for anything that is not a single reading statement.
         """
         with self._session.alone():
@@ -132,19 +159,21 @@ class Log:
     def notes(self) -> tuple[str, ...]:
         """What there is to know of the log: ties, rows that are left out, filters."""
         others = [kind for kind in self._source.kinds if kind != self.mapping.case_object]
-        filters = [log._step.label for log in self._chain() if log._step is not None]
-        told = (f"only {'; '.join(filters[::-1])}",) if filters else ()
+        filters = "; ".join(step.label for step in self._steps())
+        told = (f"only {filters}",) if filters else ()
         kind = self.mapping.case_object
         if kind is not None and others:
             ways = ", ".join(f"case={one!r}" for one in sorted(others)[:12])
             told = (f"cases are the objects of type {kind!r}; others by {ways}", *told)
         return (*self._ready().notes, *told)
 
-    def _chain(self) -> Iterator[Log]:
-        log: Log | None = self
-        while log is not None:
-            yield log
+    def _steps(self) -> list[Step]:
+        """Return the filters of this log, the first one first."""
+        steps, log = list[Step](), self
+        while log._before is not None and log._step is not None:
+            steps.append(log._step)
             log = log._before
+        return steps[::-1]
 
     # --- narrowing -----------------------------------------------------------------------------------------
 
@@ -190,12 +219,12 @@ class Log:
         self.close()
 
     def __len__(self) -> int:
-        return int(self.rows("SELECT count(*) FROM e")[0][0])
+        return int(self.rows(f"SELECT {self._counted} FROM e")[0][0])
 
     def __repr__(self) -> str:
         if self._table is None:
             return f"<EventLog of {self._source.name}: nothing asked yet; {self.mapping!r}>"
-        query = "SELECT count(*), count(DISTINCT s), count(DISTINCT a) FROM e"
+        query = f"SELECT {self._counted}, count(DISTINCT s), count(DISTINCT a) FROM e"
         events, cases, activities = self.rows(query)[0]
         told = f"{events:,} events, {cases:,} cases, {activities:,} activities"
         return "\n".join([f"<EventLog of {self._source.name}: {told}>", *self.notes])

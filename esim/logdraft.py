@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from esim import display
 from esim.errors import InvalidArgument
+from esim.event import Event
 from esim.logcore import Log
 from esim.logpayload import all_fields
 
@@ -25,9 +26,10 @@ _KINDS = {
 }  # fmt: skip
 _MOST_VALUES = 6  # of a text with so few values, and seen often, the values are its type
 _OFTEN = 20
-_TAKEN = {"event_type", "schema_version", "type", "data", "copy", "json", "dict", "but", "evolve", "status"}
 _WIDTH = 100
-_IMPORTED = ("Event", "State", "Decimal", "Any", "Literal", "Self", "date")
+_PROTECTED = ("model_dump", "model_validate")  # what pydantic keeps for itself, and all that begins so
+_IMPORTED = ("Event", "State", "Decimal", "Any", "Literal", "Self", "date", "Field")
+_TAKEN = {name for base in Event.__mro__ for name in vars(base)} | {*_IMPORTED, "self", "int", "str", "bool"}
 
 
 class Seen(NamedTuple):
@@ -59,13 +61,23 @@ class _Part(NamedTuple):
     @property
     def named(self) -> list[tuple[str, Field]]:
         """The fields with their names in Python; those that may be missing come last."""
-        names = _named((field.name for field in self.fields), _field_name, _TAKEN)
+        texts = sorted((field.name for field in self.fields), key=lambda text: _field_name(text) != text)
+        names = _named(texts, _field_name, {*_TAKEN, self.cls})
         ordered = sorted(self.fields, key=lambda field: field.present < self.seen.events)
         return [(names[field.name], field) for field in ordered]
 
     def hint(self, field: Field) -> str:
         """Return the annotation of a field, with its default where it may be missing."""
         return _hint(field) + (" | None = None" if field.present < self.seen.events else "")
+
+    def declared(self, named: str, field: Field) -> str:
+        """Return the same in the class; a field that Python must call otherwise is read by its own name."""
+        hint = self.hint(field)
+        if named == field.name:
+            return hint
+        optional = hint.endswith(" = None")
+        alias = f"alias={_text(field.name)}"
+        return f"{hint[:-4]}Field(None, {alias})" if optional else f"{hint} = Field({alias})"
 
 
 def draft(log: Log, name: str, least: float) -> str:
@@ -77,7 +89,7 @@ def draft(log: Log, name: str, least: float) -> str:
         raise InvalidArgument(f"name={name!r} is no name of a class: give one as 'Order'")
     if not 0 <= least <= 1:
         raise InvalidArgument(f"least={least!r}: give a part of all cases, from 0 to 1")
-    seen = [Seen(*row) for row in log.rows(_SEEN)]
+    seen = [Seen(*row) for row in log.rows(_SEEN.format(counted=log._counted))]
     if not seen:
         raise InvalidArgument("the log has no events to draft a model from")
     fields, before = _fields(log), _before(log, least)
@@ -97,7 +109,7 @@ def draft(log: Log, name: str, least: float) -> str:
     return f"{_imports(events + state)}\n\n\n{events}\n\n\n{state}"
 
 
-_SEEN = """SELECT activity, count(*) AS events, count(DISTINCT s) AS cases
+_SEEN = """SELECT activity, {counted} AS events, count(DISTINCT s) AS cases
 FROM e JOIN activities USING (a) GROUP BY activity ORDER BY median(v), events DESC, activity"""
 
 
@@ -143,8 +155,7 @@ def _event(part: _Part) -> str:
     lines = [f"class {name}(Event{stored}):", f'    """{told}"""']
     body = []
     for named, field in part.named:
-        note = "" if named == field.name else f"  # in the log: {_text(field.name)}"
-        body.append(f"    {named}: {part.hint(field)}{note}")
+        body.append(f"    {named}: {part.declared(named, field)}")
     return "\n".join([*lines, *(["", *body] if body else [])])
 
 
@@ -160,6 +171,8 @@ def _hint(field: Field) -> str:
 
 
 def _kind(sql: str) -> str:
+    if sql.endswith("]"):
+        return _KINDS["ARRAY"]
     if sql.startswith("DECIMAL"):
         return "Decimal"
     return next((hint for kind, hint in _KINDS.items() if sql.startswith(kind)), "Any")
@@ -228,7 +241,9 @@ def _imports(body: str) -> str:
     if "Decimal" in body:
         lines.append("from decimal import Decimal")
     names = [name for name in ("Any", "Literal", "Self") if re.search(rf"\b{name}\b", body)]
-    return "\n".join([*lines, f"from typing import {', '.join(names)}", "", "from esim import Event, State"])
+    field = ["", "from pydantic import Field"] if "Field(" in body else []
+    lines += [f"from typing import {', '.join(names)}", *field, "", "from esim import Event, State"]
+    return "\n".join(lines)
 
 
 # --- names -------------------------------------------------------------------------------------------------
@@ -268,6 +283,8 @@ def _snake(text: str) -> str:
 
 
 def _field_name(text: str) -> str:
+    if text.startswith(_PROTECTED):
+        return f"e_{_snake(text)}"
     if text.isascii() and text.isidentifier() and not keyword.iskeyword(text) and text[0] != "_":
         return text
     return _snake(text)

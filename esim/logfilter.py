@@ -6,8 +6,10 @@ what is then told of those that are left. Each says which it is.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, Literal, Self
 
 from esim import display
@@ -18,7 +20,7 @@ from esim.logcore import Log, names_list
 from esim.logprepare import Step
 from esim.logsource import ROW
 from esim.logvariant import FINGERPRINT
-from esim.storefile import literal
+from esim.storefile import literal, quoted
 
 Keep = Literal["events", "contained", "touching", "started", "ended"]
 Span = timedelta | float | str
@@ -50,7 +52,9 @@ class Filters(Log):
         high = "'infinity'::TIMESTAMP" if end is None else _moment(end)
         label = f"time {keep} from {start or 'the beginning'} to {end or 'the end'}"
         if keep == "events":
-            return self._narrowed(Step(label, lambda _, __: f"t >= {low} AND t < {high}", cuts=True))
+            return self._narrowed(
+                Step(label, lambda _, __: f"t >= {low} AND t < {high}", cuts=True, until=high)
+            )
         return self._having(label, _KEEP[keep].format(low=low, high=high))
 
     def only(self, *activities: str) -> Self:
@@ -140,12 +144,17 @@ class Filters(Log):
         return self._narrowed(Step(label, lambda _, __: f"r IN ({rows})", cuts=True))
 
     def with_value(self, column: str, *values: Any, whole_cases: bool = False) -> Self:
-        """Keep the events (or `whole_cases`) whose column has one of these values; None is a missing one."""
+        """Keep the events (or `whole_cases`) whose column has one of these values; None is a missing one.
+
+        Numbers, truth values and times are compared as such, a time without a zone as the column's are.
+        """
         name = self._column(column)
         if not values:
             raise InvalidArgument(f"with_value({column!r}) needs values: with_value({column!r}, 'high')")
-        given = [one for one in values if one is not None]
-        tests = [f"{name}::VARCHAR IN ({names_list(tuple(given))})"] if given else []
+        kind = next(kind for one, kind in self.mapping.types.items() if quoted(one) == name)
+        given = [_typed(column, kind, one, self._reading.timezone) for one in values if one is not None]
+        known = name if _is_typed(kind) else f"{name}::VARCHAR"
+        tests = [f"{known} IN ({', '.join(given)})"] if given else []
         tests += [f"{name} IS NULL"] if None in values else []
         return self.where(" OR ".join(tests), whole_cases=whole_cases)
 
@@ -161,6 +170,35 @@ class Filters(Log):
 
     def _having(self, label: str, test: str) -> Self:
         return self._narrowed(Step(label, lambda e, _: _cases(e, test)))
+
+
+_NUMBER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL\(\d+,\d+\)")
+_TIME = re.compile(r"DATE|TIMESTAMP(_\w+| WITH TIME ZONE)?")
+_EXACT = 38  # digits of a number that DuckDB takes as it is written
+
+
+def _is_typed(kind: str) -> bool:
+    """Say whether values of a column are compared as what they are; all others as texts."""
+    return kind == "BOOLEAN" or bool(_NUMBER.fullmatch(kind) or _TIME.fullmatch(kind))
+
+
+def _typed(column: str, kind: str, value: Any, timezone: str) -> str:
+    """Return the SQL of a value as a column of an SQL type holds it. Raises InvalidArgument if it cannot."""
+    try:
+        if _NUMBER.fullmatch(kind):
+            number = Decimal(str(value))
+            exact = number.is_finite() and abs(number.adjusted()) < _EXACT
+            return f"{number:f}" if exact else f"'{number}'::DOUBLE"
+        if _TIME.fullmatch(kind):
+            moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+            zoned = kind.endswith("ZONE") or moment.tzinfo is not None
+            time = f"{'TIMESTAMPTZ' if zoned else 'TIMESTAMP'} '{moment.isoformat(sep=' ')}'"
+            local = zoned and not kind.endswith("ZONE")
+            return f"({time} AT TIME ZONE {literal(timezone)})" if local else time
+        truth = {"true": "true", "false": "false"}
+        return truth[str(value).casefold()] if kind == "BOOLEAN" else literal(str(value))
+    except (ArithmeticError, ValueError, KeyError):
+        raise InvalidArgument(f"the column {column!r} is of type {kind}, and {value!r} is none") from None
 
 
 def _some(activities: Sequence[str], verb: str) -> tuple[str, ...]:

@@ -36,11 +36,13 @@ FOLLOWS = {
 
 def activities(log: Log) -> Result:
     """Return how often each activity happened."""
-    sql = """SELECT activity, sum(n)::BIGINT AS events, sum(n) / sum(sum(n)) OVER () AS share,
+    once = "JOIN (SELECT a, count(DISTINCT r) AS once FROM e GROUP BY a) USING (a) " if log._shared else ""
+    events = "any_value(once)" if log._shared else "sum(n)"
+    sql = f"""SELECT activity, {events}::BIGINT AS events, {events} / sum({events}) OVER () AS share,
     count(*) AS cases, count(*) FILTER (n > 1) AS repeated_in,
     min(first) AT TIME ZONE 'UTC' AS first, max(last) AT TIME ZONE 'UTC' AS last
 FROM (SELECT s, a, count(*) AS n, min(t) AS first, max(t) AS last FROM e GROUP BY s, a)
-JOIN activities USING (a)
+{once}JOIN activities USING (a)
 GROUP BY activity ORDER BY events DESC, activity"""
     return log.ask(
         "Activities", sql, ACTIVITIES, draw=logpicture.bars("activity", "events", "events", colored=True)

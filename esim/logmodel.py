@@ -3,7 +3,8 @@
 Each case is folded. Before an event is folded, the decisions that can give events of its type are asked on
 the state so far, with the event's own fields as arguments. One that gives such an event agrees; else the
 event deviates, and the reason is the decision's own: that it refused, that it gave something else, that there
-is none. What one decision gives beyond the first event is expected next. A case whose fold fails is left.
+is none. What one decision gives beyond the first event is expected next. After an event that cannot be read
+or folded nothing is known of its case: the events after it are not judged, and counted as such.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from esim import display, logpicture
 from esim.bar import Bar
 from esim.clock import from_micros
-from esim.errors import InvalidArgument, Refused, said
+from esim.errors import InvalidArgument, InvalidLog, Refused, UnknownEventType, said
 from esim.event import Event, current, decode
 from esim.logcore import Log
 from esim.logsource import picked
@@ -50,7 +51,7 @@ DEVIATIONS = {
 SUMMARY = {
     "activity": "what was recorded",
     "decision": "the decision that was asked",
-    "verdict": "agrees, or how the model deviates: see check()",
+    "verdict": "agrees, or how the model deviates: see check(); not judged: an event before it failed",
     "events": "how many events",
     "cases": "in how many cases",
     "reason": "what the decision said, for one of them",
@@ -79,14 +80,19 @@ class Verdict(NamedTuple):
     reason: str = ""
 
 
+_NOT_JUDGED = Verdict("not judged")
+_FINE = ("agrees", _NOT_JUDGED.verdict)
+
+
 def check(log: Log, state_type: type[State[Any]]) -> Result:
     """Return the events of a log that the decisions of a state would not have given."""
-    found = [(one, verdict) for one, verdict in _judged(log, state_type)]
-    wrong = [(one, verdict) for one, verdict in found if verdict.verdict != "agrees"]
+    found = list(_judged(log, state_type))
+    wrong = [(one, verdict) for one, verdict in found if verdict.verdict not in _FINE]
+    left = sum(verdict is _NOT_JUDGED for _, verdict in found)
     rows = [(one.case, one.v, one.time, one.activity, *verdict) for one, verdict in wrong]
     return Result(
         f"{state_type.__name__} against the log", _frame(list(DEVIATIONS), rows), DEVIATIONS, _select(log),
-        (*log.notes, _told(len(found), len(wrong), len({one.s for one, _ in wrong}))),
+        (*log.notes, _told(len(found), len(wrong), len({one.s for one, _ in wrong}), left)),
     )  # fmt: skip
 
 
@@ -96,28 +102,38 @@ def summary(log: Log, state_type: type[State[Any]]) -> Result:
     total, deviating = 0, set()
     for one, verdict in _judged(log, state_type):
         total += 1
-        if verdict.verdict != "agrees":
+        if verdict.verdict not in _FINE:
             deviating.add(one.s)
         key = (one.activity, verdict.decision, verdict.verdict)
         entry = counts.setdefault(key, [0, set(), verdict.reason, one.case])
         entry[0] += 1
         entry[1].add(one.s)
     rows = [(*key, n, len(cases), reason, case) for key, (n, cases, reason, case) in sorted(counts.items())]
-    wrong = sum(row[3] for row in rows if row[2] != "agrees")
+    wrong = sum(row[3] for row in rows if row[2] not in _FINE)
+    left = sum(row[3] for row in rows if row[2] == _NOT_JUDGED.verdict)
     return Result(
         f"Conformance with {state_type.__name__}", _frame(list(SUMMARY), rows), SUMMARY, _select(log),
-        (*log.notes, _told(total, wrong, len(deviating))), logpicture.verdicts,
+        (*log.notes, _told(total, wrong, len(deviating), left)), logpicture.verdicts,
     )  # fmt: skip
 
 
 def as_of(log: Log, moment: int | datetime | str, state_type: type[S]) -> Result:
-    """Return the state of every case that had begun by a moment, folded from its events, a field a column."""
+    """Return the state of every case that had begun by a moment, folded from its events, a field a column.
+
+    Raises InvalidLog with the case and the event if one cannot be folded.
+    """
     cls = current_state(state_type)
     known = {one.event_type: one for one in cls.event_types()}
     until, _ = bound(log, moment)
     rows = []
     for events in _cases(log, until):
-        state = evolve_all(cls.initial(), (event for one in events for event in _typed(log, known, one)))
+        state = cls.initial()
+        for one in events:
+            try:
+                state = evolve_all(state, _typed(log, known, one))
+            except Exception as error:
+                where = f"case {one.case!r}, event {one.v} ({one.activity})"
+                raise InvalidLog(f"{where} cannot be folded: {said(error)}") from error
         rows.append((events[0].case, *fields_of(state).values()))
     names = list(cls.__pydantic_fields__)
     columns = {"case": "the case", **{name: f"the field {name} of {cls.__name__}" for name in names}}
@@ -126,8 +142,10 @@ def as_of(log: Log, moment: int | datetime | str, state_type: type[S]) -> Result
     )
 
 
-def _told(total: int, wrong: int, cases: int) -> str:
-    return f"{total - wrong:,} of {total:,} events are as the model decides; {cases:,} cases deviate"
+def _told(total: int, wrong: int, cases: int, left: int) -> str:
+    fine = total - wrong - left
+    told = f"{fine:,} of {total:,} events are as the model decides; {cases:,} cases deviate"
+    return f"{told}; {left:,} after one that failed are not judged" if left else told
 
 
 def _frame(names: list[str], rows: list[tuple[Any, ...]]) -> pd.DataFrame:
@@ -166,7 +184,7 @@ class _Model:
     def judge(self, events: list[Recorded]) -> Iterator[tuple[Recorded, Verdict]]:
         """Give each event of a case with its verdict."""
         state, expected = self.state_type.initial(), list[Event]()
-        for one in events:
+        for place, one in enumerate(events, 1):
             if one.activity not in self.known and one.activity not in roads():
                 yield one, Verdict("not known", "", f"{self.state_type.__name__} has no {one.activity}")
                 continue
@@ -177,6 +195,7 @@ class _Model:
                     state = evolve_all(state, [event])
             except Exception as error:  # noqa: BLE001 - whatever a model raises is a finding
                 yield one, Verdict("failed", "", said(error))
+                yield from ((later, _NOT_JUDGED) for later in events[place:])
                 return
             yield one, verdict
 
@@ -290,10 +309,14 @@ def _typed(log: Log, known: dict[str, type[Event]], one: Recorded) -> Iterable[E
     if log._source.versioned:
         reads = read_as(one.activity, one.schema_version, one.payload)
         return [decode(name, text, known.get(name)) for name, _, text in reads]
+    if one.activity not in known:
+        raise UnknownEventType(
+            f"the state has no {one.activity}; log.without({one.activity!r}) leaves it out"
+        )
     cls = current(known[one.activity])
     text = one.payload
     if log.mapping.get("data") is None:
-        fields = cls.__pydantic_fields__
+        fields = {one for name, info in cls.__pydantic_fields__.items() for one in (name, info.alias)}
         values = {
             name: value for name, value in json.loads(text).items() if name in fields and value is not None
         }

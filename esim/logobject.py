@@ -1,5 +1,6 @@
 """Objects: events may be about several things at once, and each kind of thing has its own graph.
 
+An event that belongs to no case is an event of its objects all the same, unless a filter keeps cases only.
 The events of an object are in the order of time, ties by the order column, then by row; in a store, of
 positions.
 """
@@ -31,8 +32,7 @@ FOLLOWS = {
     "median_s": "the median, seconds",
     "p95_s": "the time that 95 of 100 do not exceed, seconds",
 }
-_LINKS = f"""links AS (SELECT DISTINCT {ROW} AS r, object_type, object_id FROM objects),
-happened AS (SELECT DISTINCT r, a, t FROM e)"""
+_LINKS = f"links AS (SELECT DISTINCT {ROW} AS r, object_type, object_id FROM objects)"
 
 
 def objects(log: Log) -> Result:

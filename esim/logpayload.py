@@ -22,35 +22,48 @@ PAYLOADS = {
     "distinct": "how many different values there are, about",
     "median": "the median of those that are numbers",
     "common": "the commonest value, as text",
-    "change": "appears, vanishes, another type, or shifts: the median is outside of what was usual before",
+    "change": "appears, vanishes, another type, or shifts: the median is outside of what was usual before; "
+    "of texts, the share of a commonest value differs by a fifth, and by more than chance",
 }
+_SHIFT = 0.2  # of the values of a text
+_CHANCE = 1.5  # times the root of 1/n + 1/m: three standard errors of the difference of two shares of a half
 
 
 def payloads(log: Log, every: str) -> Result:
     """Return the profile of each field of each activity in each period, and what changes."""
     check_period(every)
-    sql = f"""WITH told AS ({all_fields(log, every)}),
-happened AS (SELECT a, date_trunc('{every}', t)::TIMESTAMP AS period, count(*) AS events FROM e GROUP BY ALL),
+    sql = f"""WITH told AS MATERIALIZED ({all_fields(log, every)}),
+happened AS (SELECT a, date_trunc('{every}', t)::TIMESTAMP AS period, count(*) AS events
+    FROM ({log._once}) GROUP BY ALL),
 grid AS (SELECT a, field, period, events FROM (SELECT DISTINCT a, field FROM told) JOIN happened USING (a)),
+counted AS (SELECT a, field, period, value, count(*) AS n FROM told GROUP BY ALL),
+top AS (SELECT a, field, period, arg_min(value, (-n, value)) AS common, max(n) AS most
+    FROM counted GROUP BY a, field, period),
 seen AS (SELECT a, field, period, count(*) AS present,
         list_sort(list(DISTINCT kind)) AS types, approx_count_distinct(value) AS "distinct",
-        quantile_cont(number, [0.01, 0.5, 0.99]) AS q, arg_min(value, (-n, value)) AS common
-    FROM (SELECT *, try_cast(value AS DOUBLE) AS number,
-            count(*) OVER (PARTITION BY a, field, period, value) AS n FROM told)
-    GROUP BY a, field, period),
-filled AS (SELECT a, field, period, events, coalesce(present, 0) AS present, types, "distinct", q, common
-    FROM grid LEFT JOIN seen USING (a, field, period)),
+        quantile_cont(try_cast(value AS DOUBLE), [0.01, 0.5, 0.99]) AS q
+    FROM told GROUP BY a, field, period),
+filled AS (SELECT a, field, period, events, coalesce(present, 0) AS present, types, "distinct", q,
+        common, most
+    FROM grid LEFT JOIN seen USING (a, field, period) LEFT JOIN top USING (a, field, period)),
 before AS (SELECT *, lag(present) OVER each AS had, lag(types) OVER each AS were, lag(q) OVER each AS q0,
-        row_number() OVER each AS nth
-    FROM filled WINDOW each AS (PARTITION BY a, field ORDER BY period))
+        lag(period) OVER each AS period0, lag(common) OVER each AS common0, lag(most) OVER each AS most0
+    FROM filled WINDOW each AS (PARTITION BY a, field ORDER BY period)),
+compared AS (SELECT b.*, abs(most / present - coalesce(x.n, 0) / had) AS risen,
+        abs(most0 / had - coalesce(y.n, 0) / present) AS fallen
+    FROM before b
+    LEFT JOIN counted x ON (x.a, x.field, x.period, x.value) = (b.a, b.field, period0, common)
+    LEFT JOIN counted y ON (y.a, y.field, y.period, y.value) = (b.a, b.field, b.period, common0))
 SELECT activity, field, period AT TIME ZONE 'UTC' AS period, events, present, present / events AS share,
     array_to_string(types, ', ') AS types, "distinct", q[2] AS median, common,
     CASE WHEN present > 0 AND had = 0 THEN 'appears'
          WHEN present = 0 AND had > 0 THEN 'vanishes'
          WHEN types <> were THEN array_to_string(were, ', ') || ' → ' || array_to_string(types, ', ')
          WHEN q[2] < q0[1] OR q[2] > q0[3] THEN 'shifts'
+         WHEN q[2] IS NULL AND q0[2] IS NULL AND greatest(risen, fallen)
+             > greatest({_SHIFT}, {_CHANCE} * sqrt(1 / present + 1 / had)) THEN 'shifts'
          ELSE '' END AS change
-FROM before JOIN activities USING (a) ORDER BY activity, field, period"""
+FROM compared JOIN activities USING (a) ORDER BY activity, field, period"""
     return log.ask(f"Payloads every {every}", sql, PAYLOADS)
 
 
@@ -62,8 +75,8 @@ def all_fields(log: Log, every: str, *, nulls: bool = False) -> str:
         used = set(log.mapping.columns.values())
         others = [(name, kind) for name, kind in log.mapping.types.items() if name not in used]
         parts = [
-            f"SELECT a, {period}, {literal(name)} AS field, {literal(kind)} AS kind, "
-            f"x_value AS value FROM e JOIN {picked(value=quoted(name) + '::VARCHAR')} ON x_row = r "
+            f"SELECT a, {period}, {literal(name)} AS field, {literal(kind)} AS kind, x_value AS value "
+            f"FROM ({log._once}) JOIN {picked(value=quoted(name) + '::VARCHAR')} ON x_row = r "
             "WHERE x_value IS NOT NULL"
             for name, kind in others
         ]
@@ -71,7 +84,7 @@ def all_fields(log: Log, every: str, *, nulls: bool = False) -> str:
         return " UNION ALL ".join(parts) or empty
     is_text = log.mapping.types[data] in ("JSON", "VARCHAR")
     text = f"{quoted(data)}::JSON" if is_text else f"to_json({quoted(data)})"
-    rows = f"SELECT a, {period}, x_data AS data FROM e JOIN {picked(data=text)} ON x_row = r"
+    rows = f"SELECT a, {period}, x_data AS data FROM ({log._once}) JOIN {picked(data=text)} ON x_row = r"
     keyed = f"SELECT a, period, data, unnest(json_keys(data)) AS field FROM ({rows})"
     path = """'$."' || replace(field, '"', '\\"') || '"'"""
     found = f"SELECT a, period, field, json_extract(data, {path}) AS found FROM ({keyed})"

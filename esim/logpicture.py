@@ -130,7 +130,7 @@ def transitions(found: pd.DataFrame, title: str) -> str:
 def verdicts(found: pd.DataFrame, title: str) -> str:
     """Draw what a model says of each kind of event."""
     rows = (
-        (f"{'' if verdict == 'agrees' else '✗ '}{activity}: {verdict}", count)
+        (f"{'' if verdict in ('agrees', 'not judged') else '✗ '}{activity}: {verdict}", count)
         for activity, verdict, count in _tuples(found, "activity", "verdict", "events")
     )
     return rowchart.bars(rows, title=title, unit="events", colored=False, limit=14, caption="✗: deviates.")
@@ -233,8 +233,16 @@ def rates_by(found: pd.DataFrame, title: str) -> str:
 
 
 def dots(found: pd.DataFrame, title: str) -> str:
-    """Draw every event (or every cell of many) as a dot."""
+    """Draw every event as a dot."""
     return chart.dotted(_tuples(found, "time", "row", "activity"), title=title)
+
+
+def cells(found: pd.DataFrame, title: str) -> str:
+    """Draw every cell of a large log as a dot, as those of one cell would hide each other."""
+    ranked = found.sort_values("events", ascending=False, kind="stable")
+    shown = ranked.drop_duplicates(["row", "time"])
+    told = f"Each is the commonest activity in a cell; the cells have {found['events'].sum():,} events."
+    return chart.dotted(_tuples(shown, "time", "row", "activity"), title=title, told=told)
 
 
 def _tuples(frame: pd.DataFrame, *names: str) -> list[Any]:

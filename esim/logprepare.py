@@ -62,21 +62,29 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True)
 class Step:
-    """One filter: what it says, its predicate over the rows of a relation, and whether it cuts into cases."""
+    """One filter: what it says, its predicate over the rows of a relation, and whether it cuts into cases.
+
+    `until` is the SQL of the time from which on it leaves nothing, where it is one of times.
+    """
 
     label: str
     where: Callable[[str, Codes], str]
     cuts: bool = False
+    until: str | None = None
 
 
 @dataclass(frozen=True)
 class Table:
-    """The prepared events, with the names of cases and activities, and what there is to say of them."""
+    """The prepared events, with the names of cases and activities, and what there is to say of them.
+
+    `happened` has each event once, those without a case too; None where `e` has no others.
+    """
 
     events: Kept
     cases: Kept
     activities: Kept
     notes: tuple[str, ...]
+    happened: Kept | None
 
 
 # --- preparing ---------------------------------------------------------------------------------------------
@@ -85,16 +93,21 @@ class Table:
 def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) -> Table:
     """Return the table of a source. Raises InvalidLog if times cannot be read and `how.bad` says so."""
     with reading(source.name):
-        session.run(f"CREATE OR REPLACE TEMP VIEW source AS {source.select}")
+        for name, select in source.views().items():
+            session.run(f"CREATE OR REPLACE TEMP VIEW {name} AS {select}")
         session.run(f"CREATE OR REPLACE TEMP VIEW flat AS {_flat(source, roles)}")
-        notes = (*(() if how.time_format else source.notes), *_looked_at(session, roles, how))
+        found, loose = _looked_at(session, roles, how, objects=source.objects is not None)
+        notes = (*(() if how.time_format else source.notes), *found)
         base = _base(session, roles, how)
-        cases = _named(session, base, 'c AS "case"', "s")
-        activities = _named(session, base, "n AS activity", "a")
+        is_event = "n IS NOT NULL AND t IS NOT NULL"
+        within = f"c IS NOT NULL AND {is_event}"
+        cases = _named(session, base, 'c AS "case"', "s", within)
+        activities = _named(session, base, "n AS activity", "a", is_event if loose else within)
+        happened = _happened(session, base, activities) if loose else None
         events, tied, back = _numbered(session, base, cases, activities, how)
-        ties = _ties(roles, how, tied, back)
+        ties = [*_shared(session, events, roles), *_ties(roles, how, tied, back)]
         unbroken = _unbroken(session, events, roles, how) if tied or how.sort == "order" else []
-    return Table(events, cases, activities, (*notes, *ties, *unbroken))
+    return Table(events, cases, activities, (*notes, *ties, *unbroken), happened)
 
 
 def _numbered(
@@ -141,10 +154,16 @@ def _flat(source: Source, roles: ColumnRoles) -> str:
     )
 
 
-def _named(session: Session, base: str, column: str, code: str) -> Kept:
+def _happened(session: Session, base: str, activities: Kept) -> Kept:
+    """Return every event once, in whatever cases it is, and in none."""
+    joined = f"({base}) JOIN {activities.name} ON activity = n"
+    return session.keep(f"SELECT DISTINCT r, a, t FROM {joined} WHERE t IS NOT NULL")
+
+
+def _named(session: Session, base: str, column: str, code: str, where: str) -> Kept:
     """Return a table of the different values of a column of the base, numbered in their order."""
     value = column.partition(" ")[0]
-    found = f"SELECT DISTINCT {value} FROM ({base}) WHERE c IS NOT NULL AND n IS NOT NULL AND t IS NOT NULL"
+    found = f"SELECT DISTINCT {value} FROM ({base}) WHERE {where}"
     number = f"row_number() OVER (ORDER BY {value})::INT AS {code}"
     return session.keep(f"SELECT {number}, {column} FROM ({found})")
 
@@ -181,8 +200,13 @@ def _epoch(session: Session, column: str) -> tuple[str, str]:
     return next((factor, unit) for size, factor, unit in _UNITS if most >= size)
 
 
-def _looked_at(session: Session, roles: ColumnRoles, how: Reading) -> list[str]:
-    """Return what is to be said of rows that are no events and of times; raises InvalidLog for bad ones."""
+def _looked_at(
+    session: Session, roles: ColumnRoles, how: Reading, *, objects: bool
+) -> tuple[list[str], bool]:
+    """Return what is to be said of rows that are no events and of times; raises InvalidLog for bad ones.
+
+    Also whether rows without a case are events all the same: events of objects.
+    """
     if how.sort == "order" and roles.get("order") is None:
         raise InvalidArgument("sort='order' needs an order column: EventLog(…, order='version')")
     column, time = quoted(roles["time"]), _time(session, roles, how)
@@ -203,7 +227,9 @@ def _looked_at(session: Session, roles: ColumnRoles, how: Reading) -> list[str]:
                 f"EventLog(…, {role}='…')"
             )
         if count < rows:
-            notes.append(f"{rows - count:,} of {rows:,} rows have no {role} ({roles[role]}) and are left out")
+            but = " but where objects are asked about" if role == "case" and objects else ""
+            told = f"{rows - count:,} of {rows:,} rows have no {role} ({roles[role]}) and are left out"
+            notes.append(told + but)
     if 0 < with_zone < times:
         notes.append(
             f"{with_zone:,} times name their zone and {times - with_zone:,} do not; "
@@ -212,7 +238,7 @@ def _looked_at(session: Session, roles: ColumnRoles, how: Reading) -> list[str]:
     notes += _lifecycle(session, roles)
     if roles.types[roles["time"]].startswith(_WHOLE):
         notes.append(f"the numbers in {roles['time']} are taken as {_epoch(session, column)[1]} since 1970")
-    return notes
+    return notes, objects and cases < rows
 
 
 def _lifecycle(session: Session, roles: ColumnRoles) -> list[str]:
@@ -242,6 +268,18 @@ def _unreadable(session: Session, roles: ColumnRoles, how: Reading, where: str, 
             "(bad='drop')"
         )
     return f"{told}; those rows are left out"
+
+
+def _shared(session: Session, events: Kept, roles: ColumnRoles) -> list[str]:
+    """Say how many events are in several cases, which are objects."""
+    if roles.case_object is None:
+        return []
+    query = f"SELECT count(*) FROM (SELECT r FROM {events.name} GROUP BY r HAVING count(*) > 1)"
+    count = int(session.rows(query)[0][0])
+    told = (
+        f"{count:,} event{' is' if count == 1 else 's are'} in several cases: one event, but a step of each"
+    )
+    return [told] if count else []
 
 
 def _ties(roles: ColumnRoles, how: Reading, tied: int, back: int) -> list[str]:
@@ -288,7 +326,11 @@ def narrowed(session: Session, table: Table, steps: Sequence[Step]) -> Table:
         parts.append(f"{last} AS ({rows})")
     with reading("the filtered log"):
         events = session.keep(f"WITH {', '.join(parts)} SELECT * FROM {last}")
-    return Table(events, table.cases, table.activities, table.notes)
+        happened = None
+        if table.happened is not None and all(step.cuts for step in steps):  # else whole cases are kept
+            tests = " AND ".join(step.where(table.happened.name, codes) for step in steps)
+            happened = session.keep(f"SELECT * FROM {table.happened.name} WHERE {tests}")
+    return Table(events, table.cases, table.activities, table.notes, happened)
 
 
 def numbers(session: Session, table: Table, names: Sequence[str]) -> list[int]:

@@ -2,7 +2,8 @@
 
 Transitions are pairs of activities; `None` before an activity allows it as the first of a case, and after one
 as the last. A `Rule` is a sentence in given/when/then: when something happens (in cases where something else
-was given), then something must follow, must not follow, or must have come before.
+was given), then something must follow, must not follow, or must have come before. Within a time
+that is not over when the log ends, what has not happened may still happen: neither kept nor broken, but open.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ RULES = {
     "asked": "how often it applied",
     "kept": "how often it was kept",
     "broken": "how often it was not",
-    "share": "the kept part; missing where it never applied",
+    "open": "how often its time was not over when the log ends",
+    "share": "the kept part of what is kept or broken; missing where there is neither",
     "cases": "in how many cases it was broken",
     "example": "a case that breaks it",
 }
@@ -99,25 +101,30 @@ def _span(within: Span) -> str:
 Declared: TypeAlias = "Iterable[Transition] | Rule | Iterable[Rule]"
 
 
-def conformance(log: Log, declared: Declared, columns: tuple[str, str] | None) -> Result:
+def conformance(log: Log, declared: Declared, columns: tuple[str, str] | None, *, repeats: bool) -> Result:
     """Return every transition taken and whether it is declared, or every rule and how often it is kept."""
     rules, pairs = _sorted_out(declared)
     if rules:
         return _kept(log, rules)
-    sql = f"""WITH taken AS ({_taken(log, pairs, columns)})
+    every = _taken(log, pairs, columns)
+    taken = every if repeats else f"SELECT * FROM ({every}) WHERE {_NO_REPEAT}"
+    sql = f"""WITH taken AS ({taken})
 SELECT source, target, {_is_declared(pairs)} AS declared, count(*) AS "count", count(DISTINCT s) AS cases,
     min("case") AS example
 FROM taken JOIN cases USING (s) GROUP BY source, target ORDER BY "count" DESC, source, target"""
     query = f"""SELECT count(*), count(*) FILTER (declared), count(DISTINCT s) FILTER (NOT declared)
-FROM (SELECT s, {_is_declared(pairs)} AS declared FROM ({_taken(log, pairs, columns)}))"""
+FROM (SELECT s, {_is_declared(pairs)} AS declared FROM ({taken}))"""
     total, kept, cases = log.rows(query)[0]
     told = f"{kept:,} of {total:,} transitions are declared; {cases:,} cases deviate"
+    if not repeats:
+        left = log.rows(f"SELECT count(*) FROM ({every}) WHERE source = target")[0][0]
+        told += f"; {left:,} from an activity to itself are left out (repeats=False)"
     return log.ask(
         "Conformance with declared transitions", sql, CONFORMANCE, (told,), draw=logpicture.transitions
     )
 
 
-def deviations(log: Log, declared: Declared, columns: tuple[str, str] | None) -> Result:
+def deviations(log: Log, declared: Declared, columns: tuple[str, str] | None, *, repeats: bool) -> Result:
     """Return every event that deviates from declared transitions or rules, by case."""
     rules, pairs = _sorted_out(declared)
     if rules:
@@ -131,6 +138,7 @@ def deviations(log: Log, declared: Declared, columns: tuple[str, str] | None) ->
         broken = (
             f"SELECT s, v, t, a, {arrow} || ' is not declared' AS deviation "
             f"FROM ({_taken(log, pairs, columns)}) WHERE NOT {_is_declared(pairs)}"
+            f"{'' if repeats else f' AND {_NO_REPEAT}'}"
         )
     sql = f"""SELECT "case", v, t AT TIME ZONE 'UTC' AS time, activity, deviation
 FROM ({broken}) JOIN cases USING (s) JOIN activities USING (a) ORDER BY s, v, deviation"""
@@ -158,10 +166,13 @@ def _is_many(declared: object) -> bool:
 # --- transitions -------------------------------------------------------------------------------------------
 
 
+_NO_REPEAT = "source IS DISTINCT FROM target"
+
+
 def _taken(log: Log, pairs: Sequence[Transition], columns: tuple[str, str] | None) -> str:
     """Return the SELECT of the transitions that cases take: s, v, t, a, source, target.
 
-    An activity again is no transition unless some pair declares one. Beginnings and ends count if pairs do.
+    Beginnings and ends count if pairs do.
     """
     if columns is not None:
         source, target = (log._expression(one) for one in columns)
@@ -170,9 +181,8 @@ def _taken(log: Log, pairs: Sequence[Transition], columns: tuple[str, str] | Non
             f"SELECT s, v, t, a, x_source AS source, x_target AS target FROM e JOIN {facts} ON x_row = r "
             "WHERE x_source IS NOT NULL AND x_target IS NOT NULL"
         )
-    again = "true" if any(x == y for x, y in pairs) else "p <> e.a"
     steps = "SELECT s, v, t, e.a AS a, x.activity AS source, y.activity AS target FROM e "
-    parts = [steps + f"JOIN activities x ON x.a = e.p JOIN activities y ON y.a = e.a WHERE {again}"]
+    parts = [steps + "JOIN activities x ON x.a = e.p JOIN activities y ON y.a = e.a"]
     if any(x is None for x, _ in pairs):
         parts.append("SELECT s, v, t, a, NULL, activity FROM e JOIN activities USING (a) WHERE p IS NULL")
     if any(y is None for _, y in pairs):
@@ -197,11 +207,12 @@ def _is_declared(pairs: Sequence[Transition]) -> str:
 def _kept(log: Log, rules: Sequence[Rule]) -> Result:
     told = "\nUNION ALL ".join(
         f"SELECT {n} AS n, {literal(str(rule))} AS rule, count(*) AS asked, count(*) FILTER (kept) AS kept, "
-        "count(*) FILTER (NOT kept) AS broken, count(DISTINCT s) FILTER (NOT kept) AS cases, "
-        f"min(s) FILTER (NOT kept) AS one FROM ({_asked(log, rule)})"
+        "count(*) FILTER (NOT kept) AS broken, count(*) FILTER (kept IS NULL) AS open, "
+        "count(DISTINCT s) FILTER (NOT kept) AS cases, min(s) FILTER (NOT kept) AS one "
+        f"FROM ({_asked(log, rule)})"
         for n, rule in enumerate(rules)
     )
-    sql = f"""SELECT rule, asked, kept, broken, kept / nullif(asked, 0) AS share, told.cases,
+    sql = f"""SELECT rule, asked, kept, broken, open, kept / nullif(kept + broken, 0) AS share, told.cases,
     names."case" AS example
 FROM ({told}) AS told LEFT JOIN cases names ON names.s = one ORDER BY n"""
     return log.ask(
@@ -210,7 +221,10 @@ FROM ({told}) AS told LEFT JOIN cases names ON names.s = one ORDER BY n"""
 
 
 def _asked(log: Log, rule: Rule) -> str:
-    """Return the SELECT of the events a rule applies to, and whether it is kept: s, v, t, when_, kept."""
+    """Return the SELECT of the events a rule applies to, and whether it is kept: s, v, t, when_, kept.
+
+    That is NULL where the rule's time was not over when the log ends.
+    """
     when, *facts = log._codes(rule.when, *rule.facts)
     wanted = log._codes(str(rule.then or rule.never or rule.before))[0]
     earlier = " AND ".join(
@@ -224,4 +238,7 @@ def _asked(log: Log, rule: Rule) -> str:
     )
     found = f"EXISTS (FROM e y WHERE y.s = x.s AND y.v {side} x.v AND y.a = {wanted}{near})"
     test = f"NOT {found}" if rule.never is not None else found
+    if rule.within is not None and rule.before is None:
+        over = f"epoch_us({log._end}) - epoch_us(x.t) >= {microseconds(rule.within)}"
+        test = f"CASE WHEN {found} OR {over} THEN {test} END"
     return f"SELECT s, v, t, a AS when_, {test} AS kept FROM e x WHERE {earlier}"

@@ -56,6 +56,11 @@ SELECT "#row", if(contains(tag, ':'), split_part(tag, ':', 1), 'tag'),
 FROM (SELECT "#row", unnest(tags) AS tag FROM source)"""
 
 
+_NO_OBJECTS = """
+SELECT NULL::BIGINT AS "#row", NULL::VARCHAR AS object_type, NULL::VARCHAR AS object_id,
+ NULL::VARCHAR AS qualifier WHERE false"""
+
+
 def picked(**columns: str) -> str:
     """Return a subquery of the source: `x_row` and SQL over its columns, under names that e has not."""
     listed = "".join(f", {text} AS x_{name}" for name, text in columns.items())
@@ -66,6 +71,7 @@ def picked(**columns: str) -> str:
 class Source:
     """A SELECT of events, how it is described, and what came with it.
 
+    `ids` is a SELECT of the ids of all events where the source leaves some out, as those of other categories.
     `objects` is a SELECT of (#row, object_type, object_id, qualifier) over the view `source`, or None; their
     types are `kinds`, once asked for; `rest` is what the reader of a format gave beside the events.
     """
@@ -75,11 +81,16 @@ class Source:
     session: Session
     roles: Mapping[str, str] = field(default_factory=dict)
     objects: str | None = None
+    ids: str | None = None
     versioned: bool = False
     notes: tuple[str, ...] = ()
     rest: Tables | None = None
     kinds: dict[str, int] = field(default_factory=dict)
     kept: tuple[Kept, ...] = ()
+
+    def views(self) -> dict[str, str]:
+        """Return the views that all logs of this source share."""
+        return {"source": self.select, "objects": self.objects or _NO_OBJECTS}
 
     def types(self) -> dict[str, str]:
         """Return the columns with their SQL types, without `#row`."""
@@ -153,13 +164,12 @@ def _of_store(store: Store, wish: Wish, owned: Store | None) -> Source:
     db = getattr(inner, "_db", None)
     if not isinstance(db, Connection):
         raise InvalidArgument(f"{store!r} keeps its events where DuckDB does not reach: pass store.df()")
-    select = _STORE.format(position=int(position))
-    if wish.category is not None:
-        select += f" AND category = {literal(wish.category)}"
+    every = _STORE.format(position=int(position))
+    select = every if wish.category is None else f"{every} AND category = {literal(wish.category)}"
     notes = ("types and payloads are as stored; upcasters are not applied",) if roads() else ()
     return Source(
         f"the store as of position {position:,}", select, Session(db, owned), _STORE_ROLES, _STORE_OBJECTS,
-        versioned=True, notes=notes,
+        ids=f"SELECT event_id AS id FROM ({every})", versioned=True, notes=notes,
     )  # fmt: skip
 
 

@@ -69,8 +69,9 @@ def difference(log: Log, other: Log, of: Literal["follows", "activities", "varia
         raise InvalidArgument(f"{other!r} is no log: difference(log.between(…)), or another EventLog")
     if of not in _ASKED:
         raise InvalidArgument(f"of={of!r}: give one of {', '.join(_ASKED)}")
-    names, timed, sql = _ASKED[of]
-    here, there = (_shares(one, sql) for one in (log, other))
+    names, timed, asked = _ASKED[of]
+    sql = asked.format(counted=log._counted)
+    here, there = (_shares(one, asked) for one in (log, other))
     both = here.merge(there, on=list(names), how="outer", suffixes=("_here", "_there"))
     for name in ("count_here", "count_there"):
         both[name] = both[name].fillna(0).astype("int64")
@@ -99,13 +100,13 @@ JOIN activities x ON x.a = pairs.p JOIN activities y ON y.a = pairs.a""",
     "activities": (
         ("activity",),
         False,
-        """SELECT activity, count(*) AS "count", count(*) / sum(count(*)) OVER () AS share
+        """SELECT activity, {counted} AS "count", {counted} / sum({counted}) OVER () AS share
 FROM e JOIN activities USING (a) GROUP BY activity""",
     ),
     "variants": (
         ("variant",),
         True,
-        """SELECT array_to_string(list_select(names, codes), ' → ') AS variant, count(*) AS "count",
+        """SELECT list_select(names, codes) AS variant, count(*) AS "count",
     count(*) / sum(count(*)) OVER () AS share, quantile_cont(d, 0.5) / 1e6 AS median
 FROM (SELECT list(a ORDER BY v) AS codes, epoch_us(max(t)) - epoch_us(min(t)) AS d FROM e GROUP BY s),
     (SELECT list(activity ORDER BY a) AS names FROM activities) GROUP BY variant""",
@@ -114,4 +115,6 @@ FROM (SELECT list(a ORDER BY v) AS codes, epoch_us(max(t)) - epoch_us(min(t)) AS
 
 
 def _shares(log: Log, sql: str) -> pd.DataFrame:
-    return log.ask("", sql, {}).df
+    """Return the parts of one log; a variant as a tuple, which can be compared."""
+    found = log.ask("", sql.format(counted=log._counted), {}).df
+    return found.assign(variant=found["variant"].map(tuple)) if "variant" in found else found

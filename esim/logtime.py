@@ -11,6 +11,7 @@ from esim.logcore import Log
 from esim.logsource import picked
 from esim.result import Result
 
+_MOST_AGES = 1_000_000  # rows of cohorts
 PERIODS = ("minute", "hour", "day", "week", "month", "quarter", "year")
 
 RATES = {
@@ -26,7 +27,7 @@ COHORTS = {
     "cohort": "the period of the first event of the cases (or values), UTC",
     "size": "how many cases (or values) began in it",
     "age": "periods since then, from 0",
-    "active": "how many of them have an event at that age",
+    "active": "how many of them have an event at that age; each age up to the log's end has a row",
     "retention": "that as a part of the size",
 }
 FUNNEL = {
@@ -41,7 +42,7 @@ FUNNEL = {
 DOTS = {
     "case": "the case; '' where dots are gathered in cells",
     "row": "the place of the case in the chart, from 0: by first event",
-    "time": "when, UTC",
+    "time": "when, UTC; of a cell, a moment in it",
     "since_s": "the time since the first event of the case, seconds",
     "activity": "what happened",
     "events": "how many events are in this dot",
@@ -57,7 +58,7 @@ def rates(log: Log, every: str, by: str | None) -> Result:
 bounds AS (SELECT date_trunc('{every}', min(low)) AS low, date_trunc('{every}', max(high)) AS high FROM span),
 periods AS (SELECT unnest(generate_series(low::TIMESTAMP, high::TIMESTAMP, {_step(every)})) AS period
     FROM bounds),
-counted AS (SELECT date_trunc('{every}', t) AS period, count(*) AS events, count(DISTINCT s) AS cases
+counted AS (SELECT date_trunc('{every}', t) AS period, {log._counted} AS events, count(DISTINCT s) AS cases
     FROM e GROUP BY period),
 began AS (SELECT date_trunc('{every}', low) AS period, count(*) AS started FROM span GROUP BY period),
 ended AS (SELECT date_trunc('{every}', high) AS period, count(*) AS ended FROM span GROUP BY period),
@@ -79,7 +80,7 @@ def _rates_by(log: Log, every: str, by: str) -> Result:
         else ("x_value", f"JOIN {picked(value=log._column(by) + '::VARCHAR')} ON x_row = r")
     )
     sql = f"""SELECT date_trunc('{every}', t) AT TIME ZONE 'UTC' AS period, {value} AS value,
-    count(*) AS events, count(DISTINCT s) AS cases
+    {log._counted} AS events, count(DISTINCT s) AS cases
 FROM e {joined} GROUP BY ALL ORDER BY period, value"""
     columns = {name: RATES[name] for name in ("period", "value", "events", "cases")}
     return log.ask(f"Events every {every}, by {by}", sql, columns, draw=logpicture.rates_by)
@@ -88,6 +89,14 @@ FROM e {joined} GROUP BY ALL ORDER BY period, value"""
 def cohorts(log: Log, every: str, by: str | None) -> Result:
     """Return how many of the cases (or values of a column) that began in a period are active later."""
     check_period(every)
+    before = f"{log._end} - INTERVAL 1 MICROSECOND"  # a filter leaves nothing at the very time where it ends
+    last = f"greatest((SELECT max(t) FROM e), {before})"
+    query = f"SELECT count(DISTINCT date_trunc('{every}', t)), date_diff('{every}', min(t), {last}) FROM e"
+    cohorts, oldest = log.rows(query)[0]
+    if cohorts * (oldest or 0) > _MOST_AGES:
+        raise InvalidArgument(
+            f"cohorts({every!r}) would be {cohorts:,} cohorts of up to {oldest:,} ages; give a longer period"
+        )
     who, joined = ("s", "")
     if by is not None:
         who = "x_who"
@@ -95,10 +104,12 @@ def cohorts(log: Log, every: str, by: str | None) -> Result:
     sql = f"""WITH seen AS (SELECT DISTINCT {who} AS who, date_trunc('{every}', t)::TIMESTAMP AS period
     FROM e {joined} WHERE {who} IS NOT NULL),
 aged AS (SELECT who, period, min(period) OVER (PARTITION BY who) AS cohort FROM seen),
-sized AS (SELECT cohort, count(DISTINCT who) AS size FROM aged GROUP BY cohort)
-SELECT cohort AT TIME ZONE 'UTC' AS cohort, size, date_diff('{every}', cohort, period) AS age,
-    count(*) AS active, count(*) / size AS retention
-FROM aged JOIN sized USING (cohort) GROUP BY cohort, size, age ORDER BY cohort, age"""
+sized AS (SELECT cohort, count(DISTINCT who) AS size FROM aged GROUP BY cohort),
+ages AS (SELECT cohort, size, unnest(range(date_diff('{every}', cohort, {last}) + 1)) AS age FROM sized),
+came AS (SELECT cohort, date_diff('{every}', cohort, period) AS age, count(*) AS n FROM aged GROUP BY ALL)
+SELECT cohort AT TIME ZONE 'UTC' AS cohort, size, age, coalesce(n, 0) AS active,
+    coalesce(n, 0) / size AS retention
+FROM ages LEFT JOIN came USING (cohort, age) ORDER BY cohort, age"""
     return log.ask(f"Retention by {every} of {by or 'cases'}", sql, COHORTS, draw=logpicture.cohorts(every))
 
 
@@ -149,14 +160,14 @@ ORDER BY row, v"""
 ranked AS (SELECT s, begun, row_number() OVER (ORDER BY begun, s) - 1 AS row FROM begun),
 bounds AS (SELECT epoch_us(min(t)) AS low, greatest(epoch_us(max(t)) - epoch_us(min(t)), 1) AS width,
     count(DISTINCT s) AS cases FROM e),
-celled AS (SELECT a, row * {side} // cases * cases // {side} AS row,
-    low + least((epoch_us(t) - low) * {side} // width, {side - 1}) * width // {side} AS cell,
+celled AS (SELECT r, a, row * {side} // cases * cases // {side} AS row,
+    low + least((epoch_us(t) - low) * {side} // width, {side - 1}) * width // {max(side - 1, 1)} AS cell,
     epoch_us(t) - epoch_us(begun) AS since FROM e JOIN ranked USING (s), bounds)
 SELECT '' AS "case", row, make_timestamp(cell) AT TIME ZONE 'UTC' AS time, avg(since) / 1e6 AS since_s,
-    activity, count(*) AS events
+    activity, {log._counted} AS events
 FROM celled JOIN activities USING (a) GROUP BY row, cell, activity ORDER BY row, cell, activity"""
     told = f"{len(log):,} events, gathered in a grid of {side} by {side} cells"
-    return log.ask("Dotted chart", sql, DOTS, (told,), draw=logpicture.dots)
+    return log.ask("Dotted chart", sql, DOTS, (told,), draw=logpicture.cells)
 
 
 def check_period(every: str) -> None:

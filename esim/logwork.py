@@ -119,9 +119,10 @@ def resources(log: Log, by: str | None) -> Result:
     sql = f"""WITH did AS (SELECT x_who AS resource, e.* FROM e JOIN {who} ON x_row = r
     WHERE x_who IS NOT NULL),
 main AS (SELECT resource, arg_min(a, (-n, a)) AS main FROM (
-    SELECT resource, a, count(*) AS n FROM did GROUP BY resource, a) GROUP BY resource),
-told AS (SELECT resource, count(*) AS events, count(DISTINCT s) AS cases, count(DISTINCT a) AS activities,
-    min(t) AS first, max(t) AS last, median(w) / 1e6 AS median_s FROM did GROUP BY resource)
+    SELECT resource, a, {log._counted} AS n FROM did GROUP BY resource, a) GROUP BY resource),
+told AS (SELECT resource, {log._counted} AS events, count(DISTINCT s) AS cases,
+    count(DISTINCT a) AS activities, min(t) AS first, max(t) AS last, median(w) / 1e6 AS median_s
+    FROM did GROUP BY resource)
 SELECT resource, events, events / sum(events) OVER () AS share, cases, told.activities,
     names.activity AS main, first AT TIME ZONE 'UTC' AS first, last AT TIME ZONE 'UTC' AS last, median_s
 FROM told JOIN main USING (resource) JOIN activities names ON names.a = main

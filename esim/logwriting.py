@@ -61,7 +61,7 @@ def tables(log: Log, *, by_case: bool) -> Tables:
     """Return a log as the Arrow tables that the writers take.
 
     With `by_case` an event comes once for each of the cases it is in, and its case is a column. Where that
-    may be several, its id is no longer an event's own.
+    may be several, its id is no longer an event's own. Else it comes once, also where it is in no case.
     """
     with log._session.alone():
         log._use()
@@ -86,17 +86,17 @@ def _events(log: Log, *, by_case: bool) -> str:
     mapping, objects = log.mapping, log.mapping.case_object is not None
     named = {mapping["activity"]: "activities.activity", mapping["time"]: "e.t AT TIME ZONE 'UTC'"}
     if not objects:
-        named[mapping["case"]] = 'cases."case"'
+        named[mapping["case"]] = f"source.{quoted(mapping['case'])}::VARCHAR"
     names = [name for name in mapping.types if not (log._source.versioned and name in _NOT_OURS)]
     listed = [f"{named.get(name, f'source.{quoted(name)}')} AS {quoted(name)}" for name in names]
     if by_case and objects:
         listed.insert(0, f'cases."case" AS {quoted(CASE)}')
-    once = "" if by_case or not objects else "DISTINCT ON (e.r) "
     order = mapping.get("order")
     as_it_was = log._source.versioned or log._source.rest is not None or order is None
     ties = "e.r" if as_it_was else f"e.t, source.{quoted(str(order))}, e.r"
+    events = "e JOIN cases USING (s)" if by_case else "happened e"
     return (
-        f"SELECT {once}{', '.join(listed)} FROM e JOIN cases USING (s) JOIN activities USING (a) "
+        f"SELECT {', '.join(listed)} FROM {events} JOIN activities USING (a) "
         f"JOIN source ON source.{ROW} = e.r ORDER BY {ties}"
     )
 
@@ -108,7 +108,7 @@ def _links(log: Log, roles: dict[str, str]) -> pa.Table | None:
     return _arrow(
         log,
         f"""SELECT source.{quoted(roles["event_id"])}::VARCHAR AS event_id, object_type, object_id, qualifier
-FROM objects JOIN source USING ({ROW}) WHERE {ROW} IN (SELECT r FROM e) ORDER BY {ROW}""",
+FROM objects JOIN source USING ({ROW}) WHERE {ROW} IN (SELECT r FROM happened) ORDER BY {ROW}""",
     ).select(list(LINKS))
 
 

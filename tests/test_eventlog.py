@@ -399,6 +399,19 @@ def test_another_mapping_of_the_same_source() -> None:
             log.using(actor="who")
 
 
+def test_another_mapping_keeps_the_filters() -> None:
+    """Filters before `using` are those after it; an activity that they name must be one there too."""
+    with logged(SHOP) as log:
+        narrowed = log.with_value("case", "a", "b").between(end="2026-01-05T09:30:00Z").sized(2)
+        after = log.using(activity="who").with_value("case", "a", "b").between(end="2026-01-05T09:30:00Z")
+        found = narrowed.using(activity="who")
+        assert found.notes == after.sized(2).notes
+        assert found.variants().df.equals(after.sized(2).variants().df)
+        assert len(found) == 4
+        with pytest.raises(InvalidArgument, match="no activity 'Paid'"):
+            log.only("Paid").using(activity="who").summary()
+
+
 def test_sql_over_a_log() -> None:
     """Users' SQL sees the events with all columns, and only reads."""
     with logged(SHOP) as log:

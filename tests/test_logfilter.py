@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pytest
@@ -14,7 +16,7 @@ from esim.clock import SeededIds
 from esim.errors import InvalidArgument
 from esim.eventlog import EventLog
 from esim.memory import MemoryStore
-from tests.test_eventlog import SHOP, Paid, Placed, logged, row
+from tests.test_eventlog import SHOP, START, Paid, Placed, logged, row
 
 
 def cases(log: EventLog) -> str:
@@ -76,6 +78,51 @@ def test_events_by_condition_value_and_time() -> None:
         assert len(log.between("2026-01-05T09:05:00Z", "2026-01-05T09:31:00Z")) == 4
 
 
+TYPED = {
+    "amount": pa.array([10.0, 2.5, None]),
+    "count": pa.array([2**60 + 1, 2**60, None]),
+    "price": pa.array([Decimal("1.50"), Decimal("1.05"), None]),
+    "ok": pa.array([True, False, None]),
+    "due": pa.array([START, START + timedelta(days=1), None], pa.timestamp("us", "UTC")),
+    "local": pa.array([START.replace(tzinfo=None), datetime(2026, 7, 1), None]),
+    "day": pa.array([date(2026, 1, 5), date(2026, 1, 6), None]),
+    "name": pa.array(["10", "10.0", None]),
+}
+PARIS = ZoneInfo("Europe/Paris")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "found"),
+    [
+        ("amount", 10, 1), ("amount", "10", 1), ("amount", Decimal("2.5"), 1), ("amount", 2, 0),
+        ("amount", float("inf"), 0), ("count", 2**60 + 1, 1), ("count", 10.4, 0), ("count", str(2**60), 1),
+        ("price", 1.5, 1), ("price", "1.05", 1), ("ok", True, 1), ("ok", "false", 1),
+        ("due", START, 1), ("due", START.astimezone(PARIS), 1), ("due", "2026-01-06T10:00:00+01:00", 1),
+        ("local", "2026-01-05 09:00", 1), ("local", datetime(2026, 6, 30, 22, tzinfo=UTC), 1),
+        ("day", date(2026, 1, 6), 1), ("day", START, 0), ("name", 10, 1), ("name", "10.0", 1),
+    ],
+)  # fmt: skip
+def test_a_value_is_compared_as_what_its_column_holds(column: str, value: Any, found: int) -> None:
+    """Numbers as numbers, times as moments, truth as truth; texts as they are written."""
+    rows = pa.table({"case": ["a"] * 3, "activity": ["x"] * 3, "time": [START] * 3, **TYPED})
+    with EventLog(rows, time="time", timezone="Europe/Paris") as log:
+        assert len(log.with_value(column, value)) == found
+        assert len(log.with_value(column, value, None)) == found + 1
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("amount", "ten"), ("amount", True), ("ok", 2), ("due", "soon"), ("day", 5)]
+)
+def test_a_value_that_a_column_cannot_hold_is_told(column: str, value: Any) -> None:
+    """It would be found nowhere, without a word."""
+    rows = pa.table({"case": ["a"] * 3, "activity": ["x"] * 3, "time": [START] * 3, **TYPED})
+    with (
+        EventLog(rows, time="time") as log,
+        pytest.raises(InvalidArgument, match=f"the column '{column}' is"),
+    ):
+        log.with_value(column, value)
+
+
 def test_filters_compose_and_leave_the_log_as_it_was() -> None:
     """A chain is the same in one go or with questions in between, and what it comes from stays."""
     with logged(SHOP) as log:
@@ -117,6 +164,11 @@ def test_the_payload_and_the_objects_of_a_store() -> None:
         assert len(log.linked_to("Order", "a")) == 2
         assert len(log.linked_to("Order")) == 3
         assert len(log.linked_to("Cart")) == 0
+
+
+def test_objects_can_be_the_first_thing_asked_of_a_log() -> None:
+    """The links are there before any other question."""
+    assert len(logged(SHOP, objects={"person": "who"}).linked_to("person", "ann")) == 3
 
 
 @pytest.mark.parametrize("condition", ["", "1 = 1; DROP TABLE x", "amount >", "(("])

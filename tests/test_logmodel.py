@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esim.clock import SeededIds
-from esim.errors import InvalidArgument
+from esim.errors import InvalidArgument, InvalidLog
 from esim.event import Event
 from esim.eventlog import EventLog
 from esim.memory import MemoryStore
@@ -129,12 +129,34 @@ def test_events_of_one_decision_are_expected_after_its_first() -> None:
     assert [one[:3] for one in verdicts(log, Opening)] == [(3, "Credited", "not decided")]
 
 
+BROKEN = [row("a", one, n, n + 1, data=data) for n, (one, data) in enumerate(
+    [("Opened", '{"owner": "ann"}'), ("Opened", "{}"), ("Closed", "{}"), ("Closed", "{}")]
+)]  # fmt: skip
+
+
 def test_a_case_that_cannot_be_folded_is_left() -> None:
-    """A payload that does not fit, or an evolve that raises, ends its case with the reason."""
-    rows = [row("a", "Opened", 0, 1, data="{}"), row("a", "Closed", 1, 2, data="{}")]
-    [(v, _, verdict, _, reason)] = verdicts(logged(rows))
-    assert (v, verdict) == (1, "failed")
+    """A payload that does not fit ends its case with the reason; what comes after is counted, not judged."""
+    log = logged([*BROKEN, row("b", "Opened", 9, data='{"owner": "bob"}')])
+    [(v, _, verdict, _, reason)] = verdicts(log)
+    assert (v, verdict) == (2, "failed")
     assert "owner" in reason
+    found = log.conformance(Account)
+    told = "2 of 5 events are as the model decides; 1 cases deviate; 2 after one that failed are not judged"
+    assert found.notes[-1] == log.check(Account).notes[-1] == told
+    assert dict(found.df[["verdict", "events"]].to_numpy()) == {"agrees": 2, "failed": 1, "not judged": 2}
+    assert "✗ Closed" not in found.svg() and "Closed: not judged" in found.svg()
+
+
+def test_a_state_as_of_a_moment_names_the_event_that_cannot_be_folded() -> None:
+    """One of a million cases is found, and what to do; before that event it can be asked."""
+    log = logged([*BROKEN, row("b", "Whistled", 9, data="{}")])
+    assert len(log.as_of("2026-01-05T09:00:00Z", Account)) == 1
+    with pytest.raises(
+        InvalidLog, match=r"case 'a', event 2 \(Opened\) cannot be folded: InvalidEvent.*owner"
+    ):
+        log.as_of("2026-02-01T00:00:00Z", Account)
+    with pytest.raises(InvalidLog, match=r"case 'b', event 1 .*log.without\('Whistled'\)"):
+        log.with_value("case", "b").as_of("2026-02-01T00:00:00Z", Account)
 
 
 def test_columns_are_the_payload_where_there_is_none() -> None:
@@ -199,9 +221,9 @@ def test_a_draft_has_typed_fields_and_the_transitions_of_the_log() -> None:
         "    amount: Decimal",
         "    n: int",
         '    method: Literal["bank", "card"]',
-        '    e_class: tuple[Any, ...]  # in the log: "class"',
+        '    e_class: tuple[Any, ...] = Field(alias="class")',
         "    note: str | None = None",
-        '    x_y: Any | None = None  # in the log: "x y"',
+        '    x_y: Any | None = Field(None, alias="x y")',
         "OrderEvent = OrderPlaced | Paid",
         '        self.must_be("order_placed")',
     ):
@@ -215,6 +237,34 @@ def test_the_draft_of_the_shop_refuses_nothing_of_it() -> None:
         log = EventLog(store, category="Order").between(end="2026-01-08T00:00:00Z", keep="started")
         found = log.conformance(defined(log.draft("Drafted"), "Drafted"))
         assert set(found.df["verdict"]) == {"agrees"}
+
+
+NAMES = [
+    "status",
+    "type",
+    "data",
+    "class",
+    "copy",
+    "model_dump_",
+    "Größe",
+    "x y",
+    "self",
+    "date",
+    "A",
+    "_x",
+    "e_x",
+]
+
+
+@pytest.mark.parametrize("where", ["a payload", "a column"])
+@pytest.mark.parametrize("values", [["x", "y"], [1, None], [["x"], ["y"]], [1.5, 2.5]], ids=str)
+def test_a_draft_reads_fields_of_any_name_and_type(values: list[Any], where: str) -> None:
+    """What Python must call otherwise is read by the name that it has in the log; lists are lists."""
+    made = [dict.fromkeys(NAMES, one) for one in values]
+    more = made if where == "a column" else [{"data": json.dumps(one)} for one in made]
+    rows = [row("a", one, n, n + 1, **each) for n, (one, each) in enumerate(zip("AB", more, strict=True))]
+    log = logged(rows, case="case", activity="activity", data="data" if where == "a payload" else "")
+    assert log.check(defined(log.draft("Any_"), "Any_")).df["reason"].tolist() == []
 
 
 def test_a_rare_transition_can_be_left_out() -> None:

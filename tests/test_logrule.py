@@ -25,20 +25,40 @@ def test_transitions_that_are_not_declared_are_told_with_their_cases() -> None:
     assert rows(found, "source", "target", "declared", "count") == [
         ["Paid", "Shipped", True, 2],
         ["Placed", "Paid", True, 2],
+        ["Paid", "Paid", False, 1],
         ["Placed", "Cancelled", False, 1],
     ]
-    assert found.notes[-1] == "4 of 5 transitions are declared; 1 cases deviate"
+    assert found.notes[-1] == "4 of 6 transitions are declared; 2 cases deviate"
     assert rows(log.deviations(declared), "case", "v", "deviation") == [
-        ["b", 2, "Placed → Cancelled is not declared"]
+        ["b", 2, "Placed → Cancelled is not declared"],
+        ["c", 3, "Paid → Paid is not declared"],
     ]
 
 
-def test_repetitions_beginnings_and_ends_count_where_they_are_declared() -> None:
-    """An activity after itself is a transition once one is declared; None stands for begin and end."""
+def test_an_activity_after_itself_is_a_transition_unless_it_is_to_be_left_out() -> None:
+    """What is declared of other activities changes nothing; what is left out is counted."""
+    log = logged([row("a", one, n, n) for n, one in enumerate(["Paid", "Paid", "Paid", "Shipped"])])
+    for more, also in (([], 0), ([("Shipped", "Shipped")], 0), ([("Paid", "Paid")], 2)):
+        declared = [("Paid", "Shipped"), *more]
+        found = log.conformance(declared).notes[-1]
+        assert found.startswith(f"{1 + also} of 3 transitions are declared")
+        assert len(log.deviations(declared)) == 2 - also
+        left = log.conformance(declared, repeats=False).notes[-1]
+        assert left == (
+            "1 of 1 transitions are declared; 0 cases deviate; 2 from an activity to itself are left out "
+            "(repeats=False)"
+        )
+        assert len(log.deviations(declared, repeats=False)) == 0
+    moves = [row("a", "Moved", 0, 0, x="new", y="new"), row("a", "Moved", 1, 1, x="new", y="old")]
+    kept = logged(moves).conformance([("new", "old")], columns=("x", "y"), repeats=False)
+    assert rows(kept, "source", "target", "declared") == [["new", "old", True]]
+
+
+def test_beginnings_and_ends_count_where_they_are_declared() -> None:
+    """None stands for begin and end."""
     log = logged(SHOP)
-    declared = [(None, "Placed"), ("Placed", "Placed"), ("Shipped", None)]
+    declared = [(None, "Placed"), ("Shipped", None)]
     found = log.deviations(declared)
-    assert ["c", 3, "Paid → Paid is not declared"] in rows(found, "case", "v", "deviation")
     assert ["b", 3, "Cancelled → (end) is not declared"] in rows(found, "case", "v", "deviation")
     assert not any("(begin)" in text for text in found.df["deviation"])
 
@@ -69,6 +89,25 @@ def test_a_rule_is_kept_or_broken(rule: Rule, asked: int, kept: int, cases: list
         [str(rule), asked, kept, len(cases)]
     ]
     assert sorted(set(log.deviations([rule]).df["case"])) == cases
+
+
+def test_what_may_still_happen_is_open() -> None:
+    """Where the time of a rule is not over at the end of the log, it is neither kept nor broken."""
+    log = logged(
+        [row("a", "Placed", 0), row("b", "Placed", 50), row("b", "Paid", 55), row("c", "Placed", 60)]
+    )
+    names = ("asked", "kept", "broken", "open", "share")
+    paid, unpaid = Rule("Placed", then="Paid", within="30 minutes"), Rule("Placed", never="Paid", within=1800)
+    assert rows(log.conformance([paid, unpaid]), *names) == [[3, 1, 1, 1, 0.5], [3, 1, 1, 1, 0.5]]
+    assert log.deviations(paid).df["case"].tolist() == ["a"]
+    assert rows(log.conformance(Rule("Placed", then="Paid")), *names) == [[3, 1, 2, 0, 1 / 3]]
+    early = log.between(end="2026-01-05T09:20:00Z")
+    assert rows(early.where("true").conformance(Rule("Placed", then="Placed", within=1200)), *names) == [
+        [1, 0, 1, 0, 0.0]
+    ]
+    assert rows(early.conformance(Rule("Placed", then="Placed", within=1201)), "open") == [[1]]
+    one = log.with_value("case", "a")
+    assert rows(one.conformance(Rule("Placed", then="Placed", within=1800)), "broken") == [[1]]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from esim.errors import InvalidArgument
 from esim.eventlog import EventLog
 from esim.logrule import Rule
 from esim.memory import MemoryStore
-from tests.test_eventlog import SHOP, Paid, Placed, logged, row
+from tests.test_eventlog import SHOP, START, Paid, Placed, logged, row
 
 
 def rows(answer: Any, *names: str) -> list[list[Any]]:
@@ -55,6 +56,17 @@ def test_the_difference_of_two_logs() -> None:
             wrong()
 
 
+def test_the_difference_of_variants_tells_activities_apart() -> None:
+    """An activity whose name has an arrow is no variant of two; each variant is its activities, as ever."""
+    log = logged([row("a", "A", 0), row("a", "B", 1), row("b", "A → B", 2), row("c", "A", 3)])
+    found = log.difference(log.sized(2), "variants")
+    assert rows(found, "variant", "count_here", "count_there") == [
+        [("A", "B"), 1, 1],
+        [("A",), 1, 0],
+        [("A → B",), 1, 0],
+    ]
+
+
 def test_payloads_that_change_over_time() -> None:
     """Fields that appear, vanish, change type or shift are told in the month in which they do."""
     month = 60 * 24 * 31
@@ -70,6 +82,29 @@ def test_payloads_that_change_over_time() -> None:
         ("old", "vanishes"),
     ]
     assert found["share"].between(0, 1).all()
+
+
+TEXTS = {
+    "another": ({"card": 50}, {"cash": 50}, "shifts"),
+    "half": ({"card": 100}, {"card": 50, "a": 20, "b": 30}, "shifts"),
+    "the same": ({"card": 60, "cash": 40}, {"card": 45, "cash": 55}, ""),
+    "few": ({"card": 3, "cash": 1}, {"card": 1, "cash": 3}, ""),
+    "ids": ({f"a{n}": 1 for n in range(50)}, {f"b{n}": 1 for n in range(50)}, ""),
+    "booleans": ({"true": 40}, {"false": 40}, "shifts"),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_text_shifts_with_its_commonest_value(name: str) -> None:
+    """Where its share changes by a fifth and more than chance would; not for ids, nor for a few values."""
+    *periods, change = TEXTS[name]
+    values = [(month, one) for month, told in enumerate(periods) for one, n in told.items() for _ in range(n)]
+    quoted = "{}" if name == "booleans" else '"{}"'
+    made = [
+        row(str(n), "x", month * 60 * 24 * 31, data=f'{{"method": {quoted.format(one)}}}')
+        for n, (month, one) in enumerate(values)
+    ]
+    assert logged(made).payloads().df["change"].tolist() == ["", change]
 
 
 def test_without_a_payload_columns_are_profiled() -> None:
@@ -111,6 +146,78 @@ def test_each_kind_of_object_has_its_own_graph() -> None:
     assert len(log.linked_to("item", "i1", "i3")) == 4
     with pytest.raises(InvalidArgument, match="no objects of type 'orders'; did you mean 'order'"):
         log.object_directly_follows("orders")
+
+
+LOOSE = [
+    {
+        "event_id": str(n),
+        "activity": one,
+        "time": START + timedelta(minutes=n),
+        "order": order,
+        "items": items,
+    }
+    for n, (one, order, items) in enumerate(
+        [("Placed", "o1", ["i1"]), ("Picked", None, ["i1"]), ("Paid", "o1", []), ("Shipped", "o1", ["i1"])]
+    )
+]
+
+
+def steps(log: EventLog, object_type: str) -> list[list[Any]]:
+    return sorted(rows(log.object_directly_follows(object_type), "source", "target"))
+
+
+@pytest.mark.parametrize("case", ["a column", "an object"])
+def test_an_event_without_a_case_is_an_event_of_its_objects(case: str) -> None:
+    """What is not linked to an order is in the life of its item, and the note says so."""
+    links = {"item": "items"} if case == "a column" else {"order": "order", "item": "items"}
+    log = logged(LOOSE, case="order", objects=links)
+    assert steps(log, "item") == [["Picked", "Shipped"], ["Placed", "Picked"]]
+    assert log.objects().df.set_index("object_type")["events"]["item"] == 3
+    assert "1 of 4 rows have no case (order) and are left out but where objects are asked about" in log.notes
+    assert len(log) == 3
+
+
+def test_an_event_in_several_cases_is_one_event() -> None:
+    """Where cases are objects, what counts events counts each once; what counts steps says so."""
+    made = [
+        {"activity": "Placed", "items": ["a", "b", "c"], "who": "ann", "data": '{"n": 1}'},
+        {"activity": "Shipped", "items": ["a"], "who": "bob", "data": '{"n": 2}'},
+    ]
+    made = [
+        one | {"event_id": str(n), "correlation_id": "s", "time": START + timedelta(days=n)}
+        for n, one in enumerate(made)
+    ]
+    log = logged(made, objects={"item": "items"}, resource="who", event_id="event_id")
+    assert "1 event is in several cases: one event, but a step of each" in log.notes
+    assert (len(log), repr(log).splitlines()[0]) == (
+        2,
+        "<EventLog of the Table: 2 events, 3 cases, 2 activities>",
+    )
+    assert log.summary().df["value"][:2].tolist() == ["2", "3"]
+    assert rows(log.activities(), "activity", "events", "share", "cases") == [
+        ["Placed", 1, 0.5, 3],
+        ["Shipped", 1, 0.5, 1],
+    ]
+    assert rows(log.resources(), "resource", "events", "share") == [["ann", 1, 0.5], ["bob", 1, 0.5]]
+    assert rows(log.rates("day"), "events", "cases") == [[1, 3], [1, 1]]
+    assert rows(log.rates("day", by="who"), "value", "events") == [["ann", 1], ["bob", 1]]
+    assert log.dots(1).df["events"].tolist() == [1, 1]
+    assert rows(log.payloads(), "field", "events", "present") == [["n", 1, 1], ["n", 1, 1]]
+    assert rows(log.difference(log, "activities"), "activity", "count_here") == [
+        ["Placed", 1],
+        ["Shipped", 1],
+    ]
+    assert "Seen 1 times, in 3 cases." in log.draft()
+    assert log.journey("0").df["event_id"].tolist() == ["0", "1"]
+    assert not log.anomalies().df["events"].any()
+
+
+def test_filters_of_events_apply_to_events_without_a_case() -> None:
+    """They are kept or taken out as all events are; a filter of cases keeps cases only."""
+    log = logged(LOOSE, case="order", objects={"order": "order", "item": "items"})
+    assert steps(log.without("Shipped"), "item") == [["Placed", "Picked"]]
+    assert steps(log.only("Picked", "Shipped").linked_to("item"), "item") == [["Picked", "Shipped"]]
+    assert steps(log.sized(1).without("Paid"), "item") == [["Placed", "Shipped"]]
 
 
 def test_objects_are_in_order_whatever_the_order_of_rows() -> None:

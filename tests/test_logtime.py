@@ -67,6 +67,24 @@ def test_cohorts_tell_who_comes_back() -> None:
     ]
 
 
+def test_nobody_comes_back_is_a_zero() -> None:
+    """Each age that is over has a row, and none that is yet to come, also where a filter ends the log."""
+    month = 60 * 24 * 31
+    log = logged([row("a", "x", 0), row("b", "x", 0), *(row("c", "x", n * month) for n in (2, 3))])
+    names = ("size", "age", "active")
+    assert rows(log.cohorts(), *names) == [
+        [2, 0, 2], [2, 1, 0], [2, 2, 0], [2, 3, 0], [1, 0, 1], [1, 1, 1],
+    ]  # fmt: skip
+    for early in (
+        log.between(end="2026-03-01T00:00:00Z"),
+        log.with_value("case", "a").between(end="2026-02-02T00:00:00Z"),
+    ):
+        assert early.cohorts().df["age"].tolist() == [0, 1]
+    assert log.with_value("case", "a").cohorts().df["active"].tolist() == [1, 0, 0, 0]
+    with pytest.raises(InvalidArgument, match="give a longer period"):
+        logged([row("a", "x", n) for n in (0, 20 * 12 * month)] + [row("a", "x", 9)]).cohorts("minute")
+
+
 def test_a_funnel_counts_cases_that_take_the_steps_in_order(log: EventLog) -> None:
     """Each step must come after the one before; the times are between the steps."""
     found = log.funnel("Placed", "Paid", "Shipped")
@@ -92,6 +110,20 @@ def test_dots_are_events_or_cells(log: EventLog) -> None:
     gathered = log.dots(most=4)
     assert gathered.df["events"].sum() == 9
     assert gathered.notes[-1] == "9 events, gathered in a grid of 2 by 2 cells"
+    assert (gathered.df["time"].min(), gathered.df["time"].max()) == (
+        found.df["time"].min(),
+        found.df["time"].max(),
+    )
+
+
+def test_gathered_dots_do_not_hide_each_other() -> None:
+    """A cell is drawn once, as its commonest activity; the picture spans the whole time, and says so."""
+    made = [row(str(n), one, n * 1440) for n in range(100) for one in "ABBC"]
+    answer = logged(made, order="").dots(100)
+    assert answer.df["events"].sum() == 400
+    told = "Each is the commonest activity in a cell; the cells have 400 events."
+    assert f"Shown: 10 of 10 dots. {told} From 5 Jan 2026 to 14 Apr 2026 (UTC)." in answer.svg()
+    assert "<title>B</title>" in answer.svg() and "<title>A</title>" not in answer.svg()
 
 
 @pytest.mark.parametrize(

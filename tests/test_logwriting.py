@@ -59,6 +59,18 @@ def test_what_a_format_says_beside_its_events_is_kept(tmp_path: Path) -> None:
     assert read_tables(EventLog(path, case="person").write(tmp_path / "b.ocel.xml")) == read_tables(path)
 
 
+def test_an_event_without_a_case_is_written(tmp_path: Path) -> None:
+    """Where cases are objects of one type, OCEL has also the events that are about others only."""
+    links = {"order": "case", "person": "user"}
+    rows = frame()
+    rows.loc[rows["activity"] == "pay", "case"] = None
+    log = EventLog(rows, objects=links, case="order")
+    for format in ("ocel.json", "ocel.sqlite", "ocel.xml"):
+        again = EventLog(log.write(tmp_path / f"log.{format}"), case="person")
+        assert len(again) == len(rows)
+        assert again.objects().df.equals(log.objects().df)
+
+
 def test_times_are_written_in_utc(tmp_path: Path) -> None:
     """Local times without a zone are understood once, and never again."""
     local = pd.DataFrame({"case": ["c"], "activity": ["a"], "time": ["2026-07-01 12:00"]})

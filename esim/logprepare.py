@@ -30,14 +30,14 @@ _OFFSET = r"(Z|z|[+-]\d{2}(:?\d{2})?)\s*$"
 _NUMBERED = """(row_number() OVER each)::INT AS v, a, lag(a) OVER each AS p,
  lead(a) OVER each IS NULL AS z, t, epoch_us(t) - epoch_us(lag(t) OVER each) AS w, r"""
 _STREAMED = """
-SELECT s, (n - max(if(ps IS DISTINCT FROM s, n, NULL)) OVER (ROWS UNBOUNDED PRECEDING) + 1)::INT AS v,
- a, if(ps = s, pa, NULL) AS p, ns IS DISTINCT FROM s AS z, t,
- if(ps = s, epoch_us(t) - epoch_us(pt), NULL) AS w, r
-FROM (SELECT s, a, t, r, row_number() OVER () AS n, lag(s) OVER () AS ps, lag(a) OVER () AS pa,
-       lag(t) OVER () AS pt, lead(s) OVER () AS ns FROM (SELECT * FROM {rows} ORDER BY s, t, o, r))"""
-_SOUND = """SELECT count(*) FILTER (p IS NULL) = (SELECT count(*) FROM {cases})
- AND count(*) FILTER (z) = (SELECT count(*) FROM {cases}) AND count(*) FILTER (w < 0) = 0,
- count(*) FILTER (w = 0) FROM {events}"""
+SELECT s, (n - max(if(ps = s, 0, n)) OVER (ROWS UNBOUNDED PRECEDING) + 1)::INT AS v,
+ a, if(ps = s, pa, NULL) AS p, ns <> s AS z, t, if(ps = s AND {sound}, epoch_us(t) - epoch_us(pt), NULL) AS w, r
+FROM (SELECT s, a, t, o, r, row_number() OVER () AS n, lag(s, 1, 0) OVER () AS ps, lag(a) OVER () AS pa,
+       lag(t) OVER () AS pt, lag(o) OVER () AS po, lead(s, 1, 0) OVER () AS ns
+      FROM (SELECT * FROM ({rows}) ORDER BY s, {order}, a))"""
+_ORDERS = {"time": ("t, o, r", "t >= pt"), "order": ("o, r, t", "(o < po) IS NOT TRUE")}
+_CHECKED = """SELECT count(*) - count(p), count_if(z), count(p) - count(w), count_if(w = 0), count_if(w < 0)
+FROM {events}"""
 _UNITS = (
     (1e17, "// 1000", "nanoseconds"),
     (1e14, "", "microseconds"),
@@ -45,10 +45,19 @@ _UNITS = (
     (0, "* 1000000", "seconds"),
 )
 _WORST = 5  # rows that a message quotes
+_INT = 2**31
 
 
 Codes = Callable[[Sequence[str]], list[int]]
 """Gives the numbers of activities by name; raises InvalidArgument for one that the log has not."""
+
+
+class Seen(NamedTuple):
+    """What a first look at the rows tells: notes, whether each row is an event, the highest `#row`."""
+
+    notes: tuple[str, ...]
+    complete: bool
+    highest: int
 
 
 class Reading(NamedTuple):
@@ -87,39 +96,38 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
     with reading(source.name):
         session.run(f"CREATE OR REPLACE TEMP VIEW source AS {source.select}")
         session.run(f"CREATE OR REPLACE TEMP VIEW flat AS {_flat(source, roles)}")
-        notes = (*(() if how.time_format else source.notes), *_looked_at(session, roles, how))
+        seen = _looked_at(session, roles, how)
         base = _base(session, roles, how)
-        cases = _named(session, base, 'c AS "case"', "s")
-        activities = _named(session, base, "n AS activity", "a")
-        events, tied, back = _numbered(session, base, cases, activities, how)
+        cases = _named(session, base, 'c AS "case"', "s", seen)
+        activities = _named(session, base, "n AS activity", "a", seen)
+        rows = (
+            f"SELECT s, a, t, o, r{'::INT AS r' if seen.highest < _INT else ''} FROM ({base}) "
+            f'JOIN {cases.name} ON "case" = c JOIN {activities.name} ON activity = n WHERE t IS NOT NULL'
+        )
+        events, tied, back = _numbered(session, rows, cases, how)
         ties = _ties(roles, how, tied, back)
         unbroken = _unbroken(session, events, roles, how) if tied or how.sort == "order" else []
-    return Table(events, cases, activities, (*notes, *ties, *unbroken))
+    told = () if how.time_format else source.notes
+    return Table(events, cases, activities, (*told, *seen.notes, *ties, *unbroken))
 
 
-def _numbered(
-    session: Session, base: str, cases: Kept, activities: Kept, how: Reading
-) -> tuple[Kept, int, int]:
+def _numbered(session: Session, rows: str, cases: Kept, how: Reading) -> tuple[Kept, int, int]:
     """Return the events with their places in their cases, how many tie with the one before, or go back.
 
-    Sorting all rows once and looking at neighbours costs half of a window over each case. It leans on DuckDB
-    keeping an ORDER BY in what it streams through OVER (), so the result is checked: where some case were
-    torn apart, or time ran back in one, the window, which leans on nothing, would do it again.
+    Sorting all rows once and looking at neighbours costs half of a window over each case. A sort of narrow
+    keys alone is the cheapest, so every column is a key, though `r` has decided before the last ones. It leans
+    on DuckDB keeping an ORDER BY in what it streams through OVER (), so the result is checked: where some case
+    were torn apart, or an event came before an earlier one, which leaves `w` empty, the window, which leans on
+    nothing, does it again.
     """
-    rows = session.keep(
-        f'SELECT s, a, t, o, r FROM ({base}) JOIN {cases.name} ON "case" = c '
-        f"JOIN {activities.name} ON activity = n WHERE t IS NOT NULL"
-    )
-    if how.sort == "time":
-        events = session.keep(_STREAMED.format(rows=rows.name))
-        sound, tied = session.rows(_SOUND.format(events=events.name, cases=cases.name))[0]
-        if sound:
-            return events, tied, 0
-    order = "o, r" if how.sort == "order" else "t, o, r"
-    window = f"WINDOW each AS (PARTITION BY s ORDER BY {order})"
-    events = session.keep(f"SELECT s, {_NUMBERED} FROM {rows.name} {window}")
-    query = f"SELECT count(*) FILTER (w = 0), count(*) FILTER (w < 0) FROM {events.name}"
-    tied, back = session.rows(query)[0]
+    order, sound = _ORDERS[how.sort]
+    events = session.keep(_STREAMED.format(rows=rows, order=order, sound=sound))
+    count = session.rows(f"SELECT count(*) FROM {cases.name}")[0][0]
+    begun, ended, early, tied, back = session.rows(_CHECKED.format(events=events.name))[0]
+    if (begun, ended, early) != (count, count, 0):
+        window = f"WINDOW each AS (PARTITION BY s ORDER BY {order})"
+        events = session.keep(f"SELECT s, {_NUMBERED} FROM ({rows}) {window}")
+        tied, back = session.rows(_CHECKED.format(events=events.name))[0][3:]
     return events, tied, back
 
 
@@ -141,12 +149,12 @@ def _flat(source: Source, roles: ColumnRoles) -> str:
     )
 
 
-def _named(session: Session, base: str, column: str, code: str) -> Kept:
+def _named(session: Session, base: str, column: str, code: str, seen: Seen) -> Kept:
     """Return a table of the different values of a column of the base, numbered in their order."""
     value = column.partition(" ")[0]
-    found = f"SELECT DISTINCT {value} FROM ({base}) WHERE c IS NOT NULL AND n IS NOT NULL AND t IS NOT NULL"
-    number = f"row_number() OVER (ORDER BY {value})::INT AS {code}"
-    return session.keep(f"SELECT {number}, {column} FROM ({found})")
+    whole = "" if seen.complete else "WHERE c IS NOT NULL AND n IS NOT NULL AND t IS NOT NULL"
+    found = f"SELECT DISTINCT {value} FROM ({base}) {whole} ORDER BY {value}"  # half the cost of OVER (ORDER BY)
+    return session.keep(f"SELECT row_number() OVER ()::INT AS {code}, {column} FROM ({found})")
 
 
 def _time(session: Session, roles: ColumnRoles, how: Reading) -> str:
@@ -181,7 +189,7 @@ def _epoch(session: Session, column: str) -> tuple[str, str]:
     return next((factor, unit) for size, factor, unit in _UNITS if most >= size)
 
 
-def _looked_at(session: Session, roles: ColumnRoles, how: Reading) -> list[str]:
+def _looked_at(session: Session, roles: ColumnRoles, how: Reading) -> Seen:
     """Return what is to be said of rows that are no events and of times; raises InvalidLog for bad ones."""
     if how.sort == "order" and roles.get("order") is None:
         raise InvalidArgument("sort='order' needs an order column: EventLog(…, order='version')")
@@ -189,8 +197,8 @@ def _looked_at(session: Session, roles: ColumnRoles, how: Reading) -> list[str]:
     text = roles.types[roles["time"]].startswith("VARCHAR") and how.time_format is None
     zoned = f"count(*) FILTER (regexp_matches({column}, {literal(_OFFSET)}))" if text else "0"
     parts = ['count("#case")', *(f"count({quoted(roles[role])})" for role in ("activity", "time"))]
-    found = session.rows(f"SELECT count(*), {', '.join(parts)}, count({time}), {zoned} FROM flat")[0]
-    rows, cases, activities, times, read, with_zone = found
+    found = session.rows(f"SELECT count(*), {', '.join(parts)}, count({time}), {zoned}, max({ROW}) FROM flat")[0]
+    rows, cases, activities, times, read, with_zone, highest = found
     notes = []
     if read < times:
         notes.append(
@@ -212,7 +220,7 @@ def _looked_at(session: Session, roles: ColumnRoles, how: Reading) -> list[str]:
     notes += _lifecycle(session, roles)
     if roles.types[roles["time"]].startswith(_WHOLE):
         notes.append(f"the numbers in {roles['time']} are taken as {_epoch(session, column)[1]} since 1970")
-    return notes
+    return Seen(tuple(notes), rows == min(cases, activities, read), highest or 0)
 
 
 def _lifecycle(session: Session, roles: ColumnRoles) -> list[str]:

@@ -135,12 +135,13 @@ def test_a_database_that_loses_the_order_of_rows_gives_no_wrong_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where rows did not stream in the order asked for, that is seen, and places are counted another way."""
-    for wrong in ("hash(r)", "t, s, o, r", "s, t DESC"):
-        streamed = logprepare._STREAMED.replace("ORDER BY s, t, o, r", f"ORDER BY {wrong}")
+    for wrong in ("hash(r)", "t, s, o, r", "s, t DESC", "s, o DESC"):
+        streamed = logprepare._STREAMED.replace("ORDER BY s, {order}, a", f"ORDER BY {wrong}")
         assert wrong in streamed
-        with monkeypatch.context() as patched:
-            patched.setattr(logprepare, "_STREAMED", streamed)
-            agrees(logged(SHOP), SHOP)
+        for sort in ("time", "order"):
+            with monkeypatch.context() as patched:
+                patched.setattr(logprepare, "_STREAMED", streamed)
+                agrees(logged(SHOP, order="version", sort=sort), SHOP)
 
 
 # --- sources -----------------------------------------------------------------------------------------------

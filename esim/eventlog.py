@@ -145,12 +145,13 @@ class EventLog(Filters):
         """
         return logflow.directly_follows(self, times=times, cases=cases)
 
-    def variants(self, top: int | None = None, *, exact: bool = False) -> Result:
+    def variants(self, top: int | None = None, *, times: bool = True, exact: bool = False) -> Result:
         """Return the ways that cases take: variant, cases, share, coverage, steps, median_s, example.
 
-        `exact` compares whole sequences in place of fingerprints of 64 bits.
+        Without `times` no durations, which is faster; `exact` compares whole sequences in place of
+        fingerprints of 64 bits.
         """
-        return logvariant.variants(self, top, exact=exact)
+        return logvariant.variants(self, top, times=times, exact=exact)
 
     def cases(self, top: int | None = None) -> Result:
         """Return the cases, longest first: events, activities, repeated, start, end, duration_s and more."""

@@ -63,7 +63,7 @@ def variants(total: int | None) -> Draw:
 
     def draw(found: pd.DataFrame, title: str) -> str:
         cases = round(found["cases"].iloc[0] / found["share"].iloc[0])
-        rows = _tuples(found, "variant", "cases", "median_s")
+        rows = _tuples(found, "variant", "cases", *(["median_s"] if "median_s" in found else []))
         return variants_chart(rows, title=title, cases=cases, total=total)
 
     return draw

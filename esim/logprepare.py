@@ -31,7 +31,8 @@ _NUMBERED = """(row_number() OVER each)::INT AS v, a, lag(a) OVER each AS p,
  lead(a) OVER each IS NULL AS z, t, epoch_us(t) - epoch_us(lag(t) OVER each) AS w, r"""
 _STREAMED = """
 SELECT s, (n - max(if(ps = s, 0, n)) OVER (ROWS UNBOUNDED PRECEDING) + 1)::INT AS v,
- a, if(ps = s, pa, NULL) AS p, ns <> s AS z, t, if(ps = s AND {sound}, epoch_us(t) - epoch_us(pt), NULL) AS w, r
+ a, if(ps = s, pa, NULL) AS p, ns <> s AS z, t, if(ps = s AND {sound}, epoch_us(t) - epoch_us(pt), NULL) AS w,
+ r
 FROM (SELECT s, a, t, o, r, row_number() OVER () AS n, lag(s, 1, 0) OVER () AS ps, lag(a) OVER () AS pa,
        lag(t) OVER () AS pt, lag(o) OVER () AS po, lead(s, 1, 0) OVER () AS ns
       FROM (SELECT * FROM ({rows}) ORDER BY s, {order}, a))"""
@@ -46,6 +47,8 @@ _UNITS = (
 )
 _WORST = 5  # rows that a message quotes
 _INT = 2**31
+_HASHED = 12  # DuckDB's own bound of bits
+_MOST_DIRECT = 18
 
 
 Codes = Callable[[Sequence[str]], list[int]]
@@ -80,12 +83,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Table:
-    """The prepared events, with the names of cases and activities, and what there is to say of them."""
+    """The prepared events, with the names of cases and activities, and what there is to say of them.
+
+    `forward` says that time never runs back in a case.
+    """
 
     events: Kept
     cases: Kept
     activities: Kept
     notes: tuple[str, ...]
+    forward: bool
 
 
 # --- preparing ---------------------------------------------------------------------------------------------
@@ -108,27 +115,37 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
         ties = _ties(roles, how, tied, back)
         unbroken = _unbroken(session, events, roles, how) if tied or how.sort == "order" else []
     told = () if how.time_format else source.notes
-    return Table(events, cases, activities, (*told, *seen.notes, *ties, *unbroken))
+    return Table(events, cases, activities, (*told, *seen.notes, *ties, *unbroken), not back)
 
 
 def _numbered(session: Session, rows: str, cases: Kept, how: Reading) -> tuple[Kept, int, int]:
     """Return the events with their places in their cases, how many tie with the one before, or go back.
 
-    Sorting all rows once and looking at neighbours costs half of a window over each case. A sort of narrow
-    keys alone is the cheapest, so every column is a key, though `r` has decided before the last ones. It leans
-    on DuckDB keeping an ORDER BY in what it streams through OVER (), so the result is checked: where some case
-    were torn apart, or an event came before an earlier one, which leaves `w` empty, the window, which leans on
-    nothing, does it again.
+    Sorting all rows once and looking at neighbours costs half of a window over each case. A sort of keys
+    alone is cheaper than one that carries other columns, so every column is a key, though `r` has decided
+    before the last ones. It leans on DuckDB keeping an ORDER BY in what it streams through OVER (), so the
+    result is checked: where some case were torn apart, or an event came before an earlier one, which leaves
+    `w` empty, the window, which leans on nothing, does it again.
     """
     order, sound = _ORDERS[how.sort]
     events = session.keep(_STREAMED.format(rows=rows, order=order, sound=sound))
     count = session.rows(f"SELECT count(*) FROM {cases.name}")[0][0]
+    session.run(f"SET perfect_ht_threshold = {_direct(count)}")
     begun, ended, early, tied, back = session.rows(_CHECKED.format(events=events.name))[0]
     if (begun, ended, early) != (count, count, 0):
         window = f"WINDOW each AS (PARTITION BY s ORDER BY {order})"
         events = session.keep(f"SELECT s, {_NUMBERED} FROM ({rows}) {window}")
         tied, back = session.rows(_CHECKED.format(events=events.name))[0][3:]
     return events, tied, back
+
+
+def _direct(cases: int) -> int:
+    """Return of how many bits a number may be to group by it without hashing: the cases', unless too many.
+
+    Each thread keeps a row of results for each number, and none goes to disk.
+    """
+    bits = (cases + 2).bit_length()
+    return bits if _HASHED <= bits <= _MOST_DIRECT else _HASHED
 
 
 def _base(session: Session, roles: ColumnRoles, how: Reading) -> str:
@@ -153,7 +170,7 @@ def _named(session: Session, base: str, column: str, code: str, seen: Seen) -> K
     """Return a table of the different values of a column of the base, numbered in their order."""
     value = column.partition(" ")[0]
     whole = "" if seen.complete else "WHERE c IS NOT NULL AND n IS NOT NULL AND t IS NOT NULL"
-    found = f"SELECT DISTINCT {value} FROM ({base}) {whole} ORDER BY {value}"  # half the cost of OVER (ORDER BY)
+    found = f"SELECT DISTINCT {value} FROM ({base}) {whole} ORDER BY {value}"  # cheaper than in the window
     return session.keep(f"SELECT row_number() OVER ()::INT AS {code}, {column} FROM ({found})")
 
 
@@ -197,7 +214,8 @@ def _looked_at(session: Session, roles: ColumnRoles, how: Reading) -> Seen:
     text = roles.types[roles["time"]].startswith("VARCHAR") and how.time_format is None
     zoned = f"count(*) FILTER (regexp_matches({column}, {literal(_OFFSET)}))" if text else "0"
     parts = ['count("#case")', *(f"count({quoted(roles[role])})" for role in ("activity", "time"))]
-    found = session.rows(f"SELECT count(*), {', '.join(parts)}, count({time}), {zoned}, max({ROW}) FROM flat")[0]
+    parts += [f"count({time})", zoned, f"max({ROW})"]
+    found = session.rows(f"SELECT count(*), {', '.join(parts)} FROM flat")[0]
     rows, cases, activities, times, read, with_zone, highest = found
     notes = []
     if read < times:
@@ -296,7 +314,7 @@ def narrowed(session: Session, table: Table, steps: Sequence[Step]) -> Table:
         parts.append(f"{last} AS ({rows})")
     with reading("the filtered log"):
         events = session.keep(f"WITH {', '.join(parts)} SELECT * FROM {last}")
-    return Table(events, table.cases, table.activities, table.notes)
+    return Table(events, table.cases, table.activities, table.notes, table.forward)
 
 
 def numbers(session: Session, table: Table, names: Sequence[str]) -> list[int]:

@@ -100,6 +100,30 @@ def answered(log: EventLog, *, exact: bool = False) -> dict[str, Any]:
     }
 
 
+def test_variants_without_times_are_the_same_without_durations() -> None:
+    """A reader who asks for no times gets the same rows and picture, and no column of durations."""
+    with logged(SHOP) as log:
+        timed, plain = log.variants(), log.variants(times=False)
+        assert plain.df.equals(timed.df.drop(columns="median_s"))
+        assert "median_s" not in plain.columns
+        assert "median time" in timed.svg()
+        assert "median time" not in plain.svg()
+
+
+def test_a_case_lasts_from_its_earliest_time_to_its_latest_whatever_orders_it() -> None:
+    """Where versions order events whose times run back, durations are told of the times all the same."""
+    rows = [
+        row("a", "Placed", 10, 1),
+        row("a", "Paid", 0, 2),
+        row("a", "Shipped", 5, 3),
+        row("b", "Placed", 0),
+    ]
+    for sort in ("time", "order"):
+        with logged(rows, sort=sort) as log:
+            assert log.durations().df[["min_s", "max_s"]].to_numpy().tolist() == [[0, 600]]
+            assert sorted(log.variants().df["median_s"]) == [0, 600]
+
+
 def agrees(log: EventLog, rows: Rows) -> None:
     """Assert that a log says what a plain reading of its rows says."""
     expected = told(rows)

@@ -59,7 +59,10 @@ BY_HAND = {
             quantile_cont(w, 0.95) / 1e6 AS q, sum(w)::DOUBLE / 1e6 AS z
          FROM e WHERE p IS NOT NULL GROUP BY p, a) f
         JOIN activities x ON x.a = f.p JOIN activities y ON y.a = f.a ORDER BY n DESC""",
-    "variants": """SELECT list_select(names, codes), n, d FROM
+    "variants": """SELECT list_select(names, codes), n FROM
+        (SELECT codes, count(*) AS n FROM (SELECT list(a ORDER BY v) AS codes FROM e GROUP BY s)
+         GROUP BY codes), (SELECT list(activity ORDER BY a) AS names FROM activities) ORDER BY n DESC""",
+    "variant_times": """SELECT list_select(names, codes), n, d FROM
         (SELECT codes, count(*) AS n, median(d) / 1e6 AS d FROM
             (SELECT list(a ORDER BY v) AS codes, epoch_us(max(t)) - epoch_us(min(t)) AS d FROM e GROUP BY s)
          GROUP BY codes), (SELECT list(activity ORDER BY a) AS names FROM activities) ORDER BY n DESC""",
@@ -97,8 +100,12 @@ def ours(log: EventLog) -> dict[str, Any]:
         ),
         "waiting": (log.directly_follows, lambda one: peer_logs.waiting(pairs(one, "mean_s", "median_s"))),
         "variants": (
-            log.variants,
+            partial(log.variants, times=False),
             lambda one: peer_logs.variants(dict(zip(map(tuple, one["variant"]), one["cases"], strict=True))),
+        ),
+        "variant_times": (
+            log.variants,
+            lambda one: peer_logs.variant_times(zip(one["cases"], one["median_s"], strict=True)),
         ),
         "durations": (
             log.durations,

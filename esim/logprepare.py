@@ -229,7 +229,10 @@ def _looked_at(session: Session, roles: ColumnRoles, how: Reading) -> Seen:
                 f"EventLog(…, {role}='…')"
             )
         if count < rows:
-            notes.append(f"{rows - count:,} of {rows:,} rows have no {role} ({roles[role]}) and are left out")
+            other = f", guessed; {role}='…' names another" if roles.how(role) == "guessed" else ""
+            notes.append(
+                f"{rows - count:,} of {rows:,} rows have no {role} ({roles[role]}{other}) and are left out"
+            )
     if 0 < with_zone < times:
         notes.append(
             f"{with_zone:,} times name their zone and {times - with_zone:,} do not; "

@@ -168,6 +168,36 @@ def test_a_database_that_loses_the_order_of_rows_gives_no_wrong_answer(
                 agrees(logged(SHOP, order="version", sort=sort), SHOP)
 
 
+# --- guesses -----------------------------------------------------------------------------------------------
+
+
+def test_a_time_that_most_events_lack_is_not_guessed(tmp_path: Path) -> None:
+    """An exported store has both times; the one that every event has is the log's, from any kind of file."""
+    rows = [
+        {"stream": one["case"], "type": one["activity"], "recorded_at": one["time"], "occurred_at": None}
+        for one in SHOP
+    ]
+    rows[0]["occurred_at"] = START
+    table = pa.Table.from_pylist(rows)
+    for source in (table, _parquet(table, tmp_path), _csv(table, tmp_path), _lines(table, tmp_path)):
+        with EventLog(source) as log:
+            assert (log.mapping["time"], len(log)) == ("recorded_at", len(SHOP))
+        with EventLog(source, time="occurred_at") as log:
+            assert len(log) == 1
+            assert "8 of 9 rows have no time (occurred_at) and are left out" in repr(log)
+
+
+def test_rows_that_a_guess_leaves_out_are_said_with_the_way_to_correct_it() -> None:
+    """Before a question the mapping says it; after it, each answer does."""
+    rows = [{**one, "time": None if n == 3 else one["time"]} for n, one in enumerate(SHOP)]
+    with logged(rows) as log:
+        assert "1 of 9 rows have none: time='…' names another column" in repr(log)
+        assert (
+            "1 of 9 rows have no time (time, guessed; time='…' names another) and are left out"
+            in log.summary().notes
+        )
+
+
 # --- sources -----------------------------------------------------------------------------------------------
 
 
@@ -318,8 +348,9 @@ def test_rows_without_case_activity_or_time_are_left_out_and_counted() -> None:
     rows = [*SHOP, row("a", None, 70), row(None, "Paid", 71)]
     with logged(rows) as log:
         agrees(log, SHOP)
-        assert "1 of 11 rows have no case (case) and are left out" in log.notes
-        assert "1 of 11 rows have no activity (activity) and are left out" in log.notes
+        for role in ("case", "activity"):
+            told = f"1 of 11 rows have no {role} ({role}, guessed; {role}='…' names another) and are left out"
+            assert told in log.notes
 
 
 def test_a_column_without_any_value_is_asked_about() -> None:
@@ -327,8 +358,9 @@ def test_a_column_without_any_value_is_asked_about() -> None:
     store = MemoryStore(clock=ManualClock(START), ids=SeededIds(1))
     store.append("Order/a", Placed())
     with pytest.raises(InvalidLog, match="no row has a time: the column 'occurred_at' is empty"):
-        EventLog(store.df()).summary()
-    with EventLog(store.df(), time="recorded_at") as log:
+        EventLog(store.df(), time="occurred_at").summary()
+    with EventLog(store.df()) as log:
+        assert log.mapping["time"] == "recorded_at"
         assert log.cases().df["case"].tolist() == ["Order/a"]
 
 

@@ -95,4 +95,4 @@ SELECT figure, value, unit FROM facts, steps, (VALUES
     (12, 'events at the time of the one before', tied::VARCHAR, ''),
     (13, 'events before the one before', back::VARCHAR, '')
 ) AS told(n, figure, value, unit) ORDER BY n"""
-    return log.ask("Summary", sql, SUMMARY)
+    return log.ask("Summary", sql, SUMMARY, draw=logpicture.summary)

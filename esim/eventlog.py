@@ -39,6 +39,7 @@ from esim.logdraft import Draft
 from esim.logfilter import Filters
 from esim.logprepare import Reading
 from esim.logrule import Declared
+from esim.logsession import reading
 from esim.logsource import Source, Wish, linked, opened
 from esim.mapping import ROLES, mapped, sample
 from esim.result import Result
@@ -101,8 +102,9 @@ class EventLog(Filters):
         self._source, self._session, self._reading = source, source.session, how
         types = source.types()
         self.mapping = mapped(
-            types, given, source.roles, partial(_samples, source, types), source.object_types()
-        )
+            types, given, source.roles, partial(_samples, source, types), source.object_types(),
+            gaps=partial(_gaps, source),
+        )  # fmt: skip
         self._before = self._step = self._table = None
 
     def using(self, **roles: str) -> Self:
@@ -150,12 +152,13 @@ class EventLog(Filters):
         """
         return logflow.directly_follows(self, times=times, cases=cases)
 
-    def variants(self, top: int | None = None, *, exact: bool = False) -> Result:
+    def variants(self, top: int | None = None, *, times: bool = True, exact: bool = False) -> Result:
         """Return the ways that cases take: variant, cases, share, coverage, steps, median_s, example.
 
-        `exact` compares whole sequences in place of fingerprints of 64 bits.
+        Without `times` no durations, which is faster; `exact` compares whole sequences in place of
+        fingerprints of 64 bits.
         """
-        return logvariant.variants(self, top, exact=exact)
+        return logvariant.variants(self, top, times=times, exact=exact)
 
     def cases(self, top: int | None = None) -> Result:
         """Return the cases, longest first: events, activities, repeated, start, end, duration_s and more."""
@@ -286,6 +289,16 @@ def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
 
 def _sort(source: Source, order: str | None) -> str:
     return "order" if source.versioned and order is None else "time"
+
+
+def _gaps(source: Source, names: Sequence[str]) -> tuple[int, dict[str, int]]:
+    """Return how many rows there are, and how many of them have no value in each of these columns."""
+    if source.session.db.closed:  # a closed log still shows its mapping
+        return 0, {}
+    with reading(source.name):
+        counts = ", ".join(f"count({quoted(name)})" for name in names)
+        rows, *found = source.session.rows(f"SELECT count(*), {counts} FROM ({source.select})")[0]
+    return rows, {name: rows - count for name, count in zip(names, found, strict=True)}
 
 
 def _samples(source: Source, types: dict[str, str]) -> dict[str, str]:

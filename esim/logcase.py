@@ -52,7 +52,7 @@ def durations(log: Log, by: str | None, quantiles: Sequence[float]) -> Result:
     listed = "".join(f"q[{n}] / 1e6 AS {name}, " for n, name in enumerate(marks.values(), 1))
     wanted = f"quantile_cont(d, [{', '.join(map(repr, marks))}]) AS q, " if marks else ""
     split = "x_value AS value, " if by is not None else ""
-    each = "SELECT s, epoch_us(max(t)) - epoch_us(min(t)) AS d, min_by(r, v) AS r FROM e GROUP BY s"
+    each = f"SELECT s, {log._lasts()} AS d, min_by(r, v) AS r FROM e GROUP BY s"
     value = f"{log._column(by)}::VARCHAR" if by is not None else "NULL"
     joined = f"JOIN {picked(value=value)} ON x_row = each.r" if by is not None else ""
     group = "GROUP BY value ORDER BY cases DESC, value" if by is not None else ""
@@ -96,4 +96,4 @@ SELECT figure, value, unit FROM facts, steps, (VALUES
     (12, 'events at the time of the one before', tied::VARCHAR, ''),
     (13, 'events before the one before', back::VARCHAR, '')
 ) AS told(n, figure, value, unit) ORDER BY n"""
-    return log.ask("Summary", sql, SUMMARY)
+    return log.ask("Summary", sql, SUMMARY, draw=logpicture.summary)

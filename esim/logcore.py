@@ -93,6 +93,11 @@ class Log:
             others.append(f"source.{quoted(name)} AS {quoted(shown)}")
         return ", ".join([own, *others])
 
+    def _lasts(self) -> str:
+        """Return the SQL of how long a case lasts, in microseconds, where events are grouped by case."""
+        forward = self._ready().forward
+        return "coalesce(sum(w), 0)::BIGINT" if forward else "epoch_us(max(t)) - epoch_us(min(t))"
+
     def _use(self) -> None:
         self._ready()
         self._session.use(self._table, self._views)

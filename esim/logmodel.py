@@ -93,6 +93,7 @@ def check(log: Log, state_type: type[State[Any]]) -> Result:
     return Result(
         f"{state_type.__name__} against the log", _frame(list(DEVIATIONS), rows), DEVIATIONS, _select(log),
         (*log.notes, _told(len(found), len(wrong), len({one.s for one, _ in wrong}), left)),
+        logpicture.deviations("verdict"),
     )  # fmt: skip
 
 
@@ -138,8 +139,9 @@ def as_of(log: Log, moment: int | datetime | str, state_type: type[S]) -> Result
     names = list(cls.__pydantic_fields__)
     columns = {"case": "the case", **{name: f"the field {name} of {cls.__name__}" for name in names}}
     return Result(
-        f"{cls.__name__} as of {moment}", _frame(list(columns), rows), columns, _select(log), log.notes
-    )
+        f"{cls.__name__} as of {moment}", _frame(list(columns), rows), columns, _select(log), log.notes,
+        logpicture.states,
+    )  # fmt: skip
 
 
 def _told(total: int, wrong: int, cases: int, left: int) -> str:

@@ -5,6 +5,7 @@ The fields are those of the JSON payload, where a column has that role, else the
 
 from __future__ import annotations
 
+from esim import logpicture
 from esim.logcore import Log
 from esim.logsource import picked
 from esim.logtime import check_period
@@ -64,7 +65,7 @@ SELECT activity, field, period AT TIME ZONE 'UTC' AS period, events, present, pr
              > greatest({_SHIFT}, {_CHANCE} * sqrt(1 / present + 1 / had)) THEN 'shifts'
          ELSE '' END AS change
 FROM compared JOIN activities USING (a) ORDER BY activity, field, period"""
-    return log.ask(f"Payloads every {every}", sql, PAYLOADS)
+    return log.ask(f"Payloads every {every}", sql, PAYLOADS, draw=logpicture.payloads)
 
 
 def all_fields(log: Log, every: str, *, nulls: bool = False) -> str:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime
+from numbers import Number
 from typing import TYPE_CHECKING, Any
 
-from esim import chart, rowchart
-from esim.chevrons import variants_chart
+from esim import chart, display, factchart, rowchart, svg, units
+from esim.chevrons import abbreviations, variants_chart
 from esim.processgraph import ProcessGraph, process_graph
 
 if TYPE_CHECKING:
@@ -25,6 +27,10 @@ Draw = Callable[["pd.DataFrame", str], str]
 
 _BINS = 24
 _SERIES = 8
+_FIELDS, _VALUES, _STATES = 24, 8, 3  # of a profile; of a field of a state; such fields
+_CHANGES = 14  # rows of a difference
+_UNDECLARED = " is not declared"  # which the mark says as well
+_SIGNS = {"appears": "+", "vanishes": "−", "shifts": "~"}
 _NODES = """SELECT activity, sum(n)::BIGINT, count(*) / (SELECT count(DISTINCT s) FROM e)
 FROM (SELECT s, a, count(*) AS n FROM e GROUP BY s, a) JOIN activities USING (a) GROUP BY activity"""
 _SPREAD = ("p5_s", "p25_s", "p50_s", "p75_s", "p95_s")
@@ -55,6 +61,128 @@ def _positive(counts: dict[str, int]) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
+# --- the whole ---------------------------------------------------------------------------------------------
+
+
+def summary(found: pd.DataFrame, title: str) -> str:
+    """Draw the figures of a log as cards."""
+    told = {name: value for name, value in _tuples(found, "figure", "value") if isinstance(value, str)}
+    if told.get("events", "0") == "0":
+        return ""
+    first, last, cases = told["first event"], told["last event"], int(told["cases"])
+    reworked, back = (int(told[name]) for name in ("cases with rework", "events before the one before"))
+    tied = int(told["events at the time of the one before"])
+    days = (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()
+    counts = ("events", "cases", "activities", "variants")
+    cards = [
+        *((f"{int(told[name]):,}", name) for name in counts),
+        (units.duration(days), f"{first[:10]} to {last[:10]}"),
+        (_short(told["events of a case, median"]), f"events a case (most {told['events of a case, most']})"),
+        (units.duration(float(told["duration of a case, median"])), "a case lasts, median"),
+        (units.percent(reworked / cases), f"cases with rework ({reworked:,})"),
+    ]
+    words = [f"{tied:,} events at the time of the one before." if tied else "All times of a case differ."]
+    words += [f"{back:,} events before the one before."] if back else []
+    return factchart.cards(cards, title=title, caption=" ".join(words))
+
+
+def _short(value: str) -> str:
+    return value.removesuffix(".0")
+
+
+def difference(found: pd.DataFrame, title: str) -> str:
+    """Draw what is more, and what is less frequent here than there, the largest change first; '' if nothing.
+
+    Variants are written in signs, which the caption spells out: their names would be cut where they differ.
+    """
+    names = [name for name in ("source", "target", "activity", "variant") if name in found]
+    ways = list(map(list, found["variant"][:_CHANGES])) if "variant" in found else []
+    signs = abbreviations(name for way in ways for name in way)
+    timed = "median_here_s" in found
+    times = _tuples(found, "median_here_s", "median_there_s") if timed else [(None, None)] * len(found)
+    shares = _tuples(found, "share_here", "share_there")
+    told = [" → ".join(signs[name] for name in way) for way in ways]
+    told += [" → ".join(map(_end, who)) for who in _tuples(found[len(ways) :], *names)]
+    rows = [
+        (name, here, there, _took(*both))
+        for name, (here, there), both in zip(told, shares, times, strict=True)
+        if here != there
+    ]
+    words = "Beside them: the shares, and the median times here and there. " if timed else ""
+    words += " · ".join(f"{sign}: {display.cut(svg.named(name), 40)}" for name, sign in signs.items())
+    return factchart.differences(rows, title=title, limit=_CHANGES, caption=words) if rows else ""
+
+
+def _took(here: float | None, there: float | None) -> str:
+    both = [svg.measure(one) for one in (here, there)]
+    return "" if both == [None, None] else " / ".join(map(units.duration, both))
+
+
+def payloads(found: pd.DataFrame, title: str) -> str:
+    """Draw which fields there are in which period; those that change come first."""
+    periods = sorted(set(found["period"]))
+    places = {period: at for at, period in enumerate(periods)}
+    fields = [
+        (not group["change"].any(), factchart.Seen(str(activity), str(field), _cells(group, places)))
+        for (activity, field), group in found.groupby(["activity", "field"], sort=False)
+    ]
+    chosen = [one for _, one in sorted(fields, key=lambda pair: pair[0])][:_FIELDS]
+    names = [f"{period:%Y-%m-%d}" for period in periods]
+    told = "Filled: every such event has the field; empty: none; else percent. No cell: no such event. "
+    told += "+ appears, − vanishes, T another type, ~ shifts."
+    return factchart.presence(chosen, names, title=title, total=len(fields), caption=told)
+
+
+def _cells(group: pd.DataFrame, places: dict[Any, int]) -> list[tuple[int, float, str]]:
+    rows = _tuples(group, "period", "share", "change")
+    return [
+        (places[at], float(share), _SIGNS.get(change, "T") if change else "") for at, share, change in rows
+    ]
+
+
+def deviations(column: str) -> Draw:
+    """Return what draws how often there is each deviation, told by `column` and the activity."""
+
+    def draw(found: pd.DataFrame, title: str) -> str:
+        rows = _tuples(found, "activity", column)
+        if column == "deviation":  # which names the activities itself
+            counts = Counter(told.removesuffix(_UNDECLARED) for _, told in rows)
+        else:
+            counts = Counter(f"{activity}: {told}" for activity, told in rows)
+        rows = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+        told = f"✗: what was not to be. {len(found):,} events of {found['case'].nunique():,} cases."
+        return rowchart.bars(
+            ((f"✗ {kind}", count) for kind, count in rows),
+            title=title, unit="times", colored=False, limit=14, caption=told,
+        )  # fmt: skip
+
+    return draw
+
+
+def states(found: pd.DataFrame, title: str) -> str:
+    """Draw how many cases have which value, of the first fields that have few; '' if all have many."""
+    told = {
+        name: Counter(map(display.plain, found[name]))
+        for name in found.columns[1:]
+        if not any(map(_measured, found[name]))
+    }
+    few = [(name, counts) for name, counts in told.items() if len(counts) <= _VALUES][:_STATES]
+    rows = [
+        (f"{name} = {value}", count)
+        for name, counts in few
+        for value, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    ]
+    left = [name for name in found.columns[1:] if name not in dict(few)]
+    words = f"Fields that are not shown: {', '.join(left)}." if left else ""
+    if not rows:
+        return ""
+    return rowchart.bars(rows, title=title, unit="cases", colored=False, limit=24, caption=words)
+
+
+def _measured(value: object) -> bool:
+    return isinstance(value, Number) and not isinstance(value, bool)
+
+
 # --- ways --------------------------------------------------------------------------------------------------
 
 
@@ -63,7 +191,7 @@ def variants(total: int | None) -> Draw:
 
     def draw(found: pd.DataFrame, title: str) -> str:
         cases = round(found["cases"].iloc[0] / found["share"].iloc[0])
-        rows = _tuples(found, "variant", "cases", "median_s")
+        rows = _tuples(found, "variant", "cases", *(["median_s"] if "median_s" in found else []))
         return variants_chart(rows, title=title, cases=cases, total=total)
 
     return draw
@@ -97,7 +225,7 @@ def pairs(value: str, unit: str, caption: str = "", top: int = 12) -> Draw:
 
 
 def _end(name: Any) -> str:
-    return str(name) if isinstance(name, str) else "–"
+    return _named(name) if isinstance(name, str | tuple) else "–"
 
 
 def _named(value: Any) -> str:

@@ -14,7 +14,7 @@ asked; one that takes events out of cases numbers what is left anew.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -30,14 +30,15 @@ _OFFSET = r"(Z|z|[+-]\d{2}(:?\d{2})?)\s*$"
 _NUMBERED = """(row_number() OVER each)::INT AS v, a, lag(a) OVER each AS p,
  lead(a) OVER each IS NULL AS z, t, epoch_us(t) - epoch_us(lag(t) OVER each) AS w, r"""
 _STREAMED = """
-SELECT s, (n - max(if(ps IS DISTINCT FROM s, n, NULL)) OVER (ROWS UNBOUNDED PRECEDING) + 1)::INT AS v,
- a, if(ps = s, pa, NULL) AS p, ns IS DISTINCT FROM s AS z, t,
- if(ps = s, epoch_us(t) - epoch_us(pt), NULL) AS w, r
-FROM (SELECT s, a, t, r, row_number() OVER () AS n, lag(s) OVER () AS ps, lag(a) OVER () AS pa,
-       lag(t) OVER () AS pt, lead(s) OVER () AS ns FROM (SELECT * FROM {rows} ORDER BY s, t, o, r))"""
-_SOUND = """SELECT count(*) FILTER (p IS NULL) = (SELECT count(*) FROM {cases})
- AND count(*) FILTER (z) = (SELECT count(*) FROM {cases}) AND count(*) FILTER (w < 0) = 0,
- count(*) FILTER (w = 0) FROM {events}"""
+SELECT s, (n - max(if(ps = s, 0, n)) OVER (ROWS UNBOUNDED PRECEDING) + 1)::INT AS v,
+ a, if(ps = s, pa, NULL) AS p, ns <> s AS z, t, if(ps = s AND {sound}, epoch_us(t) - epoch_us(pt), NULL) AS w,
+ r
+FROM (SELECT s, a, t, o, r, row_number() OVER () AS n, lag(s, 1, 0) OVER () AS ps, lag(a) OVER () AS pa,
+       lag(t) OVER () AS pt, lag(o) OVER () AS po, lead(s, 1, 0) OVER () AS ns
+      FROM (SELECT * FROM ({rows}) ORDER BY s, {order}, a))"""
+_ORDERS = {"time": ("t, o, r", "t >= pt"), "order": ("o, r, t", "(o < po) IS NOT TRUE")}
+_CHECKED = """SELECT count(*) - count(p), count_if(z), count(p) - count(w), count_if(w = 0), count_if(w < 0)
+FROM {events}"""
 _UNITS = (
     (1e17, "// 1000", "nanoseconds"),
     (1e14, "", "microseconds"),
@@ -45,10 +46,25 @@ _UNITS = (
     (0, "* 1000000", "seconds"),
 )
 _WORST = 5  # rows that a message quotes
+_INT = 2**31
+_HASHED = 12  # DuckDB's own bound of bits
+_MOST_DIRECT = 18
 
 
 Codes = Callable[[Sequence[str]], list[int]]
 """Gives the numbers of activities by name; raises InvalidArgument for one that the log has not."""
+
+
+class Seen(NamedTuple):
+    """What a first look at the rows tells: notes, whether each row is an event of a case, the highest `#row`.
+
+    `loose` says that rows without a case are events all the same: events of objects.
+    """
+
+    notes: tuple[str, ...]
+    complete: bool
+    loose: bool
+    highest: int
 
 
 class Reading(NamedTuple):
@@ -77,7 +93,8 @@ class Step:
 class Table:
     """The prepared events, with the names of cases and activities, and what there is to say of them.
 
-    `happened` has each event once, those without a case too; None where `e` has no others.
+    `happened` has each event once, those without a case too; None where `e` has no others. `forward` says
+    that time never runs back in a case.
     """
 
     events: Kept
@@ -85,6 +102,7 @@ class Table:
     activities: Kept
     notes: tuple[str, ...]
     happened: Kept | None
+    forward: bool
 
 
 # --- preparing ---------------------------------------------------------------------------------------------
@@ -96,44 +114,56 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
         for name, select in source.views().items():
             session.run(f"CREATE OR REPLACE TEMP VIEW {name} AS {select}")
         session.run(f"CREATE OR REPLACE TEMP VIEW flat AS {_flat(source, roles)}")
-        found, loose = _looked_at(session, roles, how, objects=source.objects is not None)
-        notes = (*(() if how.time_format else source.notes), *found)
+        seen = _looked_at(session, roles, how, objects=source.objects is not None)
         base = _base(session, roles, how)
         is_event = "n IS NOT NULL AND t IS NOT NULL"
-        within = f"c IS NOT NULL AND {is_event}"
+        within = "" if seen.complete else f"WHERE c IS NOT NULL AND {is_event}"
         cases = _named(session, base, 'c AS "case"', "s", within)
-        activities = _named(session, base, "n AS activity", "a", is_event if loose else within)
-        happened = _happened(session, base, activities) if loose else None
-        events, tied, back = _numbered(session, base, cases, activities, how)
+        activities = _named(
+            session, base, "n AS activity", "a", f"WHERE {is_event}" if seen.loose else within
+        )
+        happened = _happened(session, base, activities) if seen.loose else None
+        rows = (
+            f"SELECT s, a, t, o, r{'::INT AS r' if seen.highest < _INT else ''} FROM ({base}) "
+            f'JOIN {cases.name} ON "case" = c JOIN {activities.name} ON activity = n WHERE t IS NOT NULL'
+        )
+        events, tied, back = _numbered(session, rows, cases, how)
         ties = [*_shared(session, events, roles), *_ties(roles, how, tied, back)]
         unbroken = _unbroken(session, events, roles, how) if tied or how.sort == "order" else []
-    return Table(events, cases, activities, (*notes, *ties, *unbroken), happened)
+    told = () if how.time_format else source.notes
+    return Table(
+        events, cases, activities, (*told, *seen.notes, *ties, *unbroken), happened, forward=not back
+    )
 
 
-def _numbered(
-    session: Session, base: str, cases: Kept, activities: Kept, how: Reading
-) -> tuple[Kept, int, int]:
+def _numbered(session: Session, rows: str, cases: Kept, how: Reading) -> tuple[Kept, int, int]:
     """Return the events with their places in their cases, how many tie with the one before, or go back.
 
-    Sorting all rows once and looking at neighbours costs half of a window over each case. It leans on DuckDB
-    keeping an ORDER BY in what it streams through OVER (), so the result is checked: where some case were
-    torn apart, or time ran back in one, the window, which leans on nothing, would do it again.
+    Sorting all rows once and looking at neighbours costs half of a window over each case. A sort of keys
+    alone is cheaper than one that carries other columns, so every column is a key, though `r` has decided
+    before the last ones. It leans on DuckDB keeping an ORDER BY in what it streams through OVER (), so the
+    result is checked: where some case were torn apart, or an event came before an earlier one, which leaves
+    `w` empty, the window, which leans on nothing, does it again.
     """
-    rows = session.keep(
-        f'SELECT s, a, t, o, r FROM ({base}) JOIN {cases.name} ON "case" = c '
-        f"JOIN {activities.name} ON activity = n WHERE t IS NOT NULL"
-    )
-    if how.sort == "time":
-        events = session.keep(_STREAMED.format(rows=rows.name))
-        sound, tied = session.rows(_SOUND.format(events=events.name, cases=cases.name))[0]
-        if sound:
-            return events, tied, 0
-    order = "o, r" if how.sort == "order" else "t, o, r"
-    window = f"WINDOW each AS (PARTITION BY s ORDER BY {order})"
-    events = session.keep(f"SELECT s, {_NUMBERED} FROM {rows.name} {window}")
-    query = f"SELECT count(*) FILTER (w = 0), count(*) FILTER (w < 0) FROM {events.name}"
-    tied, back = session.rows(query)[0]
+    order, sound = _ORDERS[how.sort]
+    events = session.keep(_STREAMED.format(rows=rows, order=order, sound=sound))
+    count = session.rows(f"SELECT count(*) FROM {cases.name}")[0][0]
+    session.run(f"SET perfect_ht_threshold = {_direct(count)}")
+    begun, ended, early, tied, back = session.rows(_CHECKED.format(events=events.name))[0]
+    if (begun, ended, early) != (count, count, 0):
+        window = f"WINDOW each AS (PARTITION BY s ORDER BY {order})"
+        events = session.keep(f"SELECT s, {_NUMBERED} FROM ({rows}) {window}")
+        tied, back = session.rows(_CHECKED.format(events=events.name))[0][3:]
     return events, tied, back
+
+
+def _direct(cases: int) -> int:
+    """Return of how many bits a number may be to group by it without hashing: the cases', unless too many.
+
+    Each thread keeps a row of results for each number, and none goes to disk.
+    """
+    bits = (cases + 2).bit_length()
+    return bits if _HASHED <= bits <= _MOST_DIRECT else _HASHED
 
 
 def _base(session: Session, roles: ColumnRoles, how: Reading) -> str:
@@ -163,9 +193,8 @@ def _happened(session: Session, base: str, activities: Kept) -> Kept:
 def _named(session: Session, base: str, column: str, code: str, where: str) -> Kept:
     """Return a table of the different values of a column of the base, numbered in their order."""
     value = column.partition(" ")[0]
-    found = f"SELECT DISTINCT {value} FROM ({base}) WHERE {where}"
-    number = f"row_number() OVER (ORDER BY {value})::INT AS {code}"
-    return session.keep(f"SELECT {number}, {column} FROM ({found})")
+    found = f"SELECT DISTINCT {value} FROM ({base}) {where} ORDER BY {value}"  # cheaper than in the window
+    return session.keep(f"SELECT row_number() OVER ()::INT AS {code}, {column} FROM ({found})")
 
 
 def _time(session: Session, roles: ColumnRoles, how: Reading) -> str:
@@ -200,21 +229,17 @@ def _epoch(session: Session, column: str) -> tuple[str, str]:
     return next((factor, unit) for size, factor, unit in _UNITS if most >= size)
 
 
-def _looked_at(
-    session: Session, roles: ColumnRoles, how: Reading, *, objects: bool
-) -> tuple[list[str], bool]:
-    """Return what is to be said of rows that are no events and of times; raises InvalidLog for bad ones.
-
-    Also whether rows without a case are events all the same: events of objects.
-    """
+def _looked_at(session: Session, roles: ColumnRoles, how: Reading, *, objects: bool) -> Seen:
+    """Return what is to be said of rows that are no events and of times; raises InvalidLog for bad ones."""
     if how.sort == "order" and roles.get("order") is None:
         raise InvalidArgument("sort='order' needs an order column: EventLog(…, order='version')")
     column, time = quoted(roles["time"]), _time(session, roles, how)
     text = roles.types[roles["time"]].startswith("VARCHAR") and how.time_format is None
     zoned = f"count(*) FILTER (regexp_matches({column}, {literal(_OFFSET)}))" if text else "0"
     parts = ['count("#case")', *(f"count({quoted(roles[role])})" for role in ("activity", "time"))]
-    found = session.rows(f"SELECT count(*), {', '.join(parts)}, count({time}), {zoned} FROM flat")[0]
-    rows, cases, activities, times, read, with_zone = found
+    parts += [f"count({time})", zoned, f"max({ROW})"]
+    found = session.rows(f"SELECT count(*), {', '.join(parts)} FROM flat")[0]
+    rows, cases, activities, times, read, with_zone, highest = found
     notes = []
     if read < times:
         notes.append(
@@ -227,9 +252,10 @@ def _looked_at(
                 f"EventLog(…, {role}='…')"
             )
         if count < rows:
+            other = f", guessed; {role}='…' names another" if roles.how(role) == "guessed" else ""
             but = " but where objects are asked about" if role == "case" and objects else ""
-            told = f"{rows - count:,} of {rows:,} rows have no {role} ({roles[role]}) and are left out"
-            notes.append(told + but)
+            told = f"{rows - count:,} of {rows:,} rows have no {role} ({roles[role]}{other})"
+            notes.append(f"{told} and are left out{but}")
     if 0 < with_zone < times:
         notes.append(
             f"{with_zone:,} times name their zone and {times - with_zone:,} do not; "
@@ -238,7 +264,7 @@ def _looked_at(
     notes += _lifecycle(session, roles)
     if roles.types[roles["time"]].startswith(_WHOLE):
         notes.append(f"the numbers in {roles['time']} are taken as {_epoch(session, column)[1]} since 1970")
-    return notes, objects and cases < rows
+    return Seen(tuple(notes), rows == min(cases, activities, read), objects and cases < rows, highest or 0)
 
 
 def _lifecycle(session: Session, roles: ColumnRoles) -> list[str]:
@@ -330,7 +356,7 @@ def narrowed(session: Session, table: Table, steps: Sequence[Step]) -> Table:
         if table.happened is not None and all(step.cuts for step in steps):  # else whole cases are kept
             tests = " AND ".join(step.where(table.happened.name, codes) for step in steps)
             happened = session.keep(f"SELECT * FROM {table.happened.name} WHERE {tests}")
-    return Table(events, table.cases, table.activities, table.notes, happened)
+    return replace(table, events=events, happened=happened)
 
 
 def numbers(session: Session, table: Table, names: Sequence[str]) -> list[int]:

@@ -142,7 +142,7 @@ def deviations(log: Log, declared: Declared, columns: tuple[str, str] | None, *,
         )
     sql = f"""SELECT "case", v, t AT TIME ZONE 'UTC' AS time, activity, deviation
 FROM ({broken}) JOIN cases USING (s) JOIN activities USING (a) ORDER BY s, v, deviation"""
-    return log.ask("Deviations", sql, DEVIATIONS)
+    return log.ask("Deviations", sql, DEVIATIONS, draw=logpicture.deviations("deviation"))
 
 
 def _sorted_out(declared: Any) -> tuple[list[Rule], list[Transition]]:

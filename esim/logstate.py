@@ -84,6 +84,7 @@ def difference(log: Log, other: Log, of: Literal["follows", "activities", "varia
     return Result(
         f"Difference of {of}", both[kept].reset_index(drop=True), {name: meaning[name] for name in kept}, sql,
         (*(f"here: {note}" for note in log.notes), *(f"there: {note}" for note in other.notes)),
+        logpicture.difference,
     )  # fmt: skip
 
 

@@ -1,16 +1,17 @@
 """Which column of a log plays which role: guessed from names and types, shown, and open to correction.
 
 A name is compared without case, spaces and signs. A whole name that is usual for a role comes before a word
-in a longer name, and among usual names the commoner one wins; two equally good guesses are an error that
-names both, for a wrong guess would give wrong figures in silence.
+in a longer name, and among usual names the commoner one wins, unless more than one row in ten has no value
+there: an event that lacks a role is left out. Two equally good guesses are an error that names both, for a
+wrong guess would give wrong figures in silence.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from esim import display
 from esim.errors import InvalidLog
@@ -28,6 +29,10 @@ ROLES: dict[str, str] = {
     "causation": "the id of the event that caused this one",
 }
 NEEDED = ("case", "activity", "time")
+_SPARSE = 0.1  # the part of rows without a value from which on another column is looked for
+
+Gaps: TypeAlias = "Callable[[Sequence[str]], tuple[int, Mapping[str, int]]]"
+"""Says how many rows there are, and in how many of them each of some columns has no value."""
 
 _USUAL: dict[str, tuple[str, ...]] = {
     "case": ("caseconceptname", "caseid", "case", "streamid", "stream", "traceid", "trace", "aggregateid",
@@ -67,6 +72,7 @@ class ColumnRoles:
     samples: Callable[[], Mapping[str, str]]
     case_object: str | None = None
     said: frozenset[str] = frozenset()
+    gaps: Gaps = lambda _: (0, {})
 
     def __getitem__(self, role: str) -> str:
         return self.columns[role]
@@ -76,17 +82,33 @@ class ColumnRoles:
         return self.columns.get(role)
 
     def _lines(self) -> Iterator[tuple[str, str, str, str, str]]:
-        samples = self.samples()
+        samples, lacking = self.samples(), self._lacking()
         for role, meaning in ROLES.items():
             column = self.columns.get(role)
-            how = "" if column is None else self._how(role)
+            how = "" if column is None else self.how(role) + lacking.get(role, "")
             yield role, column or "–", how, samples.get(column or "", ""), meaning
 
-    def _how(self, role: str) -> str:
+    def how(self, role: str) -> str:
+        """Return how the column of a role was found: given, of the format, or guessed."""
         return "given" if role in self.given else "of the format" if role in self.said else "guessed"
 
+    def _lacking(self) -> dict[str, str]:
+        """Return what is to be said of guesses by which rows are left out."""
+        guesses = {role: self.columns[role] for role in NEEDED if self.how(role) == "guessed"}
+        guesses = {role: name for role, name in guesses.items() if name in self.types}
+        rows, missing = self.gaps(list(guesses.values())) if guesses else (0, {})
+        return {
+            role: f"; {missing[name]:,} of {rows:,} rows have none: {role}='…' names another column"
+            for role, name in guesses.items()
+            if missing.get(name)
+        }
+
     def __repr__(self) -> str:
-        told = (f"{role}={column!r} ({self._how(role)})" for role, column in self.columns.items())
+        lacking = self._lacking()
+        told = (
+            f"{role}={column!r} ({self.how(role)}{lacking.get(role, '')})"
+            for role, column in self.columns.items()
+        )
         return f"<Mapping: {', '.join(told)}>"
 
     def _repr_html_(self) -> str:
@@ -102,11 +124,14 @@ def mapped(
     said: Mapping[str, str],
     samples: Callable[[], Mapping[str, str]] = dict,
     objects: Mapping[str, int] | None = None,
+    *,
+    gaps: Gaps = lambda _: (0, {}),
 ) -> ColumnRoles:
     """Return the roles of columns (name to SQL type): as `given`, as the format has `said`, or guessed.
 
-    Without a column for it a case is an object: `objects` has their types with the number of events linked to
-    each. Raises InvalidLog for a column that there is not, and for a needed role without one clear column.
+    Without a column for it a case is an object: `objects` has their types with the number of events linked
+    to each. `gaps` is asked where several columns have usual names. Raises InvalidLog for a column that
+    there is not, and for a needed role without one clear column.
     """
     given, kind = _case(dict(given), types, said, objects or {})
     chosen = {role: _known(role, name, types) for role, name in given.items() if name}
@@ -115,7 +140,7 @@ def mapped(
             chosen.setdefault(role, name)
     for role in ROLES:
         if role not in chosen and role not in _without(given):
-            found = _guess(role, types, set(chosen.values()))
+            found = _guess(role, types, set(chosen.values()), gaps)
             if found is not None:
                 chosen[role] = found
     if kind is not None:
@@ -126,7 +151,7 @@ def mapped(
     ordered = {role: chosen[role] for role in ROLES if role in chosen}
     by_hand = frozenset(role for role, name in given.items() if name)
     told = frozenset(role for role, name in ordered.items() if said.get(role) == name) - by_hand
-    return ColumnRoles(ordered, by_hand, types, samples, kind, told)
+    return ColumnRoles(ordered, by_hand, types, samples, kind, told, gaps)
 
 
 def _case(
@@ -159,15 +184,11 @@ def _known(role: str, name: str, types: Mapping[str, str]) -> str:
     raise InvalidLog(told + display.did_you_mean(str(name), list(types)))
 
 
-def _guess(role: str, types: Mapping[str, str], taken: set[str]) -> str | None:
+def _guess(role: str, types: Mapping[str, str], taken: set[str], gaps: Gaps) -> str | None:
     free = [name for name, kind in types.items() if name not in taken and _can_be(role, kind)]
-    for usual in _USUAL[role]:
-        found = [name for name in free if plain(name) == usual]
-        found = [name for name in found if name.casefold() == usual] or found
-        if len(found) == 1:
-            return found[0]
-        if found and role in (*NEEDED, "order"):  # the others change no figure, and can wait for a name
-            raise InvalidLog(_several(role, found))
+    named = list(_named(role, free))
+    if named:
+        return named[0] if role not in NEEDED or len(named) == 1 else _fullest(named, gaps)
     if role == "time":
         stamps = [name for name in free if types[name].startswith("TIMESTAMP")]
         if len(stamps) == 1:
@@ -181,6 +202,24 @@ def _guess(role: str, types: Mapping[str, str], taken: set[str]) -> str | None:
         if found and role in NEEDED:
             raise InvalidLog(_several(role, found))
     return None
+
+
+def _named(role: str, free: Sequence[str]) -> Iterator[str]:
+    """Give the columns that have a usual name for a role, the commonest name first."""
+    for usual in _USUAL[role]:
+        found = [name for name in free if plain(name) == usual]
+        found = [name for name in found if name.casefold() == usual] or found
+        if len(found) == 1:
+            yield found[0]
+        elif found and role in (*NEEDED, "order"):  # the others change no figure, and can wait for a name
+            raise InvalidLog(_several(role, found))
+
+
+def _fullest(names: Sequence[str], gaps: Gaps) -> str:
+    """Return the first column that has a value in nearly every row, or the one that lacks the fewest."""
+    rows, missing = gaps(names)
+    full = (name for name in names if missing.get(name, 0) <= _SPARSE * rows)
+    return next(full, min(names, key=lambda name: missing.get(name, 0)))
 
 
 def _can_be(role: str, kind: str) -> bool:

@@ -100,6 +100,30 @@ def answered(log: EventLog, *, exact: bool = False) -> dict[str, Any]:
     }
 
 
+def test_variants_without_times_are_the_same_without_durations() -> None:
+    """A reader who asks for no times gets the same rows and picture, and no column of durations."""
+    with logged(SHOP) as log:
+        timed, plain = log.variants(), log.variants(times=False)
+        assert plain.df.equals(timed.df.drop(columns="median_s"))
+        assert "median_s" not in plain.columns
+        assert "median time" in timed.svg()
+        assert "median time" not in plain.svg()
+
+
+def test_a_case_lasts_from_its_earliest_time_to_its_latest_whatever_orders_it() -> None:
+    """Where versions order events whose times run back, durations are told of the times all the same."""
+    rows = [
+        row("a", "Placed", 10, 1),
+        row("a", "Paid", 0, 2),
+        row("a", "Shipped", 5, 3),
+        row("b", "Placed", 0),
+    ]
+    for sort in ("time", "order"):
+        with logged(rows, sort=sort) as log:
+            assert log.durations().df[["min_s", "max_s"]].to_numpy().tolist() == [[0, 600]]
+            assert sorted(log.variants().df["median_s"]) == [0, 600]
+
+
 def agrees(log: EventLog, rows: Rows) -> None:
     """Assert that a log says what a plain reading of its rows says."""
     expected = told(rows)
@@ -135,12 +159,43 @@ def test_a_database_that_loses_the_order_of_rows_gives_no_wrong_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where rows did not stream in the order asked for, that is seen, and places are counted another way."""
-    for wrong in ("hash(r)", "t, s, o, r", "s, t DESC"):
-        streamed = logprepare._STREAMED.replace("ORDER BY s, t, o, r", f"ORDER BY {wrong}")
+    for wrong in ("hash(r)", "t, s, o, r", "s, t DESC", "s, o DESC"):
+        streamed = logprepare._STREAMED.replace("ORDER BY s, {order}, a", f"ORDER BY {wrong}")
         assert wrong in streamed
-        with monkeypatch.context() as patched:
-            patched.setattr(logprepare, "_STREAMED", streamed)
-            agrees(logged(SHOP), SHOP)
+        for sort in ("time", "order"):
+            with monkeypatch.context() as patched:
+                patched.setattr(logprepare, "_STREAMED", streamed)
+                agrees(logged(SHOP, order="version", sort=sort), SHOP)
+
+
+# --- guesses -----------------------------------------------------------------------------------------------
+
+
+def test_a_time_that_most_events_lack_is_not_guessed(tmp_path: Path) -> None:
+    """An exported store has both times; the one that every event has is the log's, from any kind of file."""
+    rows = [
+        {"stream": one["case"], "type": one["activity"], "recorded_at": one["time"], "occurred_at": None}
+        for one in SHOP
+    ]
+    rows[0]["occurred_at"] = START
+    table = pa.Table.from_pylist(rows)
+    for source in (table, _parquet(table, tmp_path), _csv(table, tmp_path), _lines(table, tmp_path)):
+        with EventLog(source) as log:
+            assert (log.mapping["time"], len(log)) == ("recorded_at", len(SHOP))
+        with EventLog(source, time="occurred_at") as log:
+            assert len(log) == 1
+            assert "8 of 9 rows have no time (occurred_at) and are left out" in repr(log)
+
+
+def test_rows_that_a_guess_leaves_out_are_said_with_the_way_to_correct_it() -> None:
+    """Before a question the mapping says it; after it, each answer does."""
+    rows = [{**one, "time": None if n == 3 else one["time"]} for n, one in enumerate(SHOP)]
+    with logged(rows) as log:
+        assert "1 of 9 rows have none: time='…' names another column" in repr(log)
+        assert (
+            "1 of 9 rows have no time (time, guessed; time='…' names another) and are left out"
+            in log.summary().notes
+        )
 
 
 # --- sources -----------------------------------------------------------------------------------------------
@@ -293,8 +348,9 @@ def test_rows_without_case_activity_or_time_are_left_out_and_counted() -> None:
     rows = [*SHOP, row("a", None, 70), row(None, "Paid", 71)]
     with logged(rows) as log:
         agrees(log, SHOP)
-        assert "1 of 11 rows have no case (case) and are left out" in log.notes
-        assert "1 of 11 rows have no activity (activity) and are left out" in log.notes
+        for role in ("case", "activity"):
+            told = f"1 of 11 rows have no {role} ({role}, guessed; {role}='…' names another) and are left out"
+            assert told in log.notes
 
 
 def test_a_column_without_any_value_is_asked_about() -> None:
@@ -302,8 +358,9 @@ def test_a_column_without_any_value_is_asked_about() -> None:
     store = MemoryStore(clock=ManualClock(START), ids=SeededIds(1))
     store.append("Order/a", Placed())
     with pytest.raises(InvalidLog, match="no row has a time: the column 'occurred_at' is empty"):
-        EventLog(store.df()).summary()
-    with EventLog(store.df(), time="recorded_at") as log:
+        EventLog(store.df(), time="occurred_at").summary()
+    with EventLog(store.df()) as log:
+        assert log.mapping["time"] == "recorded_at"
         assert log.cases().df["case"].tolist() == ["Order/a"]
 
 

@@ -19,6 +19,7 @@ from esim.shop import Order
 from esim.shop_history import shop_store
 from esim.state import State
 from esim.upcast import retired
+from tests.pictures import parsed, texts
 from tests.test_eventlog import SHOP, logged, row
 
 
@@ -95,6 +96,17 @@ def test_what_a_decision_refuses_is_told_with_its_reason() -> None:
         (1, "Credited", "refused", "credit", "the account is new, not open"),
         (3, "Opened", "refused", "open", "the account is open, not new"),
     ]
+
+
+def test_the_pictures_of_a_model_count_deviations_and_states() -> None:
+    """Deviations by activity and verdict; of a state the fields with few values, and no measures."""
+    log = recorded(Credited(amount=Decimal(5)), Opened(owner="ann"), Opened(owner="bob"))
+    found = texts(parsed(log.check(Account).svg()))
+    assert "✗ Credited: refused" in found and "✗ Opened: refused" in found
+    assert "✗: what was not to be. 2 events of 1 cases." in found
+    state = texts(parsed(log.as_of(3, Account).svg()))
+    assert "status = open" in state and "Fields that are not shown: balance." in state
+    assert recorded(Opened(owner="ann")).check(Account).svg() == ""
 
 
 def test_what_differs_is_told() -> None:

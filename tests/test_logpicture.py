@@ -43,6 +43,13 @@ def log() -> EventLog:
 
 
 DRAWN = {
+    "summary": (lambda log: log.summary(), "cases with rework (1)"),
+    "payloads": (lambda _: EventLog(frame().assign(sum=3)).payloads("hour"), "ask · sum"),
+    "difference": (lambda log: log.only("ask", "pay").difference(log, of="activities"), "+10.0"),
+    "difference of steps": (lambda log: log.difference(log.where("\"user\" <> 'cem'")), "ask → send"),
+    "difference of variants": (lambda log: log.difference(log.sized(2), of="variants"), "as → pa → pa"),
+    "deviations": (lambda log: log.deviations([("ask", "pay")]), "✗ ask → send"),
+    "deviations from rules": (lambda log: log.deviations(Rule(when="ask", then="pay")), "2 times"),
     "activities": (lambda log: log.activities(), "3 events"),
     "start_end": (lambda log: log.start_end(), "first: ask"),
     "directly_follows": (lambda log: log.directly_follows(), "3 · 100 % of cases"),
@@ -103,8 +110,8 @@ def test_the_slider_takes_an_answer_that_is_a_graph(log: EventLog) -> None:
     assert "100 % of 3 transitions" in repr(ProcessMap(log.directly_follows()))
     with pytest.raises(InvalidArgument, match="'Summary' is no graph: ask directly_follows"):
         ProcessMap(log.summary())
-    with pytest.raises(InvalidArgument, match="'Summary' has no picture"):
-        _ = log.summary().picture
+    with pytest.raises(InvalidArgument, match="'What directly follows what' has no picture"):
+        _ = log.only("send").directly_follows().picture
 
 
 def test_a_large_graph_is_thinned_and_says_so() -> None:
@@ -130,7 +137,8 @@ def test_an_answer_of_a_log_that_is_closed_still_shows_its_table() -> None:
 def test_an_empty_answer_has_a_table_and_no_picture(log: EventLog) -> None:
     """Where nothing is left, nothing is drawn."""
     nothing = log.where("false")
-    for answer in (nothing.activities(), nothing.directly_follows(), nothing.variants(), nothing.cases()):
+    answers = (nothing.activities(), nothing.directly_follows(), nothing.variants(), nothing.cases())
+    for answer in (*answers, nothing.summary(), nothing.payloads(), log.difference(log)):
         assert answer.svg() == ""
         assert "<table>" in answer._repr_html_()
 

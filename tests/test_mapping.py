@@ -91,3 +91,48 @@ def test_the_mapping_shows_what_was_guessed() -> None:
     found = mapped(types, {"activity": "<b>"}, {}, lambda: {"case": "o-1"})
     assert repr(found) == "<Mapping: case='case' (guessed), activity='<b>' (given), time='time' (guessed)>"
     assert "&lt;b&gt;" in found._repr_html_() and "<b>" not in found._repr_html_()
+
+
+BOTH = {"case": TEXT, "activity": TEXT, "occurred_at": TIME, "recorded_at": TIME}
+
+
+@pytest.mark.parametrize(
+    ("missing", "chosen"),
+    [
+        ({}, "occurred_at"),
+        ({"occurred_at": 10}, "occurred_at"),
+        ({"occurred_at": 11}, "recorded_at"),
+        ({"occurred_at": 100}, "recorded_at"),
+        ({"occurred_at": 60, "recorded_at": 90}, "occurred_at"),
+        ({"occurred_at": 90, "recorded_at": 60}, "recorded_at"),
+    ],
+)
+def test_a_column_without_values_loses_to_one_that_has_them(missing: dict[str, int], chosen: str) -> None:
+    """Up to one row in ten may be without; beyond, the next usual name wins, or the fullest column."""
+    found = mapped(BOTH, {}, {}, gaps=lambda names: (100, {one: missing.get(one, 0) for one in names}))
+    assert found["time"] == chosen
+
+
+def test_what_is_given_is_taken_whatever_it_lacks() -> None:
+    """Only guesses look at the values."""
+    given = {"case": "case", "activity": "activity", "time": "occurred_at"}
+    found = mapped(BOTH, dict(given), {}, gaps=lambda names: (100, dict.fromkeys(names, 100)))
+    assert dict(found.columns) == given
+    assert "have none" not in repr(found)
+
+
+def test_a_clear_guess_asks_nothing_of_the_values() -> None:
+    """Where one column has a usual name, a large log is not read to guess."""
+
+    def never(names: list[str]) -> tuple[int, dict[str, int]]:
+        raise AssertionError(names)
+
+    assert mapped({"case": TEXT, "activity": TEXT, "time": TIME}, {}, {}, gaps=never)["time"] == "time"
+
+
+def test_a_guess_that_lacks_values_is_said_with_the_way_to_correct_it() -> None:
+    """The mapping tells how many rows a guessed column leaves without a value, in text and in the table."""
+    found = mapped(BOTH, {}, {}, gaps=lambda names: (1200, dict.fromkeys(names, 5)))
+    told = "5 of 1,200 rows have none: time='…' names another column"
+    assert told in repr(found)
+    assert "5 of 1,200 rows have none: time=&#x27;…&#x27; names another column" in found._repr_html_()

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 import venv
 from collections.abc import Iterator
 from functools import partial
+from math import log10
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,10 @@ BY_HAND = {
             quantile_cont(w, 0.95) / 1e6 AS q, sum(w)::DOUBLE / 1e6 AS z
          FROM e WHERE p IS NOT NULL GROUP BY p, a) f
         JOIN activities x ON x.a = f.p JOIN activities y ON y.a = f.a ORDER BY n DESC""",
-    "variants": """SELECT list_select(names, codes), n, d FROM
+    "variants": """SELECT list_select(names, codes), n FROM
+        (SELECT codes, count(*) AS n FROM (SELECT list(a ORDER BY v) AS codes FROM e GROUP BY s)
+         GROUP BY codes), (SELECT list(activity ORDER BY a) AS names FROM activities) ORDER BY n DESC""",
+    "variant_times": """SELECT list_select(names, codes), n, d FROM
         (SELECT codes, count(*) AS n, median(d) / 1e6 AS d FROM
             (SELECT list(a ORDER BY v) AS codes, epoch_us(max(t)) - epoch_us(min(t)) AS d FROM e GROUP BY s)
          GROUP BY codes), (SELECT list(activity ORDER BY a) AS names FROM activities) ORDER BY n DESC""",
@@ -97,8 +100,12 @@ def ours(log: EventLog) -> dict[str, Any]:
         ),
         "waiting": (log.directly_follows, lambda one: peer_logs.waiting(pairs(one, "mean_s", "median_s"))),
         "variants": (
-            log.variants,
+            partial(log.variants, times=False),
             lambda one: peer_logs.variants(dict(zip(map(tuple, one["variant"]), one["cases"], strict=True))),
+        ),
+        "variant_times": (
+            log.variants,
+            lambda one: peer_logs.variant_times(zip(one["cases"], one["median_s"], strict=True)),
         ),
         "durations": (
             log.durations,
@@ -162,55 +169,39 @@ def _peers(bench: Bench) -> dict[str, str]:
     return found
 
 
-_PEAK = """
-import json, re, sys, time
-from pathlib import Path
-import pandas  # not counted
-from tests.benchmarks.logs import ours
-from esim.eventlog import EventLog
-def peak():
-    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text()).group(1)) / 1024
-log = EventLog(sys.argv[1], memory=sys.argv[2])
-before, told = peak(), {}
-for name, ask in {"load": (log._ready, None), **ours(log)}.items():
-    start = time.process_time()
-    answer = ask[0]()
-    told[name] = time.process_time() - start
-found = {"cpu_s": told, "peak_mb": peak(), "before_mb": before, "variants": len(log.variants())}
-print(json.dumps(found))
-"""
-
-
 def large_logs(bench: Bench) -> Iterator[Line]:
-    """All questions at 0.1M, 1M and 10M events: CPU, peak memory, and the exponent of the cost.
+    """Every question at 0.1M, 1M and 10M events under 4 GB for DuckDB; then the exponent of the cost of each.
 
-    The last line answers at 10M under a limit of 256 MB for DuckDB, and must find as many variants.
+    At the end variants at 10M under 256 MB, whole sequences compared, must be as many as before.
     """
-    sizes = [bench.log // 10, bench.log, 10 * bench.log]
-    found = []
+    sizes, costs = [bench.log // 10, bench.log, 10 * bench.log], {}
     for size in sizes:
         path = made(bench, size)
-        found.append(_alone(path, "4GB"))
-        yield {"events": size, **found[-1]}
-    first, last = (sum(one["cpu_s"].values()) for one in (found[0], found[-1]))
-    exponents = {
-        name: _exponent(found[0]["cpu_s"][name], found[-1]["cpu_s"][name]) for name in found[0]["cpu_s"]
+        for line in _asked(path, "4GB"):
+            costs[size, line["question"]] = line
+            yield {"events": size, "limit": "4GB", **line}
+    names = dict.fromkeys(name for _, name in costs)
+    for name in names:
+        yield {"question": name, **_exponents([costs[size, name]["cpu_s"] for size in sizes])}
+    totals = [sum(costs[size, name]["cpu_s"] for name in names) for size in sizes]
+    yield {"question": "all together", **_exponents(totals)}
+    for line in _asked(path, "256MB", "load", "variants_exact"):
+        assert line.get("rows") in (None, costs[sizes[-1], "variants"]["rows"])
+        yield {"events": sizes[-1], "limit": "256MB", **line}
+
+
+def _exponents(costs: list[float]) -> Line:
+    """Return by which power of the events the cost grows: over all sizes, and from the second to the last."""
+    return {
+        "exponent": round(log10(costs[-1] / costs[0]) / 2, 3),
+        "exponent_from_second": round(log10(costs[-1] / costs[1]), 3),
     }
-    yield {"exponent": _exponent(first, last), "by_question": exponents}
-    start = time.perf_counter()
-    tight = _alone(path, "256MB")
-    assert tight["variants"] == found[-1]["variants"]
-    yield {"events": sizes[-1], "limit": "256MB", "wall_s": time.perf_counter() - start, **tight}
 
 
-def _exponent(first: float, last: float) -> float:
-    from math import log10
-
-    return log10(last / first) / 2
-
-
-def _alone(path: Path, memory: str) -> Line:
-    done = subprocess.run(
-        [sys.executable, "-c", _PEAK, str(path), memory], capture_output=True, text=True, check=True
-    )
-    return dict(json.loads(done.stdout))
+def _asked(path: Path, memory: str, *names: str) -> Iterator[Line]:
+    """Give the costs of questions, or of all, as soon as each is answered, in a process of its own."""
+    command = [sys.executable, "-m", "tests.benchmarks.large_logs", str(path), memory, *names]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as asking:
+        yield from map(json.loads, asking.stdout or ())
+    if asking.returncode:
+        raise subprocess.CalledProcessError(asking.returncode, command)

@@ -9,15 +9,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Hashable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from esim import display
 from esim.contract import Store
 from esim.envelope import RecordedEvent
-from esim.errors import said
+from esim.errors import Conflict, Refused, said
 from esim.faults import Crash
 from esim.parts import StageClock
 from esim.scenario import Scenario
 from esim.subscription import Subscription
+
+_LINE = 300  # characters of what a process failed at are told
 
 
 class Ground(Protocol):
@@ -45,6 +48,13 @@ class Ground(Protocol):
         ...
 
 
+class Failing(NamedTuple):
+    """What a process failed at in a run, and whether it did nothing else."""
+
+    told: str
+    wholly: bool
+
+
 class Player(ABC):
     """One process of a simulation."""
 
@@ -58,6 +68,8 @@ class Player(ABC):
         self._steps: Generator[Any, None, Any] | None = None
         self.ended = ""
         """Why it does not go on: it is done, dead, or it failed and how."""
+        self.failure = ""
+        """The error for which it stopped last; that it was refused, or that others came first, is none."""
 
     @property
     def goes_on(self) -> bool:
@@ -115,7 +127,14 @@ class Player(ABC):
     def failed(self, error: Exception) -> None:
         """Go on no more, because of an error."""
         self.ended = f"failed: {said(error)}"
+        self.failure = "" if isinstance(error, Refused | Conflict) else said(error)
         self.stage.note(self.name, self.ended)
+
+    def failing(self) -> Failing | None:
+        """Return what it has failed at in the run so far, if at anything."""
+        if not self.failure:
+            return None
+        return Failing(f"{self.name} ends by an error: {self.failure}", wholly=True)
 
     def kinds(self, point: Any) -> tuple[str, ...]:  # noqa: ARG002 - others look at it
         """Return what may go wrong at a place."""
@@ -154,3 +173,9 @@ class Player(ABC):
         """Be what `kept` returned."""
         self.let_go()
         self.ended = kept[0]
+
+
+def failing(players: Sequence[Player]) -> list[Failing]:
+    """Return what processes have failed at, each in a line."""
+    found = [one.failing() for one in players]
+    return [one._replace(told=display.cut(" ".join(one.told.split()), _LINE)) for one in found if one]

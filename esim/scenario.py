@@ -177,7 +177,9 @@ class Scenario:
         """The recorded events of a store, envelope and all; they come before what is written."""
         self.history = () if isinstance(history, Store) else writes_of(history)
         if actors is None:
-            raise InvalidArgument("nobody acts: hand in a list of handlers, follow(…), task(…), or [] for nobody")
+            raise InvalidArgument(
+                "nobody acts: hand in a list of handlers, follow(…), task(…), or [] for nobody"
+            )
         self.actors: Actors = actors if _makes_actors(actors) else _several(actors)
         self.invariants: dict[str, Invariant] = named(invariants)
         self.faults = Faults() if faults is None else faults
@@ -201,8 +203,8 @@ class Scenario:
         given = self.actors(store) if callable(self.actors) else self.actors
         if given is None:
             raise InvalidArgument(
-                f"{_name(self.actors)} returned None: a function of the store returns a list of actors; and a "
-                "handler by itself says for which events it is, as def handle(event: OrderPlaced)"
+                f"{_name(self.actors)} returned None: a function of the store returns a list of actors; a "
+                "handler says for which events it is, as def handle(event: OrderPlaced)"
             )
         return [actor_of(one) for one in _several(given)]
 

@@ -17,6 +17,7 @@ from esim.errors import InvalidArgument, TokenMismatch, Unsteady
 from esim.examine import examine
 from esim.explore import Broken, Chance, Choices, Search, Strategy, check_limits, check_strategy, deadline
 from esim.faults import Faults
+from esim.player import failing
 from esim.recording import Recording, Run, token_of, token_read
 from esim.scenario import DIGITS, SIDES, Scenario, consume, follow, task
 from esim.stage import Stage
@@ -105,11 +106,9 @@ def explore(
     if found is None:
         exhausted = not why and strategy != "random"
         why = why or ("" if exhausted else "schedules were drawn by chance")
-        return Verdict(scenario, search.count, exhausted, why, sorted(search.unseen), None)
+        return Verdict(scenario, search, exhausted, why, None)
     counterexample = _counterexample(scenario, stage, _shrunk(scenario, found), confirm)
-    return Verdict(
-        scenario, search.count, exhausted=False, stopped="", unseen=[], counterexample=counterexample
-    )
+    return Verdict(scenario, search, exhausted=False, stopped="", counterexample=counterexample)
 
 
 def _scenario(
@@ -125,13 +124,12 @@ def _scenario(
 
 
 def _by_chance(search: Search, seed: int) -> Any:
-    """Run schedule after schedule by chance, without end."""
+    """Run schedule after schedule by chance, without end, after the one without faults."""
     budgets = search.stage.scenario.faults.budgets()
     first = search.stage.begin(budgets)
     number, states = 0, set[Any]()
     while True:
-        number += 1
-        chance = Chance(f"{seed} {number}", 0.15)
+        chance = Chance(f"{seed} {number}", 0.15 if number else 0.0)
         recording = Recording(search.stage, search.stage.scenario.invariants, chance.pick)
         search.count.schedules += 1
         search.count.runs += 1
@@ -139,7 +137,10 @@ def _by_chance(search: Search, seed: int) -> Any:
         search.count.states = len(states := states | recording.states)
         for name in [name for name in search.unseen if name in recording.seen]:
             del search.unseen[name]
+        if not number:
+            search.failing = failing(search.stage.players)
         yield None if run.broken is None else Broken(*run.broken, dict(chance.choices))
+        number += 1
 
 
 def _shrunk(scenario: Scenario, found: Broken) -> Broken:

@@ -11,7 +11,7 @@ from esim import display
 from esim.envelope import RecordedEvent
 from esim.errors import said
 from esim.handler import handler_of, is_handler
-from esim.player import Ground, Player
+from esim.player import Failing, Ground, Player
 from esim.scenario import Consume, Task
 from esim.virtual import pausing
 from esim.world import Message
@@ -28,6 +28,7 @@ class Consumer(Player):
         self._spec, self._queue = spec, spec.queue
         self._handler = handler_of(spec.handler) if is_handler(spec.handler) else None
         self._message: Message | None = None
+        self._taken = self._given_up = 0
 
     @property
     def cause(self) -> RecordedEvent[Any] | None:
@@ -48,6 +49,7 @@ class Consumer(Player):
         if self._spec.ack == "before":
             queue.acknowledge(message)
         self.stage.note(self.name, f"takes {_short(message)}")
+        self._taken += 1
         yield "takes"
         for attempt in range(1, self._spec.attempts + 1):
             try:
@@ -56,6 +58,7 @@ class Consumer(Player):
             except Exception as error:  # noqa: BLE001 - a user's handler may raise anything
                 self.stage.note(self.name, said(error))
                 if attempt == self._spec.attempts:
+                    self.failure, self._given_up = said(error), self._given_up + 1
                     self.stage.note(self.name, f"gives up {_short(message)}")
                 yield "failed"
         yield "handled"
@@ -71,6 +74,13 @@ class Consumer(Player):
         if wanted and body.type not in wanted:
             return None
         return (calls.get(body.type) or calls[""])(body, None, None)
+
+    def failing(self) -> Failing | None:
+        """Return what it has given up."""
+        if not self._given_up:
+            return super().failing()
+        told = f"{self.name} gives up {self._given_up} of {self._taken} messages: {self.failure}"
+        return Failing(told, wholly=self._given_up == self._taken)
 
     def told_of(self, point: str) -> str:
         """Return a place in words; that it takes a message is told before."""
@@ -118,7 +128,7 @@ class Tasker(Player):
 
     def rested(self) -> None:
         """Be done."""
-        self.ended = "done"
+        self.ended, self.failure = "done", ""
 
     def die(self) -> None:
         """Begin anew, if it is one that is started again."""

@@ -117,7 +117,10 @@ class Tasker(Player):
         return not self.ended
 
     def begin(self) -> Generator[Any, None, Any]:
-        """Call the function; go from yield to yield, or from await to await."""
+        """Call the function; go from yield to yield, or from await to await.
+
+        One that is started again is done only where that is noted: it may die before.
+        """
         if self.stage.ask(("skew",), self.name, "90 minutes slow"):
             self.skew = self.stage.clock.skew = _SKEW
         result = self._spec.function()
@@ -125,6 +128,8 @@ class Tasker(Player):
             yield from result
         else:
             yield from pausing(result)
+        if self._spec.restart:
+            yield "is about to end"
 
     def rested(self) -> None:
         """Be done."""

@@ -193,3 +193,25 @@ def test_a_verdict_says_whether_others_may_go_first():
     """Without preemptions the processes take their turns in order, and it says so."""
     assert "take their turns in the order" in explore(HISTORY, []).granularity
     assert "another can go first" in explore(HISTORY, [], faults=Faults(preempt=1)).granularity
+
+
+def test_a_task_that_is_started_again_may_die_after_the_last_thing_that_it_does():
+    """Before anybody has noted that it is done: it does all of it once more."""
+    world = World()
+    mail = world.service("mail")
+
+    def nightly() -> None:
+        mail("ann")
+
+    found = explore(
+        [], [task(nightly, restart=True)], [no_effect_twice("mail")], faults=Faults(crash=1), world=world
+    )
+    assert found.counterexample is not None
+    assert found.counterexample.confirmed == "confirmed on a DuckDB store: the same end"
+    assert [one.text for one in found.counterexample.run.steps] == [
+        "mail('ann')",
+        "is about to end",
+        "dies between its steps",
+        "mail('ann')",
+        "is about to end",
+    ]

@@ -43,6 +43,10 @@ class Ground(Protocol):
         """Return which of several may go."""
         ...
 
+    def dead(self, player: Player) -> None:
+        """Have a process die, and what was in its memory be lost."""
+        ...
+
     def service_for(self, function: Callable[..., Any]) -> Any:
         """Return a service of the world in place of a function that is not."""
         ...

@@ -131,6 +131,12 @@ class Tasker(Player):
         if self._spec.restart:
             yield "is about to end"
 
+    def failed(self, error: Exception) -> None:
+        """Begin anew after any error, if it is one that is started again."""
+        super().failed(error)
+        if self._spec.restart:
+            self.stage.dead(self)
+
     def rested(self) -> None:
         """Be done."""
         self.ended, self.failure = "done", ""

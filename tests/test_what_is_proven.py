@@ -215,3 +215,38 @@ def test_a_task_that_is_started_again_may_die_after_the_last_thing_that_it_does(
         "mail('ann')",
         "is about to end",
     ]
+
+
+def test_a_task_that_is_started_again_is_so_after_an_error_too():
+    """What supervises it does not ask why it ended; what it had in memory is lost."""
+
+    def actors(store: Any) -> list[Any]:
+        return [task(lambda: store.append("Bell/1", Rung(bell="a")), name="ringer", restart=True)]
+
+    once = always(lambda look: len(look.log) <= 1)
+    found = explore([], actors, {"once": once}, faults=Faults(unknown=1))
+    assert found.counterexample is not None
+    assert found.counterexample.confirmed.startswith("confirmed")
+
+    world = World()
+    mail, tried = world.service("mail"), world.memory("tried", list)
+
+    def send() -> None:
+        tried.value.append("ann")
+        mail(len(tried.value))
+
+    sent = eventually(lambda look: [call.arguments for call in look.calls("mail")] == [{"args": (1,)}])
+    actors = [task(send, restart=True)]
+    assert explore([], actors, {"sent": sent}, faults=Faults(error=2), world=world).holds
+
+
+def test_a_task_that_fails_each_time_it_is_started_has_no_end():
+    """Nor has it in reality."""
+
+    def lost() -> None:
+        raise KeyError("mug")
+
+    found = explore([], [task(lost, restart=True)])
+    assert found.counterexample is not None
+    assert found.counterexample.invariant == "it comes to an end"
+    assert "KeyError: 'mug'" in repr(found)

@@ -159,11 +159,11 @@ def _allowed(faults: Faults) -> dict[str, int]:
     return {name: _MANY if isinstance(value, float) else int(value) for name, value in vars(faults).items()}
 
 
-def _run(scenario: Scenario, choices: Choices, *, strict: bool = True) -> Run:
+def _run(scenario: Scenario, choices: Choices, *, strict: bool = True, checks: bool = True) -> Run:
     stage = Stage(scenario)
     budgets = _allowed(scenario.faults)
     return Recording.of(stage, scenario.invariants, choices, strict=strict).run(
-        stage.begin(budgets), checks=True
+        stage.begin(budgets), checks=checks
     )
 
 
@@ -271,13 +271,14 @@ def crash_matrix(
     *,
     world: World | None = None,
 ) -> Any:
-    """Return a table of what becomes of a crash: a row for each event, a column for each place to die at."""
+    """Return a table of what becomes of a crash: a row for each event, a column for each place to die at.
+
+    Where something is broken without a crash already, it says so, and all is run to the end nevertheless.
+    """
     from esim.matrix import Matrix
 
     scenario = _scenario(history, actors, invariants, Faults(crash=1), world)
-    base = _run(scenario, {})
-    cells = []
-    for one in base.asked:
-        run = _run(scenario, {one.number: 1})
-        cells.append((one, run))
+    base = _run(scenario, {}, checks=False)
+    checks = base.broken is None
+    cells = [(one, _run(scenario, {one.number: 1}, checks=checks)) for one in base.asked]
     return Matrix(scenario, base, cells)

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple, Protocol
 from esim import display
 from esim.contract import Store
 from esim.envelope import RecordedEvent
-from esim.errors import Conflict, Refused, said
+from esim.errors import Conflict, InvalidArgument, Refused, said
 from esim.faults import Crash
 from esim.parts import StageClock
 from esim.scenario import Scenario
 from esim.subscription import Subscription
+from esim.world import Memory, World
 
 _LINE = 300  # characters of what a process failed at are told
 
@@ -183,3 +184,24 @@ def failing(players: Sequence[Player]) -> list[Failing]:
     """Return what processes have failed at, each in a line."""
     found = [one.failing() for one in players]
     return [one._replace(told=display.cut(" ".join(one.told.split()), _LINE)) for one in found if one]
+
+
+def named(players: list[Player]) -> list[Player]:
+    """Give each of several a name of its own."""
+    taken: dict[str, int] = {}
+    for player in players:
+        taken[player.name] = taken.get(player.name, 0) + 1
+        if taken[player.name] > 1:
+            player.name = f"{player.name} {taken[player.name]}"
+    return players
+
+
+def must_remember(players: Sequence[Player], world: World) -> None:
+    """Raise InvalidArgument if something of the world is said to be the memory of who is not there."""
+    names = [one.name for one in players]
+    for part in world.parts.values():
+        if isinstance(part, Memory) and part.of is not None and part.of not in names:
+            raise InvalidArgument(
+                f"{part.name!r} is the memory of {part.of!r}, and no process is called so"
+                f"{display.did_you_mean(part.of, names)}"
+            )

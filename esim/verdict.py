@@ -65,10 +65,10 @@ class Verdict:
         """How many of the schedules were run; the others lead to states that were met before."""
         self.counterexample = counterexample
         self.unseen = [] if counterexample else sorted(search.unseen)
-        """The names of what should sometimes have come true, and never did."""
+        """The names of what should sometimes have come true, or looks at what there never was."""
         self.empty = [] if counterexample else search.empty()
         """Why a proof is empty: what never came true, had nothing to look at, or does nothing but fail."""
-        self.failing = [one.told for one in search.failing]
+        self.failing = [f"without a fault, {one.told}" for one in search.failing]
         """What the processes fail at without any fault."""
         self.granularity = f"{_DIES}; {_PREEMPTS if scenario.faults.preempt else _IN_TURN}"
         """Where schedules may differ."""
@@ -90,7 +90,7 @@ class Verdict:
             where = f"found in run {self.runs:,}: {found.token}"
             return f"broken: {found.invariant!r}, {found.message}; {where}{self._failing()}"
         if self.empty and self.exhausted:
-            return f"an empty proof: {'; '.join(self.empty)} ({number} with {self.bounds})"
+            return f"an empty proof: {'; '.join(self.empty)} ({number} with {self.bounds}){self._failing()}"
         names = ", ".join(
             repr(name) for name, one in self.scenario.invariants.items() if one.when != "sometimes"
         )
@@ -100,11 +100,11 @@ class Verdict:
             told = f"{held} in every schedule with {self.bounds} ({number}, {self.states:,} states)"
             return f"proven: {told}{self._failing()}"
         told = f"{held} in {number} with {self.bounds} ({self.states:,} states)"
-        unseen = "".join(f"; {name!r} never came true" for name in self.unseen)
-        return f"not exhausted, as {self.stopped}: {told}{unseen}{self._failing()}"
+        empty = "".join(f"; {one}" for one in self.empty)
+        return f"not exhausted, as {self.stopped}: {told}{empty}{self._failing()}"
 
     def _failing(self) -> str:
-        return f"; without a fault, {'; '.join(self.failing)}" if self.failing else ""
+        return "".join(f"; {one}" for one in self.failing if one not in self.empty)
 
     def __repr__(self) -> str:
         return f"<{self._told()}>"

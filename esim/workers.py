@@ -9,7 +9,7 @@ from typing import Any
 
 from esim import display
 from esim.envelope import RecordedEvent
-from esim.errors import said
+from esim.errors import InvalidArgument, said
 from esim.handler import handler_of, is_handler
 from esim.player import Failing, Ground, Player
 from esim.scenario import Consume, Task
@@ -23,8 +23,13 @@ class Consumer(Player):
     """Takes messages of a queue, one at a time."""
 
     def __init__(self, stage: Ground, spec: Consume) -> None:
-        """Consume as `spec` says."""
+        """Consume as `spec` says. Raises InvalidArgument for a queue of another world."""
         super().__init__(stage, spec.name, spec.told())
+        if stage.scenario.world.parts.get(spec.queue.name) is not spec.queue:
+            raise InvalidArgument(
+                f"{spec.name} consumes {spec.queue.name!r}, which is no queue of the simulated world: give "
+                "world=… with the one that has made it; where a cell makes it anew, make the consumer anew"
+            )
         self._spec, self._queue = spec, spec.queue
         self._handler = handler_of(spec.handler) if is_handler(spec.handler) else None
         self._message: Message | None = None

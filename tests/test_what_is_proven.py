@@ -8,17 +8,38 @@ from typing import Any
 
 import pytest
 
+from esim.effects import Effects
 from esim.envelope import metadata
 from esim.errors import InvalidArgument, TokenMismatch, Unsteady
 from esim.event import Event
-from esim.invariant import always, eventually, no_effect_twice, sometimes
+from esim.invariant import (
+    always,
+    completed_xor_compensated,
+    contiguous_versions,
+    equals_fold,
+    eventually,
+    never_negative,
+    no_effect_twice,
+    nothing_lost,
+    rows_equal_replay,
+    sometimes,
+)
 from esim.memory import MemoryStore
+from esim.rows import Key, Row, Rows
 from esim.scenario import consume, follow, task
 from esim.simulation import Faults, World, explore, replay, simulate
 
 
 class Rung(Event):
     bell: str
+
+
+class Hung(Event):
+    bell: str
+
+
+class Bell(Row):
+    name: Key[str]
 
 
 HISTORY = [("Bell/1", Rung(bell="a"))]
@@ -250,3 +271,67 @@ def test_a_task_that_fails_each_time_it_is_started_has_no_end():
     assert found.counterexample is not None
     assert found.counterexample.invariant == "it comes to an end"
     assert "KeyError: 'mug'" in repr(found)
+
+
+def notify(event: Rung, effects: Effects) -> None:
+    """Have a mail sent, by a function that is not of the world."""
+    effects.call(send_mail, event.bell)
+
+
+def send_mail(to: str) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "check", [no_effect_twice("send_mial"), always(lambda look: len(look.calls("send_mial")) < 2)]
+)
+@pytest.mark.parametrize("strategy", ["exhaustive", "random"])
+def test_a_name_that_nobody_answers_to_proves_nothing(check, strategy):
+    """It may be misspelt; the right one is named."""
+    found = explore(HISTORY, [notify], check, faults=Faults(crash=1), strategy=strategy, schedules=99)
+    assert not found.holds and found.counterexample is None
+    assert "nobody has called 'send_mial'; did you mean 'send_mail'?" in repr(found)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        no_effect_twice("mail"),
+        nothing_lost("mail", Hung, by="bell"),
+        never_negative("nothing"),
+        equals_fold("nothing", lambda events: {}),
+        contiguous_versions(),
+        rows_equal_replay(),
+        completed_xor_compensated(Rung, Rung, started=Hung),
+    ],
+)
+@pytest.mark.parametrize("strategy", ["exhaustive", "random"])
+def test_what_is_ready_made_proves_nothing_where_it_had_nothing_to_look_at(check, strategy):
+    """No call, no event, no row, no start of a process."""
+    world = World()
+    mail = world.service("mail")
+    world.table("nothing")
+
+    def write(event: Hung, rows: Rows[Bell]) -> None:
+        mail(event.bell)
+
+    found = explore([], [write], {"it": check}, world=world, strategy=strategy, schedules=9)
+    assert not found.holds
+    assert "'it' had nothing to look at" in repr(found)
+
+
+def test_memory_of_nobody_is_told():
+    """It would never be lost."""
+    world = World()
+    world.memory("done", set, of="wroker")
+    with pytest.raises(InvalidArgument, match=r"'done' is the memory of 'wroker', .*did you mean 'worker'"):
+        explore([], [task(lambda: None, name="worker")], world=world)
+
+
+def test_a_queue_of_another_world_is_told():
+    """Nobody publishes to it; the same of one that a cell run again has replaced."""
+    world, other = World(), World()
+    former = world.queue("q")
+    for wrong in (former, other.queue("q")):
+        world.queue("q")
+        with pytest.raises(InvalidArgument, match="consumes 'q', which is no queue of the simulated world"):
+            explore([], [consume(wrong, lambda body: None, "clerk")], world=world)

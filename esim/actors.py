@@ -14,7 +14,7 @@ from esim.errors import said
 from esim.faults import OutcomeUnknown, Unavailable
 from esim.handler import HandlerOf
 from esim.intake import Intake
-from esim.player import Ground, Player
+from esim.player import Failing, Ground, Player
 from esim.points import Step
 from esim.process import ProcessManager
 from esim.scenario import Actor, Consume, Follow, Task
@@ -70,6 +70,7 @@ class Follower(Player):
         self._open: tuple[datetime, int] | None = None
         self._until: datetime | None = None
         self._last, self._at = "", 0
+        self._given_up: set[int] = set()
         at_least = self._mine._settings.checkpoint == "after_handler"
         self._again: tuple[str, ...] = ("crash", "duplicate") if at_least else ("crash",)
 
@@ -156,9 +157,27 @@ class Follower(Player):
         """Return what may go wrong at a place."""
         name, self._at = point
         self._last = name
+        if name == "handle":
+            return _AT_HANDLE
         if name == "committed":
             return self._again
-        return _AT_HANDLE if name == "handle" else _CRASH
+        if name == "give up":
+            self._given_up.add(self._at)
+        return _CRASH
+
+    def failing(self) -> Failing | None:
+        """Return what of its events it has given up; not what was handled after all, as a dead letter."""
+        mine = self._mine
+        letters = mine._progress.letters()
+        parked = {letter.position for letter in letters}
+        lost = parked if mine._settings.on_exhausted == "dead_letter" else self._given_up
+        if not lost:
+            return super().failing()
+        wanted = self._wanted(self.stage.store.position)
+        done = [position for position in wanted if position <= mine.position and position not in lost]
+        why = [f": {one.cause_type}: {one.cause_message}" for one in letters if one.cause_type]
+        why += [f": {self.failure}"] if self.failure else [""]
+        return Failing(f"{self.name} gives up {len(lost)} of {len(wanted)} events{why[0]}", wholly=not done)
 
     def suffer(self, fault: str) -> None:
         """Be handed an event once more, or fail at it."""
@@ -166,7 +185,7 @@ class Follower(Player):
             self.let_go()
             progress = self._mine._progress
             mark = progress.load()
-            before = self._last_wanted(mark.position) - 1
+            before = (self._wanted(mark.position) or [mark.position])[-1] - 1
             progress.commit(mark._replace(position=before, begun=before))
         elif fault == "delay":
             self._until = self.stage.clock._now + _HOUR
@@ -175,12 +194,11 @@ class Follower(Player):
         else:
             self._failing = True
 
-    def _last_wanted(self, until: int) -> int:
-        """Return the position of the last event up to `until` that is for this subscription."""
+    def _wanted(self, until: int) -> list[int]:
+        """Return the positions of the events up to `until` that are for this subscription."""
         settings = self._mine._settings
         intake = Intake(self.stage.store, settings.wanted, settings.partition, settings.batch)
-        rows = [row[0] for batch in intake.batches(0, until, 0) for row, _ in batch.rows]
-        return rows[-1] if rows else until
+        return [row[0] for batch in intake.batches(0, until, 0) for row, _ in batch.rows]
 
     def _watched(self, handler: HandlerOf) -> HandlerOf:
         """Return the handler with a way to have it fail."""

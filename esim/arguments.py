@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from operator import index
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 from esim import display
 from esim.errors import InvalidArgument
@@ -41,3 +42,17 @@ def all_storable(value: object, name: str) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Iterable):
         return (storable(value, name),)
     return tuple(storable(one, name) for one in value)
+
+
+def misfit(function: Any, *args: object, **kwargs: object) -> str:
+    """Return why a function cannot be called like this, or an empty text if it can.
+
+    One whose signature cannot be read is supposed to fit.
+    """
+    try:
+        inspect.signature(function).bind(*args, **kwargs)
+    except TypeError as why:
+        return str(why)
+    except ValueError:
+        pass
+    return ""

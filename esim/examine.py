@@ -26,7 +26,8 @@ def examine(log: Store | EventLog, invariants: object, *, every: int = 1) -> pd.
     (or sometimes) is asked after each `every`-th event, what must hold eventually at the end. There are no
     subscriptions and no outside world: checks look at `look.log` and `look.store`.
     Returns a row for each invariant: invariant, when, holds, position (where it was broken first, or first
-    came true if it is a `sometimes`), message. Raises InvalidArgument for what is no invariant.
+    came true if it is a `sometimes`), message (why it is broken, or that it says nothing).
+    Raises InvalidArgument for what is no invariant.
     """
     import pandas as pd
 
@@ -53,6 +54,8 @@ def examine(log: Store | EventLog, invariants: object, *, every: int = 1) -> pd.
             why = one.broken(end)
             found[name] = why is None, None if why is None else head, why
         holds, at, told = found.get(name, (one.when == "always", None, None))
+        if holds and one.when != "sometimes" and not one.had_any(end):
+            told = "it had nothing to look at"
         rows.append((name, one.when, holds, at, told))
     frame = pd.DataFrame(rows, columns=["invariant", "when", "holds", "position", "message"])
     return frame.astype({"position": "Int64", "message": "str"})

@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 from esim.errors import InvalidArgument
 from esim.faults import MEANINGS, Faults
 from esim.invariant import Invariant
+from esim.player import Failing, failing
 from esim.recording import ENDLESS
 from esim.stage import MOST_STEPS, WHO, Moment, Stage
 
@@ -77,7 +78,11 @@ class Search:
         self._always = [(name, one) for name, one in invariants.items() if one.when == "always"]
         self._finally = [(name, one) for name, one in invariants.items() if one.when == "eventually"]
         self.watches = any(one.when != "eventually" for one in invariants.values())
-        self.unseen = {name: one for name, one in invariants.items() if one.when == "sometimes"}
+        self.unseen = {
+            name: one for name, one in invariants.items() if one.when == "sometimes" or one.about is not None
+        }
+        self.failing: list[Failing] = []
+        """What the processes fail at without any fault."""
         self.count = Count()
         self.ends: set[Hashable] = set()
         self._seen: set[Hashable] = set()
@@ -102,7 +107,19 @@ class Search:
         self._push(self._node)
         while self._frontier:
             _, _, node = heapq.heappop(self._frontier)
-            yield self.run(node)
+            broken = self.run(node)
+            if self.count.runs == 1:
+                self.failing = failing(self.stage.players)
+            yield broken
+
+    def empty(self) -> list[str]:
+        """Return why a proof would be empty, if it would."""
+        failing = [f"without a fault, {one.told}" for one in self.failing if one.wholly]
+        never = [
+            f"{name!r} never came true" if one.when == "sometimes" else f"{name!r} had nothing to look at"
+            for name, one in sorted(self.unseen.items())
+        ]
+        return failing + self.stage.look.unknown() + never
 
     def run(self, node: _Node) -> Broken | None:
         """Run one schedule, and put aside what else could be chosen on its way."""
@@ -199,7 +216,7 @@ class Search:
             if why is not None:
                 raise _Found(name, why)
         for name, invariant in list(self.unseen.items()):
-            if invariant.broken(stage.look) is None:
+            if invariant.had_any(stage.look):
                 del self.unseen[name]
 
     def _check_end(self) -> None:

@@ -41,6 +41,7 @@ class Look:
         """Look at a store, at parts of a world, and at subscriptions by name."""
         self.store = store
         self._parts, self._subscriptions = parts, subscriptions
+        self._asked: set[str] = set()
 
     @property
     def log(self) -> list[RecordedEvent[Any]]:
@@ -65,10 +66,17 @@ class Look:
         """
         if name is not None:
             if name not in self._parts and any(one.handler.effects for one in self._subscriptions.values()):
+                self._asked.add(name)
                 return []  # not yet
             found: list[Call] = self._part(name, Service).calls
             return found
         return [call for part in self._parts.values() if isinstance(part, Service) for call in part.calls]
+
+    def unknown(self) -> list[str]:
+        """Return the services that were asked for and that nobody has called, each with what may be meant."""
+        known = [name for name, part in self._parts.items() if isinstance(part, Service)]
+        never = sorted(self._asked - set(known))
+        return [f"nobody has called {name!r}{display.did_you_mean(name, known)}" for name in never]
 
     def queue(self, name: str) -> list[Any]:
         """Return the messages that wait in a queue, or are taken and not yet acknowledged."""
@@ -129,6 +137,14 @@ class Invariant:
 
     when: When
     check: Callable[[Look], object]
+    about: Callable[[Look], object] | None = None
+    """What it looks at, if that is known: where there never is any, nothing was asked."""
+
+    def had_any(self, look: Look) -> bool:
+        """Say whether there is what it looks at; for a `sometimes`, whether it has come true."""
+        if self.when == "sometimes":
+            return self.broken(look) is None
+        return self.about is None or bool(self.about(look))
 
     def broken(self, look: Look) -> str | None:
         """Return why the check does not hold, or None if it does."""
@@ -220,7 +236,7 @@ def no_effect_twice(service: str | None = None, *, by: Sequence[str] = ()) -> In
         for (name, told), count in seen.items():
             assert count == 1, f"{name} was called {count} times with {told}"  # noqa: S101 - that is the check
 
-    return always(no_effect_twice)
+    return Invariant("always", no_effect_twice, lambda look: look.calls(service))
 
 
 def _counts(name: str, by: Sequence[str]) -> bool:
@@ -240,7 +256,7 @@ def nothing_lost(service: str, event: type[Event], *, by: str) -> Invariant:
             value = getattr(one.event, by)
             assert value in called or one.position in parked, f"{service} was never called for {value}"  # noqa: S101
 
-    return eventually(nothing_lost)
+    return Invariant("eventually", nothing_lost, lambda look: list(look.store.read(type=event)))
 
 
 def contiguous_versions() -> Invariant:
@@ -252,7 +268,7 @@ def contiguous_versions() -> Invariant:
             heads[one.stream] += 1
             assert one.version == heads[one.stream], f"{one.stream} goes on with version {one.version}"  # noqa: S101
 
-    return always(contiguous_versions)
+    return Invariant("always", contiguous_versions, lambda look: look.log)
 
 
 def never_negative(table: str) -> Invariant:
@@ -262,7 +278,7 @@ def never_negative(table: str) -> Invariant:
         for key, value in look.table(table).items():
             assert value >= 0, f"{key} is {value}"  # noqa: S101 - that is the check
 
-    return always(never_negative)
+    return Invariant("always", never_negative, lambda look: look.table(table))
 
 
 def equals_fold(table: str, expected: Callable[[list[Any]], Mapping[Any, Any]]) -> Invariant:
@@ -272,7 +288,7 @@ def equals_fold(table: str, expected: Callable[[list[Any]], Mapping[Any, Any]]) 
         found, wanted = dict(look.table(table)), dict(expected([one.event for one in look.log]))
         assert found == wanted, f"{table} is {display.short(found)}, and the log says {display.short(wanted)}"  # noqa: S101
 
-    return eventually(equals_fold)
+    return Invariant("eventually", equals_fold, lambda look: look.log)
 
 
 def rows_equal_replay(name: str | None = None) -> Invariant:
@@ -293,7 +309,7 @@ def rows_equal_replay(name: str | None = None) -> Invariant:
         same = sorted(map(repr, look.rows(name))) == sorted(map(repr, rows))
         assert same, f"{follower.name} has other rows than its log says"  # noqa: S101 - that is the check
 
-    return always(rows_equal_replay)
+    return Invariant("always", rows_equal_replay, lambda look: look.rows(name))
 
 
 def state_of(look: Look, state: type[State[Any]], id: str) -> Any:
@@ -321,4 +337,6 @@ def completed_xor_compensated(
                     "both completed and compensated" if done else "neither completed nor compensated"
                 )
 
-    return eventually(completed_xor_compensated)
+    return Invariant(
+        "eventually", completed_xor_compensated, lambda look: list(look.store.read(type=started))
+    )

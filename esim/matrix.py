@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from esim import display
+from esim.player import failing
 from esim.recording import Choice, Run
 from esim.scenario import Scenario
 
@@ -19,11 +20,22 @@ class Matrix:
         """Keep the run without a fault, and one for each place to die at."""
         self.scenario, self.base = scenario, base
         self.cells = cells
+        self._failing = failing(base.stage.players)
 
     @property
     def holds(self) -> bool:
-        """Whether everything held wherever the process died."""
-        return all(run.broken is None for _, run in self.cells)
+        """Whether everything held without a crash, and wherever the process died."""
+        empty = any(one.wholly for one in self._failing)
+        return not empty and all(run.broken is None for run in (self.base, *(run for _, run in self.cells)))
+
+    def _told(self) -> str:
+        good = sum(run.broken is None for _, run in self.cells)
+        told = [f"{good} of {len(self.cells)} crashes do no harm"]
+        if self._failing:
+            told.insert(0, f"without a crash, {'; '.join(one.told for one in self._failing)}")
+        if self.base.broken is not None:
+            told.insert(0, "broken without a crash: {!r}, {}".format(*self.base.broken))
+        return "; ".join(told)
 
     def df(self) -> pd.DataFrame:
         """Return a row for each crash: process, position, place, what it was about to do, holds, token."""
@@ -55,15 +67,13 @@ class Matrix:
 
     def __repr__(self) -> str:
         header, body = self._table()
-        good = sum(run.broken is None for _, run in self.cells)
         lines = [" | ".join(header), *(" | ".join(row) for row in body)]
-        return "\n".join([f"<{good} of {len(self.cells)} crashes do no harm>", *lines])
+        return "\n".join([f"<{self._told()}>", *lines])
 
     def _repr_html_(self) -> str:
         header, body = self._table()
-        good = sum(run.broken is None for _, run in self.cells)
         rows = [[display.escape(row[0]), *map(_colored, row[1:])] for row in body]
-        return display.table(header, rows, f"{good} of {len(self.cells)} crashes do no harm")
+        return display.table(header, rows, self._told())
 
 
 def _mark(held: list[bool] | None) -> str:

@@ -9,15 +9,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Hashable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from esim import display
 from esim.contract import Store
 from esim.envelope import RecordedEvent
-from esim.errors import said
+from esim.errors import Conflict, InvalidArgument, Refused, said
 from esim.faults import Crash
 from esim.parts import StageClock
 from esim.scenario import Scenario
 from esim.subscription import Subscription
+from esim.world import Memory, World
+
+_LINE = 300  # characters of what a process failed at are told
 
 
 class Ground(Protocol):
@@ -40,9 +44,20 @@ class Ground(Protocol):
         """Return which of several may go."""
         ...
 
+    def dead(self, player: Player) -> None:
+        """Have a process die, and what was in its memory be lost."""
+        ...
+
     def service_for(self, function: Callable[..., Any]) -> Any:
         """Return a service of the world in place of a function that is not."""
         ...
+
+
+class Failing(NamedTuple):
+    """What a process failed at in a run, and whether it did nothing else."""
+
+    told: str
+    wholly: bool
 
 
 class Player(ABC):
@@ -58,6 +73,8 @@ class Player(ABC):
         self._steps: Generator[Any, None, Any] | None = None
         self.ended = ""
         """Why it does not go on: it is done, dead, or it failed and how."""
+        self.failure = ""
+        """The error for which it stopped last; that it was refused, or that others came first, is none."""
 
     @property
     def goes_on(self) -> bool:
@@ -115,7 +132,14 @@ class Player(ABC):
     def failed(self, error: Exception) -> None:
         """Go on no more, because of an error."""
         self.ended = f"failed: {said(error)}"
+        self.failure = "" if isinstance(error, Refused | Conflict) else said(error)
         self.stage.note(self.name, self.ended)
+
+    def failing(self) -> Failing | None:
+        """Return what it has failed at in the run so far, if at anything."""
+        if not self.failure:
+            return None
+        return Failing(f"{self.name} ends by an error: {self.failure}", wholly=True)
 
     def kinds(self, point: Any) -> tuple[str, ...]:  # noqa: ARG002 - others look at it
         """Return what may go wrong at a place."""
@@ -154,3 +178,30 @@ class Player(ABC):
         """Be what `kept` returned."""
         self.let_go()
         self.ended = kept[0]
+
+
+def failing(players: Sequence[Player]) -> list[Failing]:
+    """Return what processes have failed at, each in a line."""
+    found = [one.failing() for one in players]
+    return [one._replace(told=display.cut(" ".join(one.told.split()), _LINE)) for one in found if one]
+
+
+def named(players: list[Player]) -> list[Player]:
+    """Give each of several a name of its own."""
+    taken: dict[str, int] = {}
+    for player in players:
+        taken[player.name] = taken.get(player.name, 0) + 1
+        if taken[player.name] > 1:
+            player.name = f"{player.name} {taken[player.name]}"
+    return players
+
+
+def must_remember(players: Sequence[Player], world: World) -> None:
+    """Raise InvalidArgument if something of the world is said to be the memory of who is not there."""
+    names = [one.name for one in players]
+    for part in world.parts.values():
+        if isinstance(part, Memory) and part.of is not None and part.of not in names:
+            raise InvalidArgument(
+                f"{part.name!r} is the memory of {part.of!r}, and no process is called so"
+                f"{display.did_you_mean(part.of, names)}"
+            )

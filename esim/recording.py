@@ -83,6 +83,7 @@ class Recording:
         self._path: set[Hashable] = set()
         self._broken: tuple[str, str] | None = None
         self.seen: set[str] = set()
+        """The invariants that had something to look at; of the `sometimes`, those that came true."""
         self._wanted: set[int] = set()
 
     @classmethod
@@ -189,10 +190,9 @@ class Recording:
             return
         self._checked.add(key)
         for name, invariant in self._invariants.items():
-            if invariant.when == "sometimes":
-                if invariant.broken(self._stage.look) is None:
-                    self.seen.add(name)
-            elif invariant.when == when:
+            if name not in self.seen and invariant.had_any(self._stage.look):
+                self.seen.add(name)
+            if invariant.when == when:
                 why = invariant.broken(self._stage.look)
                 if why is not None:
                     self._broken = name, why

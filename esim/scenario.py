@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Literal
 
 from esim import display
+from esim.arguments import misfit
 from esim.contract import Store
 from esim.envelope import Row as StoredRow
 from esim.errors import InvalidArgument
@@ -100,10 +101,13 @@ def consume(
 
     `ack="after"`: a message is done with once it is handled, and comes again if the consumer dies before;
     "before": it is done with when it is taken. One that fails is tried `attempts` times, and then dropped
-    among the failures. Raises InvalidArgument for another `ack`.
+    among the failures. Raises InvalidArgument for another `ack`, and a handler that takes no message.
     """
     if ack not in ("after", "before"):
         raise InvalidArgument(f"ack={ack!r}: give 'after' or 'before'")
+    why = "" if is_handler(handler) else misfit(handler, None)
+    if why:
+        raise InvalidArgument(f"{_name(handler)} cannot consume: {why}; it is given one message at a time")
     return Consume(queue, handler, name or _name(handler), ack, attempts)
 
 
@@ -113,8 +117,12 @@ def task(
     """Return a function, called with these arguments, as a process of its own.
 
     A plain function is one step. One that yields, or is async, may be overtaken by another process wherever
-    it yields or awaits. With `restart` it begins anew after it died.
+    it yields or awaits. With `restart` it begins anew after it died, at its very end too, or ended by an
+    error. Raises InvalidArgument for what cannot be called like this.
     """
+    why = misfit(function, *args, **kwargs)
+    if why:
+        raise InvalidArgument(f"{_name(function)} is no task: {why}; write task(function, its arguments, …)")
     bound = partial(function, *args, **kwargs) if args or kwargs else function
     return Task(bound, name or _name(function), restart)
 
@@ -139,7 +147,7 @@ def actor_of(given: Any) -> Actor:
     if isinstance(given, type) and issubclass(given, Projection | ProcessManager):
         return Follow(given)
     if callable(given) and not isinstance(given, type):
-        return Follow(given) if is_handler(given) else task(given)
+        return task(given) if not is_handler(given) and not misfit(given) else Follow(given)
     raise InvalidArgument(
         f"{display.short(given)} cannot act: hand in a handler, follow(…), consume(…) or task(…)"
     )
@@ -168,6 +176,10 @@ class Scenario:
         self.rows: tuple[StoredRow, ...] = _rows_of(history) if isinstance(history, Store) else ()
         """The recorded events of a store, envelope and all; they come before what is written."""
         self.history = () if isinstance(history, Store) else writes_of(history)
+        if actors is None:
+            raise InvalidArgument(
+                "nobody acts: hand in a list of handlers, follow(…), task(…), or [] for nobody"
+            )
         self.actors: Actors = actors if _makes_actors(actors) else _several(actors)
         self.invariants: dict[str, Invariant] = named(invariants)
         self.faults = Faults() if faults is None else faults
@@ -184,8 +196,16 @@ class Scenario:
         return other
 
     def built(self, store: Store) -> list[Actor]:
-        """Return the actors on a store, each under a name of its own."""
+        """Return the actors on a store, each under a name of its own.
+
+        Raises InvalidArgument if a function of the store returns nothing.
+        """
         given = self.actors(store) if callable(self.actors) else self.actors
+        if given is None:
+            raise InvalidArgument(
+                f"{_name(self.actors)} returned None: a function of the store returns a list of actors; a "
+                "handler says for which events it is, as def handle(event: OrderPlaced)"
+            )
         return [actor_of(one) for one in _several(given)]
 
     def fingerprint(self, actors: Iterable[str]) -> str:
@@ -234,15 +254,12 @@ def _write(given: Any) -> Write:
 
 def _makes_actors(actors: Any) -> bool:
     """Say whether this is a function of a store that returns actors, and not an actor itself."""
-    return callable(actors) and not isinstance(actors, type) and not is_handler(actors)
+    makes = callable(actors) and not isinstance(actors, type) and not is_handler(actors)
+    return makes and not misfit(actors, None)
 
 
 def _several(given: Any) -> list[Any]:
-    if isinstance(given, list | tuple):
-        return list(given)
-    if given is None:
-        return []
-    return [given]
+    return list(given) if isinstance(given, list | tuple) else [given]
 
 
 def _listed(events: Any) -> list[Any]:

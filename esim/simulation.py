@@ -17,6 +17,7 @@ from esim.errors import InvalidArgument, TokenMismatch, Unsteady
 from esim.examine import examine
 from esim.explore import Broken, Chance, Choices, Search, Strategy, check_limits, check_strategy, deadline
 from esim.faults import Faults
+from esim.player import failing
 from esim.recording import Recording, Run, token_of, token_read
 from esim.scenario import DIGITS, SIDES, Scenario, consume, follow, task
 from esim.stage import Stage
@@ -105,11 +106,9 @@ def explore(
     if found is None:
         exhausted = not why and strategy != "random"
         why = why or ("" if exhausted else "schedules were drawn by chance")
-        return Verdict(scenario, search.count, exhausted, why, sorted(search.unseen), None)
+        return Verdict(scenario, search, exhausted, why, None)
     counterexample = _counterexample(scenario, stage, _shrunk(scenario, found), confirm)
-    return Verdict(
-        scenario, search.count, exhausted=False, stopped="", unseen=[], counterexample=counterexample
-    )
+    return Verdict(scenario, search, exhausted=False, stopped="", counterexample=counterexample)
 
 
 def _scenario(
@@ -125,13 +124,12 @@ def _scenario(
 
 
 def _by_chance(search: Search, seed: int) -> Any:
-    """Run schedule after schedule by chance, without end."""
+    """Run schedule after schedule by chance, without end, after the one without faults."""
     budgets = search.stage.scenario.faults.budgets()
     first = search.stage.begin(budgets)
     number, states = 0, set[Any]()
     while True:
-        number += 1
-        chance = Chance(f"{seed} {number}", 0.15)
+        chance = Chance(f"{seed} {number}", 0.15 if number else 0.0)
         recording = Recording(search.stage, search.stage.scenario.invariants, chance.pick)
         search.count.schedules += 1
         search.count.runs += 1
@@ -139,7 +137,10 @@ def _by_chance(search: Search, seed: int) -> Any:
         search.count.states = len(states := states | recording.states)
         for name in [name for name in search.unseen if name in recording.seen]:
             del search.unseen[name]
+        if not number:
+            search.failing = failing(search.stage.players)
         yield None if run.broken is None else Broken(*run.broken, dict(chance.choices))
+        number += 1
 
 
 def _shrunk(scenario: Scenario, found: Broken) -> Broken:
@@ -158,11 +159,11 @@ def _allowed(faults: Faults) -> dict[str, int]:
     return {name: _MANY if isinstance(value, float) else int(value) for name, value in vars(faults).items()}
 
 
-def _run(scenario: Scenario, choices: Choices, *, strict: bool = True) -> Run:
+def _run(scenario: Scenario, choices: Choices, *, strict: bool = True, checks: bool = True) -> Run:
     stage = Stage(scenario)
     budgets = _allowed(scenario.faults)
     return Recording.of(stage, scenario.invariants, choices, strict=strict).run(
-        stage.begin(budgets), checks=True
+        stage.begin(budgets), checks=checks
     )
 
 
@@ -270,13 +271,14 @@ def crash_matrix(
     *,
     world: World | None = None,
 ) -> Any:
-    """Return a table of what becomes of a crash: a row for each event, a column for each place to die at."""
+    """Return a table of what becomes of a crash: a row for each event, a column for each place to die at.
+
+    Where something is broken without a crash already, it says so, and all is run to the end nevertheless.
+    """
     from esim.matrix import Matrix
 
     scenario = _scenario(history, actors, invariants, Faults(crash=1), world)
-    base = _run(scenario, {})
-    cells = []
-    for one in base.asked:
-        run = _run(scenario, {one.number: 1})
-        cells.append((one, run))
+    base = _run(scenario, {}, checks=False)
+    checks = base.broken is None
+    cells = [(one, _run(scenario, {one.number: 1}, checks=checks)) for one in base.asked]
     return Matrix(scenario, base, cells)

@@ -26,7 +26,7 @@ from esim.faults import Crash, ForeignWorld, OutcomeUnknown
 from esim.invariant import Look
 from esim.memory import MemoryStore
 from esim.parts import CountedIds, Kept, Log, StageClock
-from esim.player import Player
+from esim.player import Player, must_remember, named
 from esim.reading import Recorded
 from esim.scenario import Scenario
 from esim.store import EventStore
@@ -112,7 +112,8 @@ class Stage:
         self._fresh: list[bool] = []
         self._known: list[int] = []
         self.actors = scenario.built(self.store)
-        self.players: list[Player] = _named([player_of(self, one) for one in self.actors])
+        self.players: list[Player] = named([player_of(self, one) for one in self.actors])
+        must_remember(self.players, scenario.world)
         self.subscriptions = self._subscribed()
         self.kept: list[Part] = []
         self.memories = [part for part in self.parts if isinstance(part, Memory)]
@@ -440,12 +441,3 @@ def _undone(function: Callable[..., Any]) -> Callable[..., Any]:
         """Do nothing in the place of it."""
 
     return undone
-
-
-def _named(players: list[Player]) -> list[Player]:
-    taken: dict[str, int] = {}
-    for player in players:
-        taken[player.name] = taken.get(player.name, 0) + 1
-        if taken[player.name] > 1:
-            player.name = f"{player.name} {taken[player.name]}"
-    return players

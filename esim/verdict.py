@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from esim import display
-from esim.explore import Count
+from esim.explore import Search
 from esim.pytestfile import as_test
 from esim.recording import Run
 from esim.scenario import Scenario
@@ -49,28 +49,34 @@ class Counterexample:
 class Verdict:
     """What is known after an exploration."""
 
-    def __init__(  # noqa: PLR0917 - made in one place
+    def __init__(
         self,
         scenario: Scenario,
-        count: Count,
+        search: Search,
         exhausted: bool,  # noqa: FBT001 - by name where it is made
         stopped: str,
-        unseen: list[str],
         counterexample: Counterexample | None,
     ) -> None:
         """Keep what a search has counted and found."""
         self.scenario, self.exhausted, self.stopped = scenario, exhausted, stopped
+        count = search.count
         self.schedules, self.merged, self.states = count.schedules, count.merged, count.states
         self.runs = count.runs
         """How many of the schedules were run; the others lead to states that were met before."""
-        self.unseen, self.counterexample = unseen, counterexample
+        self.counterexample = counterexample
+        self.unseen = [] if counterexample else sorted(search.unseen)
+        """The names of what should sometimes have come true, or looks at what there never was."""
+        self.empty = [] if counterexample else search.empty()
+        """Why a proof is empty: what never came true, had nothing to look at, or does nothing but fail."""
+        self.failing = [f"without a fault, {one.told}" for one in search.failing]
+        """What the processes fail at without any fault."""
         self.granularity = f"{_DIES}; {_PREEMPTS if scenario.faults.preempt else _IN_TURN}"
         """Where schedules may differ."""
 
     @property
     def holds(self) -> bool:
         """Whether it is proven, within the bounds: nothing is broken, all was gone through, none is empty."""
-        return self.counterexample is None and self.exhausted and not self.unseen
+        return self.counterexample is None and self.exhausted and not self.empty
 
     @property
     def bounds(self) -> str:
@@ -81,20 +87,24 @@ class Verdict:
         number = f"{self.schedules:,} schedule{'' if self.schedules == 1 else 's'}"
         if self.counterexample is not None:
             found = self.counterexample
-            return f"broken: {found.invariant!r}, {found.message}; found in run {self.runs:,}: {found.token}"
-        if self.unseen and self.exhausted:
-            names = ", ".join(map(repr, self.unseen))
-            return f"an empty proof: {names} never came true in {number} with {self.bounds}"
+            where = f"found in run {self.runs:,}: {found.token}"
+            return f"broken: {found.invariant!r}, {found.message}; {where}{self._failing()}"
+        if self.empty and self.exhausted:
+            return f"an empty proof: {'; '.join(self.empty)} ({number} with {self.bounds}){self._failing()}"
         names = ", ".join(
             repr(name) for name, one in self.scenario.invariants.items() if one.when != "sometimes"
         )
         held = f"{names} holds" if names.count("', '") == 0 else f"{names} hold"
         held = held if names else "nothing was asked but that it comes to an end, and that holds"
         if self.exhausted:
-            return f"proven: {held} in every schedule with {self.bounds} ({number}, {self.states:,} states)"
+            told = f"{held} in every schedule with {self.bounds} ({number}, {self.states:,} states)"
+            return f"proven: {told}{self._failing()}"
         told = f"{held} in {number} with {self.bounds} ({self.states:,} states)"
-        unseen = f"; {', '.join(map(repr, self.unseen))} never came true" if self.unseen else ""
-        return f"not exhausted, as {self.stopped}: {told}{unseen}"
+        empty = "".join(f"; {one}" for one in self.empty)
+        return f"not exhausted, as {self.stopped}: {told}{empty}{self._failing()}"
+
+    def _failing(self) -> str:
+        return "".join(f"; {one}" for one in self.failing if one not in self.empty)
 
     def __repr__(self) -> str:
         return f"<{self._told()}>"

@@ -9,9 +9,9 @@ from typing import Any
 
 from esim import display
 from esim.envelope import RecordedEvent
-from esim.errors import said
+from esim.errors import InvalidArgument, said
 from esim.handler import handler_of, is_handler
-from esim.player import Ground, Player
+from esim.player import Failing, Ground, Player
 from esim.scenario import Consume, Task
 from esim.virtual import pausing
 from esim.world import Message
@@ -23,11 +23,17 @@ class Consumer(Player):
     """Takes messages of a queue, one at a time."""
 
     def __init__(self, stage: Ground, spec: Consume) -> None:
-        """Consume as `spec` says."""
+        """Consume as `spec` says. Raises InvalidArgument for a queue of another world."""
         super().__init__(stage, spec.name, spec.told())
+        if stage.scenario.world.parts.get(spec.queue.name) is not spec.queue:
+            raise InvalidArgument(
+                f"{spec.name} consumes {spec.queue.name!r}, which is no queue of the simulated world: give "
+                "world=… with the one that has made it; where a cell makes it anew, make the consumer anew"
+            )
         self._spec, self._queue = spec, spec.queue
         self._handler = handler_of(spec.handler) if is_handler(spec.handler) else None
         self._message: Message | None = None
+        self._taken = self._given_up = 0
 
     @property
     def cause(self) -> RecordedEvent[Any] | None:
@@ -48,6 +54,7 @@ class Consumer(Player):
         if self._spec.ack == "before":
             queue.acknowledge(message)
         self.stage.note(self.name, f"takes {_short(message)}")
+        self._taken += 1
         yield "takes"
         for attempt in range(1, self._spec.attempts + 1):
             try:
@@ -56,6 +63,7 @@ class Consumer(Player):
             except Exception as error:  # noqa: BLE001 - a user's handler may raise anything
                 self.stage.note(self.name, said(error))
                 if attempt == self._spec.attempts:
+                    self.failure, self._given_up = said(error), self._given_up + 1
                     self.stage.note(self.name, f"gives up {_short(message)}")
                 yield "failed"
         yield "handled"
@@ -71,6 +79,13 @@ class Consumer(Player):
         if wanted and body.type not in wanted:
             return None
         return (calls.get(body.type) or calls[""])(body, None, None)
+
+    def failing(self) -> Failing | None:
+        """Return what it has given up."""
+        if not self._given_up:
+            return super().failing()
+        told = f"{self.name} gives up {self._given_up} of {self._taken} messages: {self.failure}"
+        return Failing(told, wholly=self._given_up == self._taken)
 
     def told_of(self, point: str) -> str:
         """Return a place in words; that it takes a message is told before."""
@@ -107,7 +122,10 @@ class Tasker(Player):
         return not self.ended
 
     def begin(self) -> Generator[Any, None, Any]:
-        """Call the function; go from yield to yield, or from await to await."""
+        """Call the function; go from yield to yield, or from await to await.
+
+        One that is started again is done only where that is noted: it may die before.
+        """
         if self.stage.ask(("skew",), self.name, "90 minutes slow"):
             self.skew = self.stage.clock.skew = _SKEW
         result = self._spec.function()
@@ -115,10 +133,18 @@ class Tasker(Player):
             yield from result
         else:
             yield from pausing(result)
+        if self._spec.restart:
+            yield "is about to end"
+
+    def failed(self, error: Exception) -> None:
+        """Begin anew after any error, if it is one that is started again."""
+        super().failed(error)
+        if self._spec.restart:
+            self.stage.dead(self)
 
     def rested(self) -> None:
         """Be done."""
-        self.ended = "done"
+        self.ended, self.failure = "done", ""
 
     def die(self) -> None:
         """Begin anew, if it is one that is started again."""

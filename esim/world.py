@@ -129,8 +129,8 @@ class World:
         """Make a function one of the outside world: `@world.service`, or `mail = world.service("mail")`.
 
         Each call is remembered, in `world.calls(name)`. With `once_by` (the name of an argument) a call with
-        the same value is taken once: a receiver that honours idempotency keys. `outage` is how many calls
-        fail when it is down.
+        the same value, if it is not None, is taken once: a receiver that honours idempotency keys. `outage`
+        is how many calls fail when it is down. Raises InvalidArgument if there is no such argument.
         """
         if isinstance(given, str):
             return self._service(_anything(given), once_by, outage)
@@ -242,6 +242,7 @@ class Service(Part):
         self.calls: list[Call] = []
         self._world, self._function, self._once_by = world, function, once_by
         self._signature = inspect.signature(function)
+        _must_have(self._signature, once_by, self.name)
         self._outage, self._down = outage, 0
 
     def function(self) -> Callable[..., Any]:
@@ -277,7 +278,7 @@ class Service(Part):
     def _carried_out(self, bound: inspect.BoundArguments, arguments: dict[str, Any], told: str) -> Any:
         if self._once_by is not None:
             key = arguments.get(self._once_by)
-            if any(call.arguments.get(self._once_by) == key for call in self.calls):
+            if key is not None and any(call.arguments.get(self._once_by) == key for call in self.calls):
                 if self._world.gate is not None:
                     self._world.gate.note(self.name, f"{told} was carried out before")
                 return None
@@ -456,6 +457,14 @@ def _by_name(bound: inspect.BoundArguments) -> dict[str, Any]:
         else:
             arguments[name] = value
     return arguments
+
+
+def _must_have(signature: inspect.Signature, once_by: str | None, name: str) -> None:
+    parameters = signature.parameters
+    takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
+    if once_by is not None and once_by not in parameters and not takes_any:
+        known = display.did_you_mean(once_by, list(parameters))
+        raise InvalidArgument(f"once_by={once_by!r}: {name}{signature} has no such argument{known}")
 
 
 def _said(args: Iterable[Any], kwargs: Mapping[str, Any]) -> list[str]:

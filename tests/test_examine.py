@@ -10,12 +10,23 @@ import pytest
 from esim.errors import InvalidArgument
 from esim.event import Event
 from esim.eventlog import EventLog
-from esim.invariant import Look, always, eventually, sometimes
+from esim.invariant import (
+    Look,
+    always,
+    completed_xor_compensated,
+    contiguous_versions,
+    eventually,
+    sometimes,
+)
 from esim.memory import MemoryStore
 from esim.simulation import examine
 
 
 class Sold(Event):
+    seat: str
+
+
+class Freed(Event):
     seat: str
 
 
@@ -65,6 +76,18 @@ def test_what_is_to_hold_sometimes_says_where_it_came_true(log):
 
 def test_a_log_may_be_looked_at_now_and_then_and_always_at_its_end(log):
     assert found(examine(log, {"once": always(once)}, every=2))[0][3] == 4
+
+
+def test_what_is_ready_made_says_where_it_had_nothing_to_look_at(log):
+    """It holds, and that says nothing."""
+    checks = {
+        "settled": completed_xor_compensated(Sold, Freed, started=Freed),
+        "versions": contiguous_versions(),
+    }
+    assert found(examine(log, checks)) == [
+        ["settled", "eventually", True, None, "it had nothing to look at"],
+        ["versions", "always", True, None, None],
+    ]
 
 
 def test_an_imported_log_is_asked_in_order_of_time():

@@ -6,7 +6,7 @@ from typing import Any
 
 from esim.event import Event
 from esim.faults import Faults
-from esim.invariant import eventually
+from esim.invariant import always, eventually
 from esim.projection import Key, Row, Rows
 from esim.simulation import crash_matrix, follow, replay
 from esim.world import World
@@ -94,3 +94,36 @@ def test_an_empty_history_has_an_empty_matrix():
     assert made.holds
     assert "0 of 0 crashes" in repr(made)
     assert len(made.df()) == 0
+
+
+def test_what_is_broken_without_a_crash_holds_nowhere_and_says_so():
+    """Every event has its row all the same."""
+    world = World()
+    table = world.table("<stock>", {"mug": 9})
+
+    def deduct(event: Placed) -> None:
+        table["mug"] -= 1
+
+    history = [(f"Order/{n}", Placed()) for n in range(2)]
+    full = {"<full>": always(lambda look: look.table("<stock>")["mug"] == 9)}
+    made = matrix(history, [deduct], full, world)
+    assert not made.holds
+    first, _, *rows = repr(made).splitlines()
+    assert first == "<broken without a crash: '<full>', it does not hold; 0 of 12 crashes do no harm>"
+    assert [row.split(" | ")[0] for row in rows] == ["1 Placed", "2 Placed"]
+    html = made._repr_html_()
+    assert "broken without a crash: &#x27;&lt;full&gt;&#x27;" in html and "<full>" not in html
+    nothing = matrix([], [], {"never": always(lambda look: False)}, World())
+    assert not nothing.holds and "broken without a crash: 'never'" in repr(nothing)
+
+
+def test_what_does_nothing_but_fail_holds_nowhere():
+    """No crash does harm to it, as nothing is done."""
+    history, _, _, world = naive()
+
+    def unknown(event: Placed) -> None:
+        raise KeyError(event.n)
+
+    made = matrix(history, [unknown], {"any": eventually(lambda look: True)}, world)
+    assert not made.holds
+    assert "<without a crash, unknown gives up 2 of 2 events: KeyError: 1; " in repr(made)

@@ -94,6 +94,48 @@ def test_actors_are_what_they_are_meant_as():
         consume(queue, note, ack="never")
 
 
+def test_a_handler_that_does_not_say_for_what_is_no_task():
+    """A function that wants an argument was meant to be given an event."""
+    for wrong in (lambda event: None, lambda event, recorded: None):
+        with pytest.raises(InvalidArgument, match="does not say which events it handles"):
+            Stage(Scenario(ONE, [wrong]))
+
+
+def test_what_cannot_be_called_as_it_will_be_is_told_at_once():
+    """A task with its arguments, a consumer with a message."""
+    queue = World().queue("q")
+    for wrong in (lambda: task(5), lambda: task(lambda a: 1), lambda: task(lambda: 1, 2)):
+        with pytest.raises(InvalidArgument, match=r"write task\(function, its arguments, …\)"):
+            wrong()
+    with pytest.raises(InvalidArgument, match="is given one message at a time"):
+        consume(queue, lambda: 1)
+    assert task(lambda *several: 1, 2).name == task(print).name.replace("print", "<lambda>")
+
+
+def test_nobody_acts_only_where_that_is_said():
+    """A `return` that was forgotten, and None, are not nobody; an empty list is."""
+
+    def forgot(store: Any) -> None:
+        follow(note)
+
+    with pytest.raises(InvalidArgument, match="forgot returned None: a function of the store returns a list"):
+        Stage(Scenario(ONE, forgot))
+    with pytest.raises(InvalidArgument, match=r"nobody acts: hand in .* or \[\]"):
+        Scenario(ONE, None)
+    assert Stage(Scenario(ONE, [])).players == []
+
+
+def test_one_function_by_itself_is_a_task_or_makes_actors_by_what_it_takes():
+    """A store, or nothing."""
+    assert [player.name for player in Stage(Scenario([], rings)).players] == ["rings"]
+    assert [player.name for player in Stage(Scenario([], lambda store: [rings])).players] == ["rings"]
+    with pytest.raises(InvalidArgument, match="asks for 'b', which a handler is not given"):
+        Stage(Scenario([], lambda a, b: None))
+
+
+def rings() -> None: ...
+
+
 def test_actors_that_need_the_store_are_made_for_it():
     """A function of the store returns them; one actor needs no list."""
     found: list[Any] = []

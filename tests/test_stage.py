@@ -102,16 +102,18 @@ def test_what_is_in_a_finally_is_not_done_by_the_dead():
 def test_memory_is_lost_by_the_death_of_its_process_alone():
     """`of` names whose it is."""
     world = World()
-    mine, table = world.memory("mine", list, of="other"), world.table("t", {"sum": 0})
+    mine, table = world.memory("mine", list, of="idle"), world.table("t", {"sum": 0})
 
     def note(event: Placed) -> None:
         mine.value.append(event.n)
         table["sum"] = sum(mine.value)
 
-    kept = eventually(lambda look: look.table("t")["sum"] >= 3)
-    assert broken(HISTORY, [note], {"kept": kept}, faults=Faults(crash=1), world=world) is None
+    def idle() -> None: ...
+
+    kept = {"kept": eventually(lambda look: look.table("t")["sum"] >= 3)}
+    assert broken(HISTORY, [note, idle], kept, faults=Faults(crash=1), world=world) is None
     mine.of = "note"
-    assert broken(HISTORY, [note], {"kept": kept}, faults=Faults(crash=1), world=world) == "kept"
+    assert broken(HISTORY, [note, idle], kept, faults=Faults(crash=1), world=world) == "kept"
 
 
 def test_a_task_begins_anew_only_if_it_is_told_to():

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from esim.errors import Refused
 from esim.event import Event
 from esim.faults import Faults
 from esim.invariant import always, eventually, sometimes
+from esim.scenario import consume, follow, task
 from esim.simulation import explore
 from esim.world import World
 
@@ -68,6 +72,76 @@ def test_an_empty_proof_is_none():
     assert not found.holds and found.exhausted
     assert "an empty proof: 'ever'" in repr(found)
     assert "✓" not in found._repr_html_()
+
+
+def shelf_at_least_0(actors: Any, **given: Any) -> Any:
+    """Return the verdict on what holds whatever these actors do not do."""
+    history = [("Order/1", Placed()), ("Order/2", Placed(text="y"))]
+    never = always(lambda look: look.table("shelf")["mug"] >= 0)
+    world = World()
+    world.table("shelf", {"mug": 9})
+    return explore(history, actors(world), {"never": never}, faults=Faults(crash=1), world=world, **given)
+
+
+def unknown(event: Placed) -> None:
+    shlef["mug"] -= 1  # type: ignore[name-defined]  # noqa: F821 - that is the mistake
+
+
+async def unknown_later(event: Placed) -> None:
+    unknown(event)
+
+
+def asks_the_unknown() -> None:
+    unknown(Placed())
+
+
+def queued(world: World) -> list[Any]:
+    queue = world.queue("q")
+    return [task(queue.publish, 1), consume(queue, lambda body: body.text, "clerk")]
+
+
+@pytest.mark.parametrize(
+    ("actors", "told"),
+    [
+        (lambda world: [unknown], "unknown gives up 2 of 2 events: NameError: name 'shlef' is not defined"),
+        (lambda world: [unknown_later], "unknown_later gives up 2 of 2 events: NameError: "),
+        (lambda world: [follow(unknown, on_exhausted="skip")], "unknown gives up 2 of 2 events"),
+        (
+            lambda world: [follow(unknown, on_exhausted="stop")],
+            "unknown gives up 1 of 2 events: HandlerFailed: ",
+        ),
+        (lambda world: [asks_the_unknown], "asks_the_unknown ends by an error: NameError: "),
+        (queued, "clerk gives up 1 of 1 messages: AttributeError: 'int' object has no attribute 'text'"),
+    ],
+)
+@pytest.mark.parametrize("strategy", ["exhaustive", "random"])
+def test_what_does_nothing_but_fail_proves_nothing(actors, told, strategy):
+    """A misspelt name breaks no invariant, as nothing is done at all."""
+    found = shelf_at_least_0(actors, strategy=strategy, schedules=9 if strategy == "random" else None)
+    assert not found.holds and found.counterexample is None
+    assert told in repr(found) and f"without a fault, {told[:7]}" in repr(found)
+    assert ("an empty proof: " in repr(found)) is (strategy == "exhaustive")
+
+
+def test_what_fails_at_one_event_is_told_beside_the_proof():
+    """It may be meant so: whoever reads it knows."""
+
+    def half(event: Placed) -> None:
+        if event.text == "y":
+            raise ValueError("no y")
+
+    found = shelf_at_least_0(lambda world: [half])
+    assert found.holds and repr(found).startswith("<proven: ")
+    assert "; without a fault, half gives up 1 of 2 events: ValueError: no y" in repr(found)
+
+
+def test_a_task_that_is_refused_has_done_its_work():
+    """Somebody else was first, or the answer was no."""
+
+    def refused() -> None:
+        raise Refused("sold out")
+
+    assert "without a fault" not in repr(shelf_at_least_0(lambda world: [refused]))
 
 
 def test_hostile_text_is_escaped_everywhere():

@@ -8,17 +8,38 @@ from typing import Any
 
 import pytest
 
+from esim.effects import Effects
 from esim.envelope import metadata
 from esim.errors import InvalidArgument, TokenMismatch, Unsteady
 from esim.event import Event
-from esim.invariant import always, eventually, no_effect_twice, sometimes
+from esim.invariant import (
+    always,
+    completed_xor_compensated,
+    contiguous_versions,
+    equals_fold,
+    eventually,
+    never_negative,
+    no_effect_twice,
+    nothing_lost,
+    rows_equal_replay,
+    sometimes,
+)
 from esim.memory import MemoryStore
+from esim.rows import Key, Row, Rows
 from esim.scenario import consume, follow, task
 from esim.simulation import Faults, World, explore, replay, simulate
 
 
 class Rung(Event):
     bell: str
+
+
+class Hung(Event):
+    bell: str
+
+
+class Bell(Row):
+    name: Key[str]
 
 
 HISTORY = [("Bell/1", Rung(bell="a"))]
@@ -193,3 +214,124 @@ def test_a_verdict_says_whether_others_may_go_first():
     """Without preemptions the processes take their turns in order, and it says so."""
     assert "take their turns in the order" in explore(HISTORY, []).granularity
     assert "another can go first" in explore(HISTORY, [], faults=Faults(preempt=1)).granularity
+
+
+def test_a_task_that_is_started_again_may_die_after_the_last_thing_that_it_does():
+    """Before anybody has noted that it is done: it does all of it once more."""
+    world = World()
+    mail = world.service("mail")
+
+    def nightly() -> None:
+        mail("ann")
+
+    found = explore(
+        [], [task(nightly, restart=True)], [no_effect_twice("mail")], faults=Faults(crash=1), world=world
+    )
+    assert found.counterexample is not None
+    assert found.counterexample.confirmed == "confirmed on a DuckDB store: the same end"
+    assert [one.text for one in found.counterexample.run.steps] == [
+        "mail('ann')",
+        "is about to end",
+        "dies between its steps",
+        "mail('ann')",
+        "is about to end",
+    ]
+
+
+def test_a_task_that_is_started_again_is_so_after_an_error_too():
+    """What supervises it does not ask why it ended; what it had in memory is lost."""
+
+    def actors(store: Any) -> list[Any]:
+        return [task(lambda: store.append("Bell/1", Rung(bell="a")), name="ringer", restart=True)]
+
+    once = always(lambda look: len(look.log) <= 1)
+    found = explore([], actors, {"once": once}, faults=Faults(unknown=1))
+    assert found.counterexample is not None
+    assert found.counterexample.confirmed.startswith("confirmed")
+
+    world = World()
+    mail, tried = world.service("mail"), world.memory("tried", list)
+
+    def send() -> None:
+        tried.value.append("ann")
+        mail(len(tried.value))
+
+    sent = eventually(lambda look: [call.arguments for call in look.calls("mail")] == [{"args": (1,)}])
+    actors = [task(send, restart=True)]
+    assert explore([], actors, {"sent": sent}, faults=Faults(error=2), world=world).holds
+
+
+def test_a_task_that_fails_each_time_it_is_started_has_no_end():
+    """Nor has it in reality."""
+
+    def lost() -> None:
+        raise KeyError("mug")
+
+    found = explore([], [task(lost, restart=True)])
+    assert found.counterexample is not None
+    assert found.counterexample.invariant == "it comes to an end"
+    assert "KeyError: 'mug'" in repr(found)
+
+
+def notify(event: Rung, effects: Effects) -> None:
+    """Have a mail sent, by a function that is not of the world."""
+    effects.call(send_mail, event.bell)
+
+
+def send_mail(to: str) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "check", [no_effect_twice("send_mial"), always(lambda look: len(look.calls("send_mial")) < 2)]
+)
+@pytest.mark.parametrize("strategy", ["exhaustive", "random"])
+def test_a_name_that_nobody_answers_to_proves_nothing(check, strategy):
+    """It may be misspelt; the right one is named."""
+    found = explore(HISTORY, [notify], check, faults=Faults(crash=1), strategy=strategy, schedules=99)
+    assert not found.holds and found.counterexample is None
+    assert "nobody has called 'send_mial'; did you mean 'send_mail'?" in repr(found)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        no_effect_twice("mail"),
+        nothing_lost("mail", Hung, by="bell"),
+        never_negative("nothing"),
+        equals_fold("nothing", lambda events: {}),
+        contiguous_versions(),
+        rows_equal_replay(),
+        completed_xor_compensated(Rung, Rung, started=Hung),
+    ],
+)
+@pytest.mark.parametrize("strategy", ["exhaustive", "random"])
+def test_what_is_ready_made_proves_nothing_where_it_had_nothing_to_look_at(check, strategy):
+    """No call, no event, no row, no start of a process."""
+    world = World()
+    mail = world.service("mail")
+    world.table("nothing")
+
+    def write(event: Hung, rows: Rows[Bell]) -> None:
+        mail(event.bell)
+
+    found = explore([], [write], {"it": check}, world=world, strategy=strategy, schedules=9)
+    assert not found.holds
+    assert "'it' had nothing to look at" in repr(found)
+
+
+def test_memory_of_nobody_is_told():
+    """It would never be lost."""
+    world = World()
+    world.memory("done", set, of="wroker")
+    with pytest.raises(InvalidArgument, match=r"'done' is the memory of 'wroker', .*did you mean 'worker'"):
+        explore([], [task(lambda: None, name="worker")], world=world)
+
+
+def test_a_queue_of_another_world_is_told():
+    """Nobody publishes to it; the same of one that a cell run again has replaced."""
+    world, other = World(), World()
+    former = world.queue("q")
+    for wrong in (former, other.queue("q")):
+        world.queue("q")
+        with pytest.raises(InvalidArgument, match="consumes 'q', which is no queue of the simulated world"):
+            explore([], [consume(wrong, lambda body: None, "clerk")], world=world)

@@ -85,6 +85,27 @@ def test_a_receiver_that_knows_keys_takes_each_once():
     assert [call.arguments["key"] for call in world.calls("charge")] == ["a", "b"]
 
 
+def test_a_key_that_no_call_can_have_is_told():
+    """It would be the same for each; a call without a key is carried out each time."""
+    world = World()
+    with pytest.raises(
+        InvalidArgument, match=r"once_by='kee': send\(to, key=None\) has no such .*mean 'key'"
+    ):
+
+        @world.service(once_by="kee")
+        def send(to, key=None): ...
+
+    @world.service(once_by="key")
+    def post(to, key=None): ...
+
+    anything = world.service("anything", once_by="key")
+    for _ in range(2):
+        post("ann")
+        post("ann", key=None)
+        anything("ann")
+    assert (len(world.calls("post")), len(world.calls("anything"))) == (4, 2)
+
+
 def test_names_are_told():
     """A service that is not there, and a name that is taken by another kind."""
     world = World()

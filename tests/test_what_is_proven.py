@@ -11,7 +11,7 @@ import pytest
 from esim.envelope import metadata
 from esim.errors import InvalidArgument, TokenMismatch, Unsteady
 from esim.event import Event
-from esim.invariant import always, eventually, no_effect_twice, sometimes
+from esim.invariant import always, eventually, never_negative, no_effect_twice, sometimes
 from esim.memory import MemoryStore
 from esim.scenario import consume, follow, task
 from esim.simulation import Faults, World, explore, replay, simulate
@@ -193,3 +193,45 @@ def test_a_verdict_says_whether_others_may_go_first():
     """Without preemptions the processes take their turns in order, and it says so."""
     assert "take their turns in the order" in explore(HISTORY, []).granularity
     assert "another can go first" in explore(HISTORY, [], faults=Faults(preempt=1)).granularity
+
+
+@pytest.mark.parametrize("confirm", ["duckdb", "kill"])
+@pytest.mark.parametrize("how", ["plain", "swallows all", "async"])
+def test_what_must_always_hold_holds_between_two_writes_of_plain_code(how, confirm):
+    """Whoever looks between them sees it broken; the run ends there, in memory as in reality."""
+    world = World()
+    shelf = world.table("shelf", {"mug": 0, "cup": 0})
+
+    def take(event: Rung) -> None:
+        shelf["mug"] -= 1
+        try:
+            shelf["mug"] += 1
+        except BaseException:
+            if how == "plain":
+                raise
+        shelf["cup"] = 7
+
+    async def taking(event: Rung) -> None:
+        take(event)
+
+    handler = taking if how == "async" else take
+    checks = [never_negative("shelf")]
+    found = explore(HISTORY, [handler], checks, world=world, confirm=confirm).counterexample
+    assert found is not None
+    assert found.message == "mug is -1"
+    assert found.run.steps[-1].text == "mug: 0 → -1"
+    assert dict(found.run.look.table("shelf")) == {"mug": -1, "cup": 0}
+    assert "the same end" in found.confirmed
+
+
+def test_what_comes_about_between_two_writes_has_been_seen():
+    """A `sometimes` looks at the same states as an `always`."""
+    world = World()
+    open_ = world.table("doors", {"open": 0})
+
+    def pass_through(event: Rung) -> None:
+        open_["open"] = 1
+        open_["open"] = 0
+
+    seen = sometimes(lambda look: look.table("doors")["open"] == 1)
+    assert explore(HISTORY, [pass_through], {"seen": seen}, world=world).holds

@@ -2,7 +2,8 @@
 
 The actors are your own code: handlers, projections and process managers that follow the log, consumers of a
 queue, and tasks (whoever appends, publishes, or goes through the log by hand). A scenario names them and
-says how each is run; a `Stage` sets them up on a store, as often as a simulation needs.
+says how each is run; a `Stage` sets them up on a store, as often as a simulation needs. What your code has
+read before that (a module, or a cell of a notebook) is a constant: no death has it read anew.
 """
 
 from __future__ import annotations

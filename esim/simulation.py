@@ -17,6 +17,7 @@ from esim.errors import InvalidArgument, TokenMismatch, Unsteady
 from esim.examine import examine
 from esim.explore import Broken, Chance, Choices, Search, Strategy, check_limits, check_strategy, deadline
 from esim.faults import Faults
+from esim.reach import CHANGED, Remembered
 from esim.recording import Recording, Run, token_of, token_read
 from esim.scenario import DIGITS, SIDES, Scenario, consume, follow, task
 from esim.stage import Stage
@@ -69,7 +70,8 @@ def explore(
     schedules from `seed`; `few_preemptions` tries those first in which processes seldom overtake each other.
     `confirm`: run a counterexample again on a DuckDB store, or with real kills.
 
-    Raises InvalidArgument for what makes no sense, and Unsteady if the first schedule, run twice, differs.
+    Raises InvalidArgument for what makes no sense, and Unsteady where the code depends on something else than
+    the log and the world: clocks, chance, what it keeps in memory, or reads once and not again after a death.
     """
     scenario = _scenario(history, actors, invariants, faults, world)
     check_strategy(strategy)
@@ -80,6 +82,7 @@ def explore(
     over = deadline(seconds)
     unsteady(scenario)
     stage = Stage(scenario)
+    remembered = Remembered(stage)
     search = Search(stage, scenario.invariants, prune=prune)
     found, why = None, ""
     from esim.bar import Counter
@@ -102,6 +105,9 @@ def explore(
                     break
     except KeyboardInterrupt:
         why = "it was interrupted"
+    changed = remembered.put_back()
+    if changed:
+        raise Unsteady(f"{', '.join(changed)}{CHANGED}")
     if found is None:
         exhausted = not why and strategy != "random"
         why = why or ("" if exhausted else "schedules were drawn by chance")

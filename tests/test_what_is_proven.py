@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -235,3 +236,64 @@ def test_what_comes_about_between_two_writes_has_been_seen():
 
     seen = sometimes(lambda look: look.table("doors")["open"] == 1)
     assert explore(HISTORY, [pass_through], {"seen": seen}, world=world).holds
+
+
+def test_what_a_process_read_when_it_started_would_be_another_after_its_death():
+    """Nobody starts it again here, so nothing is said of it; without crashes all is well."""
+    world = World()
+    shelf = world.table("shelf", {"mug": 9})
+    right = {"right": eventually(lambda look: look.table("shelf")["mug"] == 8)}
+
+    def actors(store: Any) -> list[Any]:
+        start = shelf["mug"]
+
+        def recount(event: Rung, recorded: Any) -> None:
+            shelf["mug"] = start - recorded.position
+
+        return [recount]
+
+    with pytest.raises(Unsteady, match="'start' of recount is another when the actors are made anew"):
+        explore(HISTORY, actors, right, faults=Faults(crash=1), world=world)
+    assert explore(HISTORY, actors, right, faults=Faults(duplicate=1), world=world).holds
+
+
+def test_what_a_task_was_handed_when_it_started_would_be_another_after_its_death():
+    """Arguments are read where the actors are made, like any other value."""
+    world = World()
+    shelf = world.table("shelf", {"mug": 9})
+
+    def put(left: int) -> None:
+        shelf["mug"] = left - 1
+
+    def actors(store: Any) -> list[Any]:
+        return [task(put, shelf["mug"], restart=True)]
+
+    with pytest.raises(Unsteady, match="'argument 1' of put is another"):
+        explore(HISTORY, actors, faults=Faults(crash=1), world=world)
+
+
+def test_what_can_be_made_but_once_is_told():
+    """A process that is started again would fail at it."""
+
+    def actors(store: Any) -> list[Any]:
+        store.append("Tower/1", Rung(bell="b"), expected="no_stream")
+        return []
+
+    with pytest.raises(Unsteady, match=r"cannot be made anew after a run.*'Tower/1' is at version 1"):
+        explore(HISTORY, actors, faults=Faults(crash=1))
+
+
+def test_what_is_kept_in_memory_only_after_several_faults_is_told():
+    """No run that is watched comes there; what changed in any schedule is no base for a proof."""
+    world, kept = World(), set[str]()
+    ask = world.service("ask")
+
+    def stubborn(event: Rung) -> Any:
+        for _ in range(2):
+            with suppress(ConnectionError):
+                return ask(event.bell)
+        return kept.add(event.bell)
+
+    with pytest.raises(Unsteady, match="'kept' of stubborn changed"):
+        explore(HISTORY, [stubborn], faults=Faults(error=2), world=world)
+    assert kept == set()

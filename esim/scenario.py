@@ -185,8 +185,20 @@ class Scenario:
         return other
 
     def built(self, store: Store) -> list[Actor]:
-        """Return the actors on a store, each under a name of its own."""
+        """Return the actors on a store, each under a name of its own.
+
+        Raises InvalidArgument if a part of the world is made with them: it would be another one each time.
+        """
+        parts = dict(self.world.parts)
         given = self.actors(store) if callable(self.actors) else self.actors
+        self.world.by_hand = False  # what is written here is written each time
+        made = [name for name, part in self.world.parts.items() if parts.get(name) is not part]
+        if made:
+            self.world.parts = parts
+            raise InvalidArgument(
+                f"{', '.join(map(repr, made))} is made where the actors are made, anew in each run: make it "
+                "before, where the World is made"
+            )
         return [actor_of(one) for one in _several(given)]
 
     def fingerprint(self, actors: Iterable[str]) -> str:

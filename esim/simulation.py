@@ -110,9 +110,11 @@ def explore(
         raise Unsteady(f"{', '.join(changed)}{CHANGED}")
     if found is None:
         exhausted = not why and strategy != "random"
+        scenario.world.reset()
         why = why or ("" if exhausted else "schedules were drawn by chance")
         return Verdict(scenario, search.count, exhausted, why, sorted(search.unseen), None)
     counterexample = _counterexample(scenario, stage, _shrunk(scenario, found), confirm)
+    scenario.world.reset()
     return Verdict(
         scenario, search.count, exhausted=False, stopped="", unseen=[], counterexample=counterexample
     )

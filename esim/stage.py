@@ -86,7 +86,7 @@ class Stage:
         self.clock, self.ids = StageClock(), CountedIds()
         self.store = MemoryStore() if store is None else store
         self.store.clock, self.store.ids = self.clock, self.ids
-        scenario.world.reset()
+        scenario.world.begin()
         if scenario.rows and not begun:
             _restore(self.store, scenario.rows)
         if scenario.history and not begun:

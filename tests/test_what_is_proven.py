@@ -238,6 +238,69 @@ def test_what_comes_about_between_two_writes_has_been_seen():
     assert explore(HISTORY, [pass_through], {"seen": seen}, world=world).holds
 
 
+def test_what_was_changed_by_hand_is_told():
+    """A simulation begins with the world as it was made, and drops nothing without a word."""
+    world = World()
+    shelf, news = world.table("shelf"), world.queue("news")
+
+    def take(event: Rung) -> None:
+        shelf["mug"] = shelf["mug"] - 1
+
+    right = eventually(lambda look: look.table("shelf")["mug"] == 8)
+    shelf["mug"] = 9
+    news.publish("mugs")
+    for run in (explore, simulate):
+        with pytest.raises(InvalidArgument, match="by hand since it was made: shelf, news"):
+            run(HISTORY, [take], {"right": right}, world=world)
+    world.reset()
+    shelf = world.table("shelf", {"mug": 9})
+    verdict = explore(HISTORY, [take], {"right": right}, faults=Faults(crash=1), world=world)
+    assert verdict.counterexample is not None
+    assert dict(shelf) == {"mug": 9}  # as it was made, whatever the last run has left
+    assert verdict.counterexample.run.look.table("shelf")["mug"] == 7
+    assert explore(HISTORY, [take], {"right": right}, world=world).holds
+    shelf["mug"] = 10
+    shelf["mug"] = 9  # taken back
+    assert explore(HISTORY, [take], {"right": right}, world=world).holds
+
+
+def test_a_part_of_the_world_that_is_made_with_the_actors_is_told():
+    """It would be another one in each run."""
+    world = World()
+    mail = world.service("mail")
+
+    def actors(store: Any) -> list[Any]:
+        done = world.table("done")
+
+        def thank(event: Rung) -> None:
+            if event.bell not in done:
+                mail(event.bell)
+                done[event.bell] = True
+
+        return [thank]
+
+    for _ in range(2):
+        with pytest.raises(InvalidArgument, match="'done' is made where the actors are made"):
+            explore(HISTORY, actors, [no_effect_twice("mail")], faults=Faults(crash=1), world=world)
+
+
+def test_a_table_may_be_filled_where_the_actors_are_made():
+    """That is before the run, and in each."""
+    world = World()
+    shelf = world.table("shelf")
+
+    def actors(store: Any) -> list[Any]:
+        shelf["mug"] = 9
+
+        def take(event: Rung) -> None:
+            shelf["mug"] = shelf["mug"] - 1
+
+        return [take]
+
+    right = eventually(lambda look: look.table("shelf")["mug"] == 8)
+    assert explore(HISTORY, actors, {"right": right}, world=world).holds
+
+
 def test_what_a_process_read_when_it_started_would_be_another_after_its_death():
     """Nobody starts it again here, so nothing is said of it; without crashes all is well."""
     world = World()

@@ -48,6 +48,7 @@ class Failure:
 
 @dataclass(eq=False)
 class _Subscriber:
+    given: Any
     handler: HandlerOf
     types: frozenset[str]
 
@@ -88,7 +89,7 @@ class Bus:
             raise InvalidArgument(
                 f"{handler.name} asks for rows or effects, which a bus does not keep: use a Subscription"
             )
-        subscriber = _Subscriber(handler, frozenset(event.event_type for event in handler.types))
+        subscriber = _Subscriber(function, handler, frozenset(event.event_type for event in handler.types))
         self._subscribers.append(subscriber)
 
         def unsubscribe() -> None:

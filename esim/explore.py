@@ -45,10 +45,6 @@ class Broken(NamedTuple):
     choices: Choices
 
 
-class _Found(Exception):
-    pass
-
-
 class _Node(NamedTuple):
     moment: Moment
     tail: Choices
@@ -95,6 +91,7 @@ class Search:
         self._deep = True
         self._few = 0
         self._taken: Choices = {}
+        self._broken: tuple[str, str] | None = None
 
     # --- the search ----------------------------------------------------------------------------------------
 
@@ -126,18 +123,13 @@ class Search:
         self.count.schedules += 1
         self.count.runs += 1
         self._node, self._path, self._taken = node, set(), dict(node.choices)
-        self._base = node.moment
-        try:
-            if self.stage.play(self, node.moment):
-                self._check_end()
-            elif self.stage.steps > MOST_STEPS:
-                return Broken(ENDLESS, f"no end after {MOST_STEPS:,} steps", dict(self._taken))
-        except _Found as found:
-            invariant, message = found.args
-            return Broken(invariant, message, dict(self._taken))
-        finally:
-            self.count.steps += self.stage.steps
-        return None
+        self._base, self._broken = node.moment, None
+        if self.stage.play(self, node.moment):
+            self._check_end()
+        elif self.stage.steps > MOST_STEPS:
+            self._broken = ENDLESS, f"no end after {MOST_STEPS:,} steps"
+        self.count.steps += self.stage.steps
+        return None if self._broken is None else Broken(*self._broken, dict(self._taken))
 
     def _push(self, node: _Node, *, preempt: bool = False) -> None:
         self._pushed += 1
@@ -182,10 +174,12 @@ class Search:
 
     def rest(self, stage: Stage) -> bool:
         """Go on unless what could follow is known already."""
-        self._check(stage)
+        if not self.step(stage):
+            return False
         key = stage.rest_key()
         if key in self._path:
-            raise _Found(ENDLESS, "the same state comes again and again")
+            self._broken = ENDLESS, "the same state comes again and again"
+            return False
         if self.prune and stage.choices >= self._node.until:
             if key in self._seen:
                 self.count.merged += 1
@@ -196,9 +190,10 @@ class Search:
             self._base = stage.moment()
         return True
 
-    def step(self, stage: Stage) -> None:
-        """Check what must always hold."""
+    def step(self, stage: Stage) -> bool:
+        """Check what must always hold; go on if it does."""
         self._check(stage)
+        return self._broken is None
 
     def note(self, stage: Stage, lane: str, told: str, fault: str) -> None:
         """Pass over it: a search keeps no timeline."""
@@ -214,7 +209,8 @@ class Search:
         for name, invariant in self._always:
             why = invariant.broken(stage.look)
             if why is not None:
-                raise _Found(name, why)
+                self._broken = name, why
+                return
         for name, invariant in list(self.unseen.items()):
             if invariant.had_any(stage.look):
                 del self.unseen[name]
@@ -227,7 +223,8 @@ class Search:
         for name, invariant in self._finally:
             why = invariant.broken(self.stage.look)
             if why is not None:
-                raise _Found(name, why)
+                self._broken = name, why
+                return
 
 
 class Chance:

@@ -174,7 +174,7 @@ def _true(held: object) -> bool:
 
 
 def always(check: Callable[[Look], object]) -> Invariant:
-    """Return an invariant that must hold at every moment."""
+    """Return an invariant that must hold at every moment: after each write, call, append and commit."""
     return Invariant("always", check)
 
 

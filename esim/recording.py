@@ -25,10 +25,6 @@ ENDLESS = "it comes to an end"
 """The invariant that holds by itself: no run goes round in circles."""
 
 
-class _Enough(Exception):
-    """Something is broken: what comes after it is of no interest."""
-
-
 class Choice(NamedTuple):
     """A place where something else could have been chosen."""
 
@@ -117,10 +113,7 @@ class Recording:
         self._checks = checks
         begun = self._stage.choices if first is None else first.choices  # what was chosen before is done
         self._wanted = {at for at in self._wanted if at >= begun}
-        try:
-            ended = self._stage.play(self, first)
-        except _Enough:
-            ended = False
+        ended = self._stage.play(self, first)
         if ended or not checks:
             self._look_back("eventually")
         if self._broken is None and self._stage.steps > MOST_STEPS:
@@ -164,12 +157,11 @@ class Recording:
         self._look_back("always")
         return not (self._checks and self._broken)
 
-    def step(self, stage: Stage) -> None:  # noqa: ARG002 - a driver's way
+    def step(self, stage: Stage) -> bool:  # noqa: ARG002 - a driver's way
         """Check what must always hold, and go no further than to where it does not."""
         self._look_back("always")
         self._remember()
-        if self._checks and self._broken:
-            raise _Enough
+        return not (self._checks and self._broken)
 
     def note(self, stage: Stage, lane: str, told: str, fault: str) -> None:  # noqa: ARG002 - a driver's way
         """Keep what happened."""

@@ -2,7 +2,8 @@
 
 The actors are your own code: handlers, projections and process managers that follow the log, consumers of a
 queue, and tasks (whoever appends, publishes, or goes through the log by hand). A scenario names them and
-says how each is run; a `Stage` sets them up on a store, as often as a simulation needs.
+says how each is run; a `Stage` sets them up on a store, as often as a simulation needs. What your code has
+read before that (a module, or a cell of a notebook) is a constant: no death has it read anew.
 """
 
 from __future__ import annotations
@@ -198,9 +199,19 @@ class Scenario:
     def built(self, store: Store) -> list[Actor]:
         """Return the actors on a store, each under a name of its own.
 
-        Raises InvalidArgument if a function of the store returns nothing.
+        Raises InvalidArgument if a function of the store returns nothing, and if a part of the world is made
+        with the actors: it would be another one each time.
         """
+        parts = dict(self.world.parts)
         given = self.actors(store) if callable(self.actors) else self.actors
+        self.world.by_hand = False  # what is written here is written each time
+        made = [name for name, part in self.world.parts.items() if parts.get(name) is not part]
+        if made:
+            self.world.parts = parts
+            raise InvalidArgument(
+                f"{', '.join(map(repr, made))} is made where the actors are made, anew in each run: make it "
+                "before, where the World is made"
+            )
         if given is None:
             raise InvalidArgument(
                 f"{_name(self.actors)} returned None: a function of the store returns a list of actors; a "

@@ -18,6 +18,7 @@ from esim.examine import examine
 from esim.explore import Broken, Chance, Choices, Search, Strategy, check_limits, check_strategy, deadline
 from esim.faults import Faults
 from esim.player import failing
+from esim.reach import CHANGED, Remembered
 from esim.recording import Recording, Run, token_of, token_read
 from esim.scenario import DIGITS, SIDES, Scenario, consume, follow, task
 from esim.stage import Stage
@@ -70,7 +71,8 @@ def explore(
     schedules from `seed`; `few_preemptions` tries those first in which processes seldom overtake each other.
     `confirm`: run a counterexample again on a DuckDB store, or with real kills.
 
-    Raises InvalidArgument for what makes no sense, and Unsteady if the first schedule, run twice, differs.
+    Raises InvalidArgument for what makes no sense, and Unsteady where the code depends on something else than
+    the log and the world: clocks, chance, what it keeps in memory, or reads once and not again after a death.
     """
     scenario = _scenario(history, actors, invariants, faults, world)
     check_strategy(strategy)
@@ -81,6 +83,7 @@ def explore(
     over = deadline(seconds)
     unsteady(scenario)
     stage = Stage(scenario)
+    remembered = Remembered(stage)
     search = Search(stage, scenario.invariants, prune=prune)
     found, why = None, ""
     from esim.bar import Counter
@@ -103,11 +106,16 @@ def explore(
                     break
     except KeyboardInterrupt:
         why = "it was interrupted"
+    changed = remembered.put_back()
+    if changed:
+        raise Unsteady(f"{', '.join(changed)}{CHANGED}")
     if found is None:
         exhausted = not why and strategy != "random"
+        scenario.world.reset()
         why = why or ("" if exhausted else "schedules were drawn by chance")
         return Verdict(scenario, search, exhausted, why, None)
     counterexample = _counterexample(scenario, stage, _shrunk(scenario, found), confirm)
+    scenario.world.reset()
     return Verdict(scenario, search, exhausted=False, stopped="", counterexample=counterexample)
 
 

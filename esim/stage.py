@@ -46,7 +46,7 @@ class Driver(Protocol):
     records: bool
     """Whether it reads what it is told of the run."""
     watches: bool
-    """Whether it wants to be told of each step."""
+    """Whether it wants to look at each state."""
 
     def pick(self, stage: Stage, options: Sequence[str], lane: str, told: str) -> int:
         """Return the number of the option that is taken; 0 is that all goes well, or in order."""
@@ -56,8 +56,8 @@ class Driver(Protocol):
         """Say whether the run goes on from here, where no process is at work."""
         ...
 
-    def step(self, stage: Stage) -> None:
-        """Be told that a step is done."""
+    def step(self, stage: Stage) -> bool:
+        """Say whether the run goes on, after a step and before each write, call and append in one."""
         ...
 
     def note(self, stage: Stage, lane: str, told: str, fault: str) -> None:
@@ -86,7 +86,7 @@ class Stage:
         self.clock, self.ids = StageClock(), CountedIds()
         self.store = MemoryStore() if store is None else store
         self.store.clock, self.store.ids = self.clock, self.ids
-        scenario.world.reset()
+        scenario.world.begin()
         if scenario.rows and not begun:
             _restore(self.store, scenario.rows)
         if scenario.history and not begun:
@@ -97,7 +97,7 @@ class Stage:
         self.left: dict[str, int] = {}
         self._options: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._after: dict[str, tuple[int, ...]] = {}
-        self._over = False
+        self._over = self._stopped = False
         self.at: Player | None = None
         self.crashing = False
         """Whether a process is on its way out: nothing that it does has any effect."""
@@ -193,8 +193,8 @@ class Stage:
                 if current is None:
                     return self._over
             self._step(current)
-            if watched:
-                driver.step(self)
+            if watched and not driver.step(self):
+                return False
             self.steps += 1
             if self.steps > MOST_STEPS:
                 return False
@@ -241,11 +241,14 @@ class Stage:
                 if self.recording:
                     told = player.told_of(point)
                     self.driver.note(self, player.name, told, "")
-                fault = self.ask(kinds, player.name, told)
+                fault = self._fault(kinds, player.name, told)
                 if fault:
                     player.suffer(fault)
         except Crash:
-            self.dead(player)
+            if self._stopped:
+                self._stopped = self.crashing = False
+            else:
+                self.dead(player)
         finally:
             self.clock.skew = timedelta(0)
             self.at = None
@@ -278,7 +281,15 @@ class Stage:
     # --- the places where things go wrong ------------------------------------------------------------------
 
     def ask(self, kinds: tuple[str, ...], lane: str, told: str) -> str:
-        """Return the kind of fault that happens here, or an empty text. Raises Crash for a crash."""
+        """Return the kind of fault that happens here, or an empty text. Raises Crash for a crash.
+
+        What was written before is a state of its own: where the driver stops there, nothing more is done.
+        """
+        if self.driver.watches and not self.crashing and not self.driver.step(self):
+            self._stopped = self.crashing = True
+        return self._fault(kinds, lane, told)
+
+    def _fault(self, kinds: tuple[str, ...], lane: str, told: str) -> str:
         if self.crashing:
             raise Crash
         options = self._options.get(kinds)

@@ -21,7 +21,7 @@ from esim import display
 from esim.arguments import storable
 from esim.errors import InvalidArgument
 from esim.faults import ForeignWorld, OutcomeUnknown, Unavailable
-from esim.frozen import PLAIN, frozen
+from esim.frozen import PLAIN, frozen, written
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -81,15 +81,21 @@ class World:
         self._gate: Gate | None = None
         self.owner: object = None
         """The stage that has used it last."""
+        self.by_hand = False
+        """Whether anything was changed outside of a simulation."""
 
     @property
     def gate(self) -> Gate | None:
-        """Who decides what goes wrong now. Raises ForeignWorld while another world is simulated."""
+        """Who decides what goes wrong with a change that is about to be made; None: it is made by hand.
+
+        Raises ForeignWorld while another world is simulated.
+        """
         if self._gate is None and _simulated:
             raise ForeignWorld(
                 f"{', '.join(self.parts) or 'something'} is of a World that the simulation does not know: "
                 "give world=… with the actors that use it"
             )
+        self.by_hand = self.by_hand or self._gate is None
         return self._gate
 
     @gate.setter
@@ -107,8 +113,25 @@ class World:
             _simulated.remove(self)
             self._gate = None
 
+    def begin(self) -> None:
+        """Be as it was made, for a simulation. Raises InvalidArgument if it was changed by hand."""
+        if self.by_hand:
+            changed = [
+                name
+                for name, part in self.parts.items()
+                if not part.volatile and written(frozen(part.snapshot())) != written(frozen(part.declared))
+            ]
+            if changed:
+                raise InvalidArgument(
+                    f"the world was changed by hand since it was made: {', '.join(changed)}; a simulation "
+                    "begins with what it was made with, so write world.table(name, rows), or publish in a "
+                    "task; world.reset() takes back what was done by hand"
+                )
+        self.reset()
+
     def reset(self) -> None:
         """Put everything back to how it was made."""
+        self.by_hand = False
         for part in self.parts.values():
             part.restore(part.declared)
             part.stale = True

@@ -41,13 +41,13 @@ class Walk:
         return self.given[at] if at < len(self.given) else 0
 
     def rest(self, stage: Stage) -> bool:
-        self.step(stage)
-        return True
+        return self.step(stage)
 
-    def step(self, stage: Stage) -> None:
+    def step(self, stage: Stage) -> bool:
         for name, one in self._always:
             if one.broken(stage.look) is not None:
                 self.verdicts.add(name)
+        return True
 
     def note(self, stage: Stage, lane: str, told: str, fault: str) -> None:
         pass

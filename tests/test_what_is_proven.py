@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -335,3 +336,169 @@ def test_a_queue_of_another_world_is_told():
         world.queue("q")
         with pytest.raises(InvalidArgument, match="consumes 'q', which is no queue of the simulated world"):
             explore([], [consume(wrong, lambda body: None, "clerk")], world=world)
+
+
+@pytest.mark.parametrize("confirm", ["duckdb", "kill"])
+@pytest.mark.parametrize("how", ["plain", "swallows all", "async"])
+def test_what_must_always_hold_holds_between_two_writes_of_plain_code(how, confirm):
+    """Whoever looks between them sees it broken; the run ends there, in memory as in reality."""
+    world = World()
+    shelf = world.table("shelf", {"mug": 0, "cup": 0})
+
+    def take(event: Rung) -> None:
+        shelf["mug"] -= 1
+        try:
+            shelf["mug"] += 1
+        except BaseException:
+            if how == "plain":
+                raise
+        shelf["cup"] = 7
+
+    async def taking(event: Rung) -> None:
+        take(event)
+
+    handler = taking if how == "async" else take
+    checks = [never_negative("shelf")]
+    found = explore(HISTORY, [handler], checks, world=world, confirm=confirm).counterexample
+    assert found is not None
+    assert found.message == "mug is -1"
+    assert found.run.steps[-1].text == "mug: 0 → -1"
+    assert dict(found.run.look.table("shelf")) == {"mug": -1, "cup": 0}
+    assert "the same end" in found.confirmed
+
+
+def test_what_comes_about_between_two_writes_has_been_seen():
+    """A `sometimes` looks at the same states as an `always`."""
+    world = World()
+    open_ = world.table("doors", {"open": 0})
+
+    def pass_through(event: Rung) -> None:
+        open_["open"] = 1
+        open_["open"] = 0
+
+    seen = sometimes(lambda look: look.table("doors")["open"] == 1)
+    assert explore(HISTORY, [pass_through], {"seen": seen}, world=world).holds
+
+
+def test_what_was_changed_by_hand_is_told():
+    """A simulation begins with the world as it was made, and drops nothing without a word."""
+    world = World()
+    shelf, news = world.table("shelf"), world.queue("news")
+
+    def take(event: Rung) -> None:
+        shelf["mug"] = shelf["mug"] - 1
+
+    right = eventually(lambda look: look.table("shelf")["mug"] == 8)
+    shelf["mug"] = 9
+    news.publish("mugs")
+    for run in (explore, simulate):
+        with pytest.raises(InvalidArgument, match="by hand since it was made: shelf, news"):
+            run(HISTORY, [take], {"right": right}, world=world)
+    world.reset()
+    shelf = world.table("shelf", {"mug": 9})
+    verdict = explore(HISTORY, [take], {"right": right}, faults=Faults(crash=1), world=world)
+    assert verdict.counterexample is not None
+    assert dict(shelf) == {"mug": 9}  # as it was made, whatever the last run has left
+    assert verdict.counterexample.run.look.table("shelf")["mug"] == 7
+    assert explore(HISTORY, [take], {"right": right}, world=world).holds
+    shelf["mug"] = 10
+    shelf["mug"] = 9  # taken back
+    assert explore(HISTORY, [take], {"right": right}, world=world).holds
+
+
+def test_a_part_of_the_world_that_is_made_with_the_actors_is_told():
+    """It would be another one in each run."""
+    world = World()
+    mail = world.service("mail")
+
+    def actors(store: Any) -> list[Any]:
+        done = world.table("done")
+
+        def thank(event: Rung) -> None:
+            if event.bell not in done:
+                mail(event.bell)
+                done[event.bell] = True
+
+        return [thank]
+
+    for _ in range(2):
+        with pytest.raises(InvalidArgument, match="'done' is made where the actors are made"):
+            explore(HISTORY, actors, [no_effect_twice("mail")], faults=Faults(crash=1), world=world)
+
+
+def test_a_table_may_be_filled_where_the_actors_are_made():
+    """That is before the run, and in each."""
+    world = World()
+    shelf = world.table("shelf")
+
+    def actors(store: Any) -> list[Any]:
+        shelf["mug"] = 9
+
+        def take(event: Rung) -> None:
+            shelf["mug"] = shelf["mug"] - 1
+
+        return [take]
+
+    right = eventually(lambda look: look.table("shelf")["mug"] == 8)
+    assert explore(HISTORY, actors, {"right": right}, world=world).holds
+
+
+def test_what_a_process_read_when_it_started_would_be_another_after_its_death():
+    """Nobody starts it again here, so nothing is said of it; without crashes all is well."""
+    world = World()
+    shelf = world.table("shelf", {"mug": 9})
+    right = {"right": eventually(lambda look: look.table("shelf")["mug"] == 8)}
+
+    def actors(store: Any) -> list[Any]:
+        start = shelf["mug"]
+
+        def recount(event: Rung, recorded: Any) -> None:
+            shelf["mug"] = start - recorded.position
+
+        return [recount]
+
+    with pytest.raises(Unsteady, match="'start' of recount is another when the actors are made anew"):
+        explore(HISTORY, actors, right, faults=Faults(crash=1), world=world)
+    assert explore(HISTORY, actors, right, faults=Faults(duplicate=1), world=world).holds
+
+
+def test_what_a_task_was_handed_when_it_started_would_be_another_after_its_death():
+    """Arguments are read where the actors are made, like any other value."""
+    world = World()
+    shelf = world.table("shelf", {"mug": 9})
+
+    def put(left: int) -> None:
+        shelf["mug"] = left - 1
+
+    def actors(store: Any) -> list[Any]:
+        return [task(put, shelf["mug"], restart=True)]
+
+    with pytest.raises(Unsteady, match="'argument 1' of put is another"):
+        explore(HISTORY, actors, faults=Faults(crash=1), world=world)
+
+
+def test_what_can_be_made_but_once_is_told():
+    """A process that is started again would fail at it."""
+
+    def actors(store: Any) -> list[Any]:
+        store.append("Tower/1", Rung(bell="b"), expected="no_stream")
+        return []
+
+    with pytest.raises(Unsteady, match=r"cannot be made anew after a run.*'Tower/1' is at version 1"):
+        explore(HISTORY, actors, faults=Faults(crash=1))
+
+
+def test_what_is_kept_in_memory_only_after_several_faults_is_told():
+    """No run that is watched comes there; what changed in any schedule is no base for a proof."""
+    world, kept = World(), set[str]()
+    ask = world.service("ask")
+
+    def stubborn(event: Rung) -> Any:
+        for _ in range(2):
+            with suppress(ConnectionError):
+                return ask(event.bell)
+        return kept.add(event.bell)
+
+    with pytest.raises(Unsteady, match="'kept' of stubborn changed"):
+        explore(HISTORY, [stubborn], faults=Faults(error=2), world=world)
+    assert kept == set()

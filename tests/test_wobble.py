@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import random
 import secrets
 import time
 import uuid
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
 
+from esim.bus import Bus
 from esim.errors import Unsteady
 from esim.event import Event
 from esim.projection import Key, Row, Rows
@@ -57,11 +60,20 @@ def noting(make: Any) -> tuple[Any, World]:
     [
         (lambda: [random.random()], "random.random"),
         (lambda: random.randint(1, 6), "random.randint"),
-        (lambda: random.Random(7).choice([1, 2]), "random.choice"),
+        (lambda: random.Random().choice([1, 2]), "random.Random"),
+        (lambda: random.SystemRandom().choice([1, 2]), "random.choice"),
+        (lambda: random.seed(7), "random.seed"),
         (lambda: [uuid.uuid4()], "uuid.uuid4"),
+        (lambda: [uuid.uuid1()], "uuid.uuid1"),
+        (lambda: uuid.UUID(bytes=os.urandom(16), version=4), "os.urandom"),
         (lambda: secrets.token_hex(4), "secrets.token_hex"),
         (lambda: [time.time()], "time.time"),
         (lambda: [time.perf_counter_ns()], "time.perf_counter_ns"),
+        (lambda: time.strftime("%Y"), "time.strftime"),
+        (lambda: [time.ctime()], "time.ctime"),
+        (lambda: hash("mug") % 7, "hash"),
+        (lambda: [id("mug")], "id"),
+        (lambda: [os.getpid()], "os.getpid"),
         (lambda: datetime.now(UTC), "datetime.now"),
         (lambda: [date.today()], "date.today"),
     ],
@@ -72,6 +84,35 @@ def test_clocks_and_chance_are_named_with_the_line(make, called):
     told = told_of([note], world)
     assert f"<lambda> calls {called}()" in told
     assert f"(line {make.__code__.co_firstlineno})" in told
+
+
+@dataclass(frozen=True)
+class Place:
+    """Hashes by what it holds."""
+
+    shelf: str
+
+
+KNOWN = uuid.UUID(int=7)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: [KNOWN.hex],
+        lambda: f"{KNOWN}",
+        lambda: uuid.UUID("00000000-0000-0000-0000-000000000007"),
+        lambda: uuid.uuid5(uuid.NAMESPACE_DNS, "mug"),
+        lambda: random.Random(7).choice([1, 2]),
+        lambda: random.Random("mug").random(),
+        lambda: {Place("a"): 1}[Place("a")],
+        lambda: datetime(2026, 1, 1, tzinfo=UTC).strftime("%Y"),
+    ],
+)
+def test_what_is_the_same_in_every_run_is_steady(make):
+    """Ids that are given, chance from a seed, hashes that only find something, and times that are written."""
+    note, world = noting(make)
+    assert not told_of([note], world)
 
 
 def test_a_steady_handler_is_steady():
@@ -151,7 +192,7 @@ def test_an_object_outside_of_a_handler_is_named():
     def see(event: Rung) -> None:
         keeper.see(event)
 
-    assert "keeper.'seen' of see changed" in told_of([see])
+    assert "'seen' of keeper of see changed" in told_of([see])
 
 
 def test_a_service_with_a_state_of_its_own_is_named():
@@ -183,15 +224,72 @@ def test_the_order_of_a_set_is_named():
     assert "one goes through the set names" in told_of([one])
 
 
+BELLS = {"a", "b"}
+
+
+def test_the_order_of_a_set_is_named_wherever_it_comes_from():
+    """Also one that is handed to a helper, that the module has, or that is made of others."""
+
+    def first(bells: Any) -> Any:
+        return [str(bell) for bell in bells]
+
+    def handed(event: Rung) -> None:
+        first({event.bell, "c"})
+
+    def outside(event: Rung) -> None:
+        list(BELLS)
+
+    def united(event: Rung) -> None:
+        both = {"a"} | {event.bell}
+        for bell in both.difference({"c"}):
+            str(bell)
+
+    def keys(event: Rung) -> None:
+        for bell in {"a": 1}.keys() | {"b": 2}.keys():
+            str(bell)
+
+    assert "first goes through the set bells" in told_of([handed])
+    assert "outside goes through the set BELLS" in told_of([outside])
+    assert "united goes through the set both.difference({'c'})" in told_of([united])
+    assert "keys goes through the set {'a': 1}.keys() | {'b': 2}.keys()" in told_of([keys])
+
+
 def test_a_sorted_set_is_steady():
-    """A set that is sorted, counted or asked is no trouble."""
+    """A set that is sorted, counted or asked is no trouble, nor one of numbers, nor one that nobody uses."""
+
+    def unused() -> None:
+        list(BELLS)
 
     def fine(event: Rung) -> None:
         names = {"a", "b"}
         if event.bell in names:
+            names = sorted(names)
+        for _ in {1, 2} | {3}:
             sorted(names)
+        if event.bell == "never":
+            unused()
 
     assert not told_of([fine])
+
+
+def test_what_a_bus_calls_is_examined():
+    """Its handlers subscribe in the function of the actors, and are named like others."""
+
+    def see(event: Rung) -> None:
+        SEEN.append(event.bell)
+
+    def dice(event: Rung) -> None:
+        random.random()
+
+    def on_a_bus(handler: Any) -> Any:
+        def actors(store: Any) -> list[Any]:
+            Bus(store).subscribe(handler)
+            return [task(lambda: store.append("Bell/3", Rung()), name="ring")]
+
+        return actors
+
+    assert "'SEEN' of see changed" in told_of(on_a_bus(see))
+    assert "dice calls random.random()" in told_of(on_a_bus(dice))
 
 
 def test_what_differs_in_the_second_run_is_told_where_its_source_is_not_seen():

@@ -1,0 +1,281 @@
+"""What code keeps in the memory of its process, outside of its functions: a death would lose it.
+
+What actors, buses and services are made of is followed by the names that it uses: to helpers, classes,
+objects, defaults, attributes and caches. What is of esim, of the world or of a library is passed over.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from copy import deepcopy
+from datetime import date, timedelta
+from decimal import Decimal
+from enum import Enum
+from functools import partial
+from itertools import count
+from logging import Logger
+from pathlib import Path, PurePath
+from random import Random, SystemRandom
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from esim.bus import Bus
+from esim.frozen import frozen, written
+from esim.scenario import Actor, Task
+from esim.stage import Stage
+from esim.world import Part, Service, World
+
+_HERE = str(Path(__file__).parent)
+_LIBRARY = str(PurePath(inspect.__file__).parent)
+_CONTAINERS = (list, tuple, dict, set, frozenset, deque)
+_ATOMS = (type(None), int, float, str, bytes, bytearray, Decimal, date, timedelta, Enum, UUID, count, Random)
+_GONE = object()
+
+
+def is_users(code: CodeType) -> bool:
+    """Say whether code is neither of esim nor of a library."""
+    name = code.co_filename
+    return not name.startswith((_HERE, _LIBRARY, "<frozen")) and "site-packages" not in name
+
+
+class Remembered:
+    """What the code of a stage keeps, as it was when this was made. Caches are emptied for that."""
+
+    def __init__(self, stage: Stage) -> None:
+        """Look at what the actors of `stage`, its buses and its services are made of."""
+        self._made_of = [*_of_actors(stage.actors), *_of_buses(stage), *_of_services(stage)]
+        way = _Way(self._made_of)
+        self._was = {place: (one.form(), one.copied(), one) for place, one in way.held.items()}
+        self._owners = way.owners
+        self.cached = {inspect.unwrap(one).__code__ for one in way.caches}
+        """The code of what is cached."""
+        for cache in way.caches:
+            cache.cache_clear()
+
+    def put_back(self) -> list[str]:
+        """Return what has changed since, and have it be as it was."""
+        now, changed = _Way(self._made_of).held, []
+        for place, (form, copied, one) in self._was.items():
+            if place not in now or now[place].form() != form:
+                one.put_back(copied)
+                changed.append(one.told)
+        for place, one in now.items():
+            if place not in self._was and place[0] in self._owners:
+                one.drop()
+                changed.append(one.told)
+        return list(dict.fromkeys(changed))
+
+
+CHANGED = (
+    " changed while the handlers ran: it is in the memory of the process, and its death would lose it; keep "
+    "it in world.memory(…), or in a table"
+)
+"""What is said of it."""
+
+
+def held_by(actors: Iterable[Actor]) -> Counter[tuple[str, str]]:
+    """Return what actors hold: how each is told, and its value in words, the same for equal values."""
+    held = _Way(_of_actors(actors)).held.values()
+    return Counter((one.told, str(one.form())) for one in held if one.plain)
+
+
+def _of_actors(actors: Iterable[Actor]) -> list[Any]:
+    return [one.function if isinstance(one, Task) else one.handler for one in actors]
+
+
+def _of_buses(stage: Stage) -> list[Any]:
+    buses = [getattr(listener, "__self__", None) for listener in stage.store._listeners]
+    return [one.given for bus in buses if isinstance(bus, Bus) for one in bus._subscribers]
+
+
+def _of_services(stage: Stage) -> list[Any]:
+    return [part._function for part in stage.world.parts.values() if isinstance(part, Service)]
+
+
+class _Held(NamedTuple):
+    """A value that code keeps: who has it, under which key, how that is told; and whether it is plain.
+
+    One that is not plain counts as itself: what it holds is followed.
+    """
+
+    owner: Any
+    key: str
+    value: Any
+    told: str
+    plain: bool
+
+    def form(self) -> str | int:
+        """Return what tells it from another."""
+        if not self.plain:
+            return id(self.value)
+        try:
+            return written(frozen(self.value))
+        except Exception:  # noqa: BLE001 - it may not want to be taken apart, or go round in circles
+            return type(self.value).__qualname__
+
+    def copied(self) -> Any:
+        """Return it as it is now."""
+        try:
+            return deepcopy(self.value) if self.plain else self.value
+        except Exception:  # noqa: BLE001 - nor to be copied
+            return self.value
+
+    def put_back(self, copied: Any) -> None:
+        """Have it be as when it was copied."""
+        if self.plain and isinstance(self.value, list | deque | dict | set):
+            self.value.clear()
+            (self.value.extend if isinstance(self.value, list | deque) else self.value.update)(copied)
+            copied = self.value
+        if isinstance(self.owner, dict):
+            self.owner[self.key] = copied
+        elif isinstance(self.owner, CellType):
+            self.owner.cell_contents = copied
+        elif not isinstance(self.owner, FunctionType | partial):  # a default stays the same object
+            with suppress(AttributeError, TypeError):  # one that may not be set was changed inside
+                setattr(self.owner, self.key, copied)
+
+    def drop(self) -> None:
+        """Have it be no more, as before."""
+        if isinstance(self.owner, dict):
+            del self.owner[self.key]
+        elif isinstance(self.owner, CellType):
+            del self.owner.cell_contents
+        else:
+            delattr(self.owner, self.key)
+
+
+class _Way:
+    """A way from functions to all that they keep."""
+
+    def __init__(self, made_of: Iterable[Any]) -> None:
+        self.owners: dict[int, Any] = {}
+        self.held: dict[tuple[int, str], _Held] = {}
+        self.caches: list[Any] = []
+        self._seen: dict[int, Any] = {}
+        self._waiting: list[tuple[Any, str]] = []
+        for one in made_of:
+            self._waiting.append((one, _name(one)))
+            plain = inspect.unwrap(one) if callable(one) else one
+            if isinstance(plain, FunctionType):
+                self._in_function(plain)  # whoever it is by
+        while self._waiting:
+            self._follow(*self._waiting.pop())
+
+    def _follow(self, one: Any, told: str) -> None:
+        if id(one) in self._seen:
+            return
+        self._seen[id(one)] = one
+        if isinstance(one, partial):
+            self._in_partial(one)
+        elif isinstance(one, MethodType):
+            self._waiting += [(one.__self__, _name(one)), (one.__func__, told)]
+        elif isinstance(one, staticmethod | classmethod):
+            self._waiting.append((one.__func__, told))
+        elif isinstance(one, property):
+            self._waiting += [(each, told) for each in (one.fget, one.fset)]
+        elif hasattr(one, "cache_clear"):
+            self.caches.append(one)
+            self._waiting.append((inspect.unwrap(one), told))
+        elif isinstance(one, FunctionType):
+            if is_users(one.__code__):
+                self._in_function(one)
+        elif isinstance(one, type):
+            self._in_class(one)
+        elif _is_users_class(type(one)):
+            self._in_object(one, told)
+
+    def _in_partial(self, one: partial[Any]) -> None:
+        numbered = {f"argument {number}": value for number, value in enumerate(one.args, 1)}
+        self._has(one, {**numbered, **one.keywords}, _name(one))
+        self._waiting.append((one.func, _name(one)))
+
+    def _in_function(self, function: FunctionType) -> None:
+        name, code, outside = function.__name__, function.__code__, function.__globals__
+        names = list(dict.fromkeys(_names(code)))
+        used = {key: outside[key] for key in names if key in outside}
+        self._has(outside, used, name)
+        for module in used.values():
+            if isinstance(module, ModuleType) and _is_users_module(module.__name__):
+                inside = vars(module)
+                self._has(inside, {key: inside[key] for key in names if key in inside}, name)
+        for key, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+            self._has(cell, {key: _inside(cell)}, name)
+        given = function.__defaults__ or ()
+        by_place = code.co_varnames[code.co_argcount - len(given) : code.co_argcount]
+        defaults = dict(zip(by_place, given, strict=True))
+        self._has(function, {**defaults, **(function.__kwdefaults__ or {})}, name)
+        self._has(vars(function), vars(function), name)
+
+    def _in_class(self, cls: type) -> None:
+        for each in filter(_is_users_class, cls.__mro__):
+            own = {key: value for key, value in vars(each).items() if not _is_esims(key, cls)}
+            self._has(each, own, each.__name__)
+
+    def _in_object(self, one: Any, told: str) -> None:
+        cls = type(one)
+        self._waiting.append((cls, told))
+        inside = getattr(one, "__dict__", {})
+        self._has(inside, {key: value for key, value in inside.items() if not _is_esims(key, cls)}, told)
+        slots = [vars(each).get("__slots__", ()) for each in cls.__mro__]
+        keys = [key for each in slots for key in ((each,) if isinstance(each, str) else each)]
+        self._has(one, {key: getattr(one, key, _GONE) for key in keys if not _is_esims(key, cls)}, told)
+
+    def _has(self, owner: Any, values: Mapping[str, Any], name: str) -> None:
+        self.owners[id(owner)] = owner
+        for key, value in values.items():
+            self._found(owner, key, value, name)
+
+    def _found(self, owner: Any, key: str, value: Any, name: str) -> None:
+        strange = isinstance(value, Logger | SystemRandom | Part | World)
+        if value is _GONE or strange or (key.startswith("_") and key.endswith("_")):
+            return
+        inside = list(value.values() if isinstance(value, dict) else value if _is_container(value) else ())
+        parts = [one for one in inside if isinstance(one, Part | World) or callable(one)]
+        plain = isinstance(value, _ATOMS) or (_is_container(value) and not parts)
+        self.held[id(owner), key] = _Held(owner, key, value, f"{key!r} of {name}", plain)
+        if not plain:
+            self._waiting += [(one, f"{key} of {name}") for one in (value, *parts)]
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """Give the names that code uses, and what is written inside of it."""
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _names(inner)
+
+
+def _inside(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return _GONE  # a name that is not bound yet
+
+
+def _name(one: Any) -> str:
+    while isinstance(one, partial):
+        one = one.func
+    return str(getattr(one, "__name__", type(one).__name__))
+
+
+def _is_users_class(cls: type) -> bool:
+    return _is_users_module(cls.__module__)
+
+
+def _is_users_module(name: str) -> bool:
+    place = getattr(sys.modules.get(name), "__file__", None) or ""
+    return name.partition(".")[0] not in {"esim", *sys.stdlib_module_names} and "site-packages" not in place
+
+
+def _is_esims(key: str, cls: type) -> bool:
+    """Say whether a private attribute is one that esim gives to what derives from it."""
+    return key.startswith("_") and any(each.__module__.startswith("esim.") for each in cls.__mro__)
+
+
+def _is_container(value: Any) -> bool:
+    return isinstance(value, _CONTAINERS)

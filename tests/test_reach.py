@@ -1,0 +1,246 @@
+"""What code keeps in the memory of its process is found wherever it is, named, and put back."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict, deque
+from enum import Enum
+from functools import cache, lru_cache, partial, wraps
+from itertools import count
+from typing import Any
+
+import pytest
+
+from esim.errors import Unsteady
+from esim.event import Event
+from esim.frozen import frozen
+from esim.reach import Remembered
+from esim.scenario import Scenario, task
+from esim.stage import Stage
+from esim.state import State
+from esim.wobble import unsteady
+from esim.world import World
+
+
+class Rung(Event):
+    bell: str = "a"
+
+
+HISTORY = [("Bell/1", Rung()), ("Bell/2", Rung(bell="b"))]
+KEPT: dict[str, Any] = {}
+
+
+class Light(Enum):
+    OFF = 0
+    ON = 1
+
+
+LIGHT = Light.OFF
+FIRST: Event | None = None
+
+
+def told_of(actors: Any, **options: Any) -> str:
+    """Return what is said of actors, or nothing if they are steady."""
+    try:
+        unsteady(Scenario(HISTORY, actors, **options))
+    except Unsteady as error:
+        return str(error)
+    return ""
+
+
+def helper(bell: str) -> Any:
+    return KEPT.setdefault("first", bell)
+
+
+def by_helper(event: Rung) -> None:
+    helper(event.bell)
+
+
+def by_default(event: Rung, kept: Any = {}) -> None:
+    kept.setdefault("first", event.bell)
+
+
+def by_named_default(event: Rung, *, kept: Any = []) -> None:
+    kept[:] = kept or [event.bell]
+
+
+def by_attribute(event: Rung) -> None:
+    by_attribute.first = getattr(by_attribute, "first", event.bell)  # type: ignore[attr-defined]
+
+
+def by_an_enum(event: Rung) -> None:
+    global LIGHT
+    LIGHT = Light.ON
+
+
+def by_an_event(event: Rung) -> None:
+    global FIRST
+    FIRST = FIRST or event
+
+
+class ByClass:
+    first: str | None = None
+
+    def __call__(self, event: Rung) -> None:
+        ByClass.first = ByClass.first or event.bell
+
+
+class BySlot:
+    __slots__ = ("first",)
+
+    def see(self, event: Rung) -> None:
+        self.first = getattr(self, "first", event.bell)
+
+
+def by_inner(event: Rung) -> None:
+    def inner() -> None:
+        helper(event.bell)
+
+    inner()
+
+
+def counted(function: Any) -> Any:
+    calls = 0
+
+    @wraps(function)
+    def counting(event: Rung) -> None:
+        nonlocal calls
+        calls = 1
+        function(event)
+
+    return counting
+
+
+@counted
+def decorated(event: Rung) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("handler", "told"),
+    [
+        (by_helper, "'KEPT' of helper"),
+        (by_inner, "'KEPT' of helper"),
+        (by_default, "'kept' of by_default"),
+        (by_named_default, "'kept' of by_named_default"),
+        (by_attribute, "'first' of by_attribute"),
+        (by_an_enum, "'LIGHT' of by_an_enum"),
+        (by_an_event, "'FIRST' of by_an_event"),
+        (ByClass(), "'first' of ByClass"),
+        (BySlot().see, "'first' of see"),
+        (decorated, "'calls' of decorated"),
+    ],
+)
+def test_what_changes_is_named_each_time(handler, told):
+    """It is put back, so that a cell that is run again is told again."""
+    for _ in range(2):
+        assert told_of([handler]).partition(" changed")[0] == told
+    assert KEPT == {}
+    assert (LIGHT, FIRST, ByClass.first) == (Light.OFF, None, None)
+
+
+@pytest.mark.parametrize(
+    ("make", "change"),
+    [
+        (lambda: [1], lambda kept: kept.append(2)),
+        (lambda: {"a": [1]}, lambda kept: kept["a"].append(2)),
+        (lambda: {1}, lambda kept: kept.add(2)),
+        (lambda: deque([1]), lambda kept: kept.append(2)),
+        (lambda: Counter("a"), lambda kept: kept.update("a")),
+        (lambda: defaultdict(list), lambda kept: kept["a"].append(1)),
+        (count, next),
+        (lambda: random.Random(7), lambda kept: kept.random()),
+    ],
+)
+def test_whatever_it_is_it_comes_back(make, change):
+    """Containers, counters, dice with a seed: they change in a run, and are after it as they were."""
+    kept = make()
+
+    def handler(event: Rung) -> None:
+        change(kept)
+
+    assert "'kept' of handler changed" in told_of([handler])
+    assert frozen(kept) == frozen(make())
+
+
+def test_code_that_goes_round_in_circles_is_gone_through_once():
+    """Objects that hold each other, functions that call each other, a list that is in itself."""
+
+    class Node:
+        def __init__(self) -> None:
+            self.other: Any = None
+            self.seen = 0
+
+    one, two = Node(), Node()
+    one.other, two.other = two, one
+    circle: list[Any] = []
+    circle.append(circle)
+
+    def even(n: int) -> bool:
+        return n == 0 or odd(n - 1)
+
+    def odd(n: int) -> bool:
+        return n != 0 and even(n - 1)
+
+    def see(event: Rung) -> None:
+        even(len(circle))
+        one.other.seen = 1
+
+    assert told_of([see]).startswith("'seen' of other of one of see changed")
+
+
+def test_what_belongs_to_esim_and_the_world_is_passed_over():
+    """States, tables and services have their own ways to be put back."""
+    world = World()
+    table, mail = world.table("table"), world.service("mail")
+    at_hand = {"table": table}
+
+    class Bell(State):
+        rung: int = 0
+
+        def evolve(self, event: Rung) -> Any:
+            return self.but(rung=self.rung + 1)
+
+    def see(event: Rung, start: Any = Bell()) -> None:
+        at_hand["table"][event.bell] = start.evolve(event).rung
+        mail(event.bell)
+
+    assert not told_of([see, partial(see, start=Bell(rung=2))], world=world)
+
+
+def test_a_cache_that_keeps_what_was_read_is_named():
+    """One that answers by its arguments alone is no memory of anything."""
+    world = World()
+    shelf = world.table("shelf", {"a": 1, "b": 1})
+
+    @cache
+    def left(bell: str) -> int:
+        return shelf[bell]
+
+    @lru_cache(maxsize=9)
+    def loud(bell: str) -> str:
+        return bell.upper()
+
+    def read(event: Rung) -> None:
+        shelf[event.bell] = left(event.bell) + 1
+
+    def shout(event: Rung) -> None:
+        shelf[loud(event.bell)] = 1
+
+    left("a")  # tried by hand
+    for _ in range(2):
+        assert "left keeps what it read in a cache" in told_of([read], world=world)
+    assert not told_of([shout], world=world)
+
+
+def test_what_has_changed_is_told_once():
+    """It has been put back then."""
+    seen: list[str] = []
+
+    def see(event: Rung) -> None:
+        seen.append(event.bell)
+
+    remembered = Remembered(Stage(Scenario([], [see, task(lambda: None)])))
+    assert remembered.put_back() == []
+    see(Rung())
+    assert remembered.put_back() == ["'seen' of see"]
+    assert seen == remembered.put_back() == []

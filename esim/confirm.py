@@ -192,6 +192,10 @@ def _go_on(scenario: Scenario, choices: Choices, folder: Path) -> None:
 
 
 def _take_over(stage: Stage, handed: _Handed) -> None:
+    known = {part.name for part in stage.parts}
+    for name in handed.world:
+        if name not in known:
+            stage.stand_in(name)  # of a function that was called before
     for part in stage.parts:
         if handed.world.get(part.name) is not None:
             part.restore(handed.world[part.name])

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime, timedelta
-from functools import wraps
 from typing import Any, NamedTuple, Protocol
 
 from esim.actors import player_of
@@ -31,7 +30,7 @@ from esim.reading import Recorded
 from esim.scenario import Scenario
 from esim.store import EventStore
 from esim.subscription import Subscription, latest
-from esim.world import Memory, Part, Service
+from esim.world import Memory, Part, Service, anything
 from esim.writing import Batch
 
 WHO = "who goes on"
@@ -149,15 +148,19 @@ class Stage:
         name = name_of(function)
         if name not in self.services:
             part = self._by_name.get(name)
-            if not isinstance(part, Service):
-                part = self._by_name[name] = Service(self.world, _undone(function), None, 3)
-                self.parts.append(part)
-                self._first.append(part.snapshot())
-                self._pictures.append(self._first[-1])
-                self._fresh.append(True)
-                self._known.append(0)
-            self.services[name] = part.function()
+            stand_in = part if isinstance(part, Service) else self.stand_in(name)
+            self.services[name] = stand_in.function(None if name in self.world.parts else function)
         return self.services[name]
+
+    def stand_in(self, name: str) -> Service:
+        """Return a new service in place of a function of this name that is not of the world."""
+        part = self._by_name[name] = Service(self.world, anything(name), None, 3)
+        self.parts.append(part)
+        self._first.append(part.snapshot())
+        self._pictures.append(self._first[-1])
+        self._fresh.append(True)
+        self._known.append(0)
+        return part
 
     # --- one run -------------------------------------------------------------------------------------------
 
@@ -432,14 +435,6 @@ def _restore(store: Store, rows: Sequence[Row]) -> None:
         store.restore(rows)
     elif isinstance(store, MemoryStore):
         store.rewind(rows)
-
-
-def _undone(function: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(function)
-    def undone(*_: Any, **__: Any) -> None:
-        """Do nothing in the place of it."""
-
-    return undone
 
 
 def _named(players: list[Player]) -> list[Player]:

@@ -133,7 +133,7 @@ class World:
         fail when it is down.
         """
         if isinstance(given, str):
-            return self._service(_anything(given), once_by, outage)
+            return self._service(anything(given), once_by, outage)
         if given is None:
             return lambda function: self._service(function, once_by, outage)
         return self._service(given, once_by, outage)
@@ -241,22 +241,23 @@ class Service(Part):
         self.name = function.__name__
         self.calls: list[Call] = []
         self._world, self._function, self._once_by = world, function, once_by
-        self._signature = inspect.signature(function)
         self._outage, self._down = outage, 0
 
-    def function(self) -> Callable[..., Any]:
-        """Return the function that calls this service."""
+    def function(self, like: Callable[..., Any] | None = None) -> Callable[..., Any]:
+        """Return the function that calls this service: with the parameters of another, if it is `like` that."""
+        known = self._function if like is None else like
+        signature = inspect.signature(known)
 
-        @wraps(self._function)
+        @wraps(known)
         def called(*args: Any, **kwargs: Any) -> Any:
-            return self.call(args, kwargs)
+            return self.call(signature, args, kwargs)
 
         called.__dict__["_service_"] = self
         return called
 
-    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call(self, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Carry a call out, unless the simulation has it fail."""
-        bound = self._signature.bind(*args, **kwargs)
+        bound = signature.bind(*args, **kwargs)
         arguments = _by_name(bound)
         gate, fault = self._world.gate, ""
         told = f"{self.name}({', '.join(_said(args, kwargs))})" if gate and gate.recording else ""
@@ -467,7 +468,9 @@ def _brief(value: Any) -> str:
     return "…" if _OF_AN_ID.match(str(value)) else display.short(value)
 
 
-def _anything(name: str) -> Callable[..., Any]:
+def anything(name: str) -> Callable[..., Any]:
+    """Return a function of a name that takes anything, and does nothing."""
+
     def service(*args: Any, **kwargs: Any) -> None:
         """Take anything."""
 

@@ -100,6 +100,7 @@ class Stage:
         self.at: Player | None = None
         self.crashing = False
         """Whether a process is on its way out: nothing that it does has any effect."""
+        self.sheltered = False
         self.steps = 0
         self.choices = 0
         self._commit = self.store._commit
@@ -286,7 +287,7 @@ class Stage:
         options = self._options.get(kinds)
         if options is None:
             options = self._options[kinds] = ("", *(kind for kind in kinds if self.left[kind]))
-        if len(options) == 1 or self.at is None:
+        if len(options) == 1 or self.at is None or self.sheltered:
             return ""
         index = self.driver.pick(self, options, lane, told)
         self.choices += 1

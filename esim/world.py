@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
 from esim import display
 from esim.arguments import storable
-from esim.errors import InvalidArgument
+from esim.errors import InvalidArgument, said
 from esim.faults import ForeignWorld, OutcomeUnknown, Unavailable
 from esim.frozen import PLAIN, frozen
 
@@ -31,6 +31,8 @@ class Gate(Protocol):
 
     recording: bool
     """Whether anybody reads what is told."""
+    sheltered: bool
+    """Whether a service is at work: it has a process of its own, in which nothing goes wrong."""
 
     def ask(self, kinds: tuple[str, ...], lane: str, told: str) -> str:
         """Return the kind of fault that happens here, or an empty text. May raise Crash."""
@@ -128,9 +130,10 @@ class World:
     ) -> Callable[..., Any]:
         """Make a function one of the outside world: `@world.service`, or `mail = world.service("mail")`.
 
-        Each call is remembered, in `world.calls(name)`. With `once_by` (the name of an argument) a call with
-        the same value is taken once: a receiver that honours idempotency keys. `outage` is how many calls
-        fail when it is down.
+        Each call that it did not refuse (by an error) is remembered, in `world.calls(name)`. It is carried
+        out as a whole, also if its caller dies. With `once_by` (the name of an argument) a call with the same
+        value is carried out once, and answered the same again: a receiver that honours idempotency keys.
+        `outage` is how many calls fail when it is down.
         """
         if isinstance(given, str):
             return self._service(anything(given), once_by, outage)
@@ -139,6 +142,8 @@ class World:
         return self._service(given, once_by, outage)
 
     def _service(self, function: Callable[..., Any], once_by: str | None, outage: int) -> Callable[..., Any]:
+        if type(outage) is not int or outage < 1:
+            raise InvalidArgument(f"outage={outage!r}: give a whole number from 1 on, of calls that fail")
         return self._added(Service(self, function, once_by, outage)).function()
 
     def queue(self, name: str) -> Queue:
@@ -240,6 +245,7 @@ class Service(Part):
         """Stand for `function`."""
         self.name = function.__name__
         self.calls: list[Call] = []
+        self._answers: list[Any] = []
         self._world, self._function, self._once_by = world, function, once_by
         self._outage, self._down = outage, 0
 
@@ -276,29 +282,48 @@ class Service(Part):
         return answer
 
     def _carried_out(self, bound: inspect.BoundArguments, arguments: dict[str, Any], told: str) -> Any:
+        gate, key = self._world.gate, arguments.get(self._once_by or "")
         if self._once_by is not None:
-            key = arguments.get(self._once_by)
-            if any(call.arguments.get(self._once_by) == key for call in self.calls):
-                if self._world.gate is not None:
-                    self._world.gate.note(self.name, f"{told} was carried out before")
-                return None
-        self.calls.append(Call(self.name, {name: _kept(value) for name, value in arguments.items()}))
+            for call, answer in zip(self.calls, self._answers, strict=True):
+                if call.arguments.get(self._once_by) == key:
+                    if gate is not None:
+                        gate.note(self.name, f"{told} was carried out before")
+                    return _kept(answer)
+        if gate is not None:
+            gate.note(self.name, told)
+        call = Call(self.name, {name: _kept(value) for name, value in arguments.items()})
+        answer = self._answered(bound, gate)
+        self.calls.append(call)
+        if self._once_by is not None:
+            self._answers.append(_kept(answer))
         self.stale = True
-        if self._world.gate is not None:
-            self._world.gate.note(self.name, told)
-        return self._function(*bound.args, **bound.kwargs)
+        return answer
 
-    def snapshot(self) -> tuple[list[Call], int]:
-        """Return the calls so far, and for how many more it is down."""
-        return list(self.calls), self._down
+    def _answered(self, bound: inspect.BoundArguments, gate: Gate | None) -> Any:
+        """Have the function do its work, which it does in a process of its own."""
+        if gate is None:
+            return self._function(*bound.args, **bound.kwargs)
+        former, gate.sheltered = gate.sheltered, True
+        try:
+            return self._function(*bound.args, **bound.kwargs)
+        except Exception as error:
+            gate.note(self.name, f"fails: {said(error)}")
+            raise
+        finally:
+            gate.sheltered = former
 
-    def restore(self, state: tuple[list[Call], int]) -> None:
+    def snapshot(self) -> tuple[list[Call], list[Any], int]:
+        """Return the calls so far, what was answered, and for how many more it is down."""
+        return list(self.calls), list(self._answers), self._down
+
+    def restore(self, state: tuple[list[Call], list[Any], int]) -> None:
         """Put back what `snapshot` returned."""
-        self.calls[:], self._down = state
+        self.calls[:], self._answers[:], self._down = state
 
     def frozen(self) -> Hashable:
-        """Return the calls in order."""
-        return tuple([frozen(call.arguments) for call in self.calls]), self._down
+        """Return the calls in order, and what is answered if they come again."""
+        calls = tuple([frozen(call.arguments) for call in self.calls])
+        return calls, self._down, tuple(map(frozen, self._answers))
 
     def __repr__(self) -> str:
         return f"<{self.name}: {len(self.calls)} calls>"

@@ -27,6 +27,7 @@ class Gate:
     """Has one kind of fault happen at one place."""
 
     recording = True
+    sheltered = False
 
     def __init__(self, fault: str = "") -> None:
         self.fault, self.asked, self.noted = fault, [], []
@@ -83,6 +84,45 @@ def test_a_receiver_that_knows_keys_takes_each_once():
     for key in ("a", "a", "b"):
         charge(5, key=key)
     assert [call.arguments["key"] for call in world.calls("charge")] == ["a", "b"]
+
+
+def test_an_answer_that_is_given_again_is_the_first_one():
+    """Also after the service was put back, and whatever was done to the answer."""
+    world, count = World(), iter("123")
+
+    @world.service(once_by="key")
+    def number(key: str) -> list[str]:
+        return [key, next(count)]
+
+    number("a").append("changed")
+    part = world.parts["number"]
+    picture = part.snapshot()
+    number("b")
+    part.restore(picture)
+    assert (number("a"), number("b"), number("a")) == (["a", "1"], ["b", "3"], ["a", "1"])
+
+
+def test_a_service_that_fails_by_itself_says_so():
+    """Its call is not counted, and the timeline has why."""
+    world = World()
+    world.gate = gate = Gate()
+
+    @world.service
+    def pay(amount: int) -> None:
+        raise ValueError("declined")
+
+    with pytest.raises(ValueError, match="declined"):
+        pay(5)
+    assert world.calls("pay") == []
+    assert gate.noted == [("pay", "pay(5)"), ("pay", "fails: ValueError: declined")]
+    assert not gate.sheltered
+
+
+@pytest.mark.parametrize("outage", [0, -1, 1.5, True])
+def test_an_outage_is_at_least_one_call_long(outage):
+    """None would be no outage, and fewer would last for ever."""
+    with pytest.raises(InvalidArgument, match="give a whole number from 1 on"):
+        World().service("mail", outage=outage)
 
 
 def test_names_are_told():

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from esim.contract import Store
 from esim.envelope import RecordedEvent
 from esim.errors import said
-from esim.faults import Crash
+from esim.faults import FAILED, Crash
 from esim.parts import StageClock
 from esim.scenario import Scenario
 from esim.subscription import Subscription
@@ -27,13 +27,14 @@ class Ground(Protocol):
     clock: StageClock
     scenario: Scenario
     crashing: bool
+    recording: bool
 
     def ask(self, kinds: tuple[str, ...], lane: str, told: str) -> str:
         """Return the kind of fault that happens here, or an empty text. Raises Crash."""
         ...
 
-    def note(self, lane: str, told: str) -> None:
-        """Remember what has happened."""
+    def note(self, lane: str, told: str, fault: str = "") -> None:
+        """Remember what has happened, and whether it is a fault, or `FAILED`."""
         ...
 
     def choose(self, options: Sequence[str], kind: str, lane: str) -> int:
@@ -115,7 +116,7 @@ class Player(ABC):
     def failed(self, error: Exception) -> None:
         """Go on no more, because of an error."""
         self.ended = f"failed: {said(error)}"
-        self.stage.note(self.name, self.ended)
+        self.stage.note(self.name, self.ended, FAILED)
 
     def kinds(self, point: Any) -> tuple[str, ...]:  # noqa: ARG002 - others look at it
         """Return what may go wrong at a place."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from esim import display
 from esim.errors import InvalidArgument, SimulationFailed, TokenMismatch
-from esim.faults import Faults
+from esim.faults import FAILED, Faults
 from esim.invariant import PLAINLY, Invariant, Look
 from esim.progress import Letter, frame
 from esim.scenario import DIGITS, SIDES, Scenario
@@ -175,7 +175,8 @@ class Recording:
         if self._checks and self._broken:
             return
         self._remember()
-        self._steps.append(Step(len(self._steps) + 1, lane, told, fault))
+        failed = fault == FAILED
+        self._steps.append(Step(len(self._steps) + 1, lane, told, "" if failed else fault, failed=failed))
 
     def _remember(self) -> None:
         """Take a picture for each step since the last one."""

@@ -307,9 +307,9 @@ class Stage:
         at = f", at {player.position}" if player.position else ""
         self.driver.note(self, player.name, f"{player.place(lane)}{at}", "crash")
 
-    def note(self, lane: str, told: str) -> None:
+    def note(self, lane: str, told: str, fault: str = "") -> None:
         """Remember what has happened, for a timeline."""
-        self.driver.note(self, lane, told, "")
+        self.driver.note(self, lane, told, fault)
 
     def choose(self, options: Sequence[str], kind: str, lane: str) -> int:
         """Return which of several may go; to take another than the first costs one of a `kind` of fault."""

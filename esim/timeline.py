@@ -37,6 +37,8 @@ class Step(NamedTuple):
     lane: str
     told: str
     fault: str
+    failed: bool = False
+    """Whether the code fails by itself, as no fault of the simulation has it."""
 
     @property
     def text(self) -> str:
@@ -51,7 +53,7 @@ class Step(NamedTuple):
     @property
     def is_failure(self) -> bool:
         """Whether something failed, or was only done in another order."""
-        return self.fault not in ("", "delay", "preempt", "reorder")
+        return self.failed or self.fault not in ("", "delay", "preempt", "reorder")
 
 
 def worth_telling(steps: Iterable[Step]) -> list[Step]:

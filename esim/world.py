@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, overload
 from esim import display
 from esim.arguments import storable
 from esim.errors import InvalidArgument, said
-from esim.faults import ForeignWorld, OutcomeUnknown, Unavailable
+from esim.faults import FAILED, ForeignWorld, OutcomeUnknown, Unavailable
 from esim.frozen import PLAIN, frozen
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -38,8 +38,8 @@ class Gate(Protocol):
         """Return the kind of fault that happens here, or an empty text. May raise Crash."""
         ...
 
-    def note(self, lane: str, told: str) -> None:
-        """Remember what has happened."""
+    def note(self, lane: str, told: str, fault: str = "") -> None:
+        """Remember what has happened, and whether it is a fault, or `FAILED`."""
         ...
 
 
@@ -307,7 +307,7 @@ class Service(Part):
         try:
             return self._function(*bound.args, **bound.kwargs)
         except Exception as error:
-            gate.note(self.name, f"fails: {said(error)}")
+            gate.note(self.name, f"fails: {said(error)}", FAILED)
             raise
         finally:
             gate.sheltered = former

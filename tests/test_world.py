@@ -37,8 +37,8 @@ class Gate:
         found, self.fault = (self.fault if self.fault in kinds else ""), ""
         return found
 
-    def note(self, lane: str, told: str) -> None:
-        self.noted.append((lane, told))
+    def note(self, lane: str, told: str, fault: str = "") -> None:
+        self.noted.append((lane, told, fault)[: 3 if fault else 2])
 
 
 # --- by hand -----------------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ def test_a_service_that_fails_by_itself_says_so():
     with pytest.raises(ValueError, match="declined"):
         pay(5)
     assert world.calls("pay") == []
-    assert gate.noted == [("pay", "pay(5)"), ("pay", "fails: ValueError: declined")]
+    assert gate.noted == [("pay", "pay(5)"), ("pay", "fails: ValueError: declined", "failed")]
     assert not gate.sheltered
 
 

@@ -40,7 +40,7 @@ _PLACES = {
     "told": "has told that a deadline is over, in {}",
 }
 """The places of a delivery in words, by their names in `esim.points`; a position comes in."""
-_PARKED = "has put {} among the dead letters"
+_PARKED = "{} is a dead letter now"
 _SHORT = {
     "begin": "before it begins",
     "handle": "before the handler",

@@ -90,7 +90,8 @@ def with_kills(scenario: Scenario, run: Run) -> str:
         found, kills = killed(scenario, run.choices)
     except InvalidArgument as cannot:
         return f"not confirmed by killing: {cannot}"
-    return _compared(expected, found, f"by really killing {kills} process{'' if kills == 1 else 'es'}")
+    killing = f"by really killing {kills} process{'' if kills == 1 else 'es'}"
+    return _compared(expected, found, killing if kills else "in a process of its own, where nobody dies")
 
 
 def _compared(expected: Ending | None, found: Ending, how: str) -> str:

@@ -75,6 +75,12 @@ def test_a_real_kill_confirms_and_tells_how_many_there_were():
     assert found.confirmed == "confirmed by really killing 1 process: the same end"
 
 
+def test_where_nobody_dies_nobody_is_said_to_be_killed():
+    """It was another process all the same, on a file."""
+    found = explore(naive(), faults=Faults(duplicate=1), confirm="kill").counterexample
+    assert found.confirmed == "confirmed in a process of its own, where nobody dies: the same end"
+
+
 def test_what_was_called_before_a_kill_is_not_forgotten():
     """A function that is not of the world is called twice, by two processes: the calls are outside of both."""
 

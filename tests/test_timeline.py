@@ -110,9 +110,9 @@ def test_what_a_handler_raises_and_what_becomes_of_its_event_is_told():
         ("will try 1 Rung again", False),
         ("fails at 1 Rung: KeyError: 'boom'", True),
         ("gives up 1 Rung", False),
-        ("has put 1 Rung among the dead letters", False),
+        ("1 Rung is a dead letter now", False),
         ("committed 1 Rung", False),
-        ("has put 2 Rung among the dead letters", False),
+        ("2 Rung is a dead letter now", False),
         ("committed 2 Rung", False),
     ]
     assert FAILURE in run.svg()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Literal, NamedTuple
@@ -22,7 +22,7 @@ from esim.errors import InvalidArgument
 from esim.faults import MEANINGS, Faults
 from esim.invariant import Invariant
 from esim.recording import ENDLESS
-from esim.stage import MOST_STEPS, WHO, Moment, Stage
+from esim.stage import WHO, Moment, Stage, TimeIsOver
 
 Strategy = Literal["exhaustive", "random", "few_preemptions"]
 Choices = dict[int, int]
@@ -104,6 +104,11 @@ class Search:
             _, _, node = heapq.heappop(self._frontier)
             yield self.run(node)
 
+    @property
+    def left(self) -> bool:
+        """Whether there is a schedule that was not run: so it is before the first one."""
+        return not self._pushed or bool(self._frontier)
+
     def run(self, node: _Node) -> Broken | None:
         """Run one schedule, and put aside what else could be chosen on its way."""
         self.count.schedules += 1
@@ -113,11 +118,15 @@ class Search:
         try:
             if self.stage.play(self, node.moment):
                 self._check_end()
-            elif self.stage.steps > MOST_STEPS:
-                return Broken(ENDLESS, f"no end after {MOST_STEPS:,} steps", dict(self._taken))
+            elif self.stage.steps > self.stage.most_steps:
+                return Broken(ENDLESS, f"no end after {self.stage.most_steps:,} steps", dict(self._taken))
         except _Found as found:
             invariant, message = found.args
             return Broken(invariant, message, dict(self._taken))
+        except TimeIsOver:
+            self.count.schedules -= 1
+            self.count.runs -= 1
+            raise
         finally:
             self.count.steps += self.stage.steps
         return None
@@ -254,7 +263,7 @@ def check_limits(seconds: object, schedules: object) -> None:
             raise InvalidArgument(f"{name}={value!r}: give a number, or None for no limit")
 
 
-def deadline(seconds: float | None) -> Any:
+def deadline(seconds: float | None) -> Callable[[], bool]:
     """Return a function that says whether so many seconds are over."""
     if seconds is None:
         return lambda: False

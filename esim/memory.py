@@ -118,7 +118,9 @@ class MemoryStore(Store):
         return next((row[0] for row in rows if query.matches(row[3], row[12] or ())), 0)
 
     def _scan(self, wanted: Filter) -> Iterator[Sequence[Row]]:
-        rows = list(self._open()) if wanted.stream is None else list(self._streams.get(wanted.stream, ()))
+        rows = self._open()[wanted.after : wanted.until]
+        if wanted.stream is not None:
+            rows = list(self._streams.get(wanted.stream, ()))
         ordered = reversed(rows) if wanted.backward else iter(rows)
         yield list(islice(filter(wanted.admits, ordered), wanted.limit))
 

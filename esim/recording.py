@@ -12,7 +12,7 @@ from esim.faults import FAILED, Faults
 from esim.invariant import PLAINLY, Invariant, Look
 from esim.progress import Letter, frame
 from esim.scenario import DIGITS, SIDES, Scenario
-from esim.stage import MOST_STEPS, Moment, Stage
+from esim.stage import Moment, Stage
 from esim.svg import img
 from esim.timeline import Step, picture, worth_telling
 
@@ -120,10 +120,11 @@ class Recording:
             ended = self._stage.play(self, first)
         except _Enough:
             ended = False
-        if ended or not checks:
+        most = self._stage.most_steps
+        if ended:
             self._look_back("eventually")
-        if self._broken is None and self._stage.steps > MOST_STEPS:
-            self._broken = ENDLESS, f"no end after {MOST_STEPS:,} steps"
+        elif self._broken is None and self._stage.steps > most:
+            self._broken = ENDLESS, f"no end after {most:,} steps"
         self._remember()
         self._must_be_reached()
         run = Run(self._stage, self._steps, self._moments, self._asked, self._choices, self._broken)

@@ -250,7 +250,7 @@ def _listed(events: Any) -> list[Any]:
 
 
 def _event(event: Any) -> list[str]:
-    inner = getattr(event, "event", event)
+    inner = event if isinstance(event, Event) else event.event
     return [inner.event_type, inner.model_dump_json()]
 
 

@@ -10,16 +10,27 @@ clock; a counterexample is then run again on a real DuckDB store, or with a proc
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from esim.confirm import on_duckdb, with_kills
 from esim.errors import InvalidArgument, TokenMismatch, Unsteady
 from esim.examine import examine
-from esim.explore import Broken, Chance, Choices, Search, Strategy, check_limits, check_strategy, deadline
+from esim.explore import (
+    Broken,
+    Chance,
+    Choices,
+    Count,
+    Search,
+    Strategy,
+    check_limits,
+    check_strategy,
+    deadline,
+)
 from esim.faults import Faults
 from esim.recording import Recording, Run, token_of, token_read
 from esim.scenario import DIGITS, SIDES, Scenario, consume, follow, task
-from esim.stage import Stage
+from esim.stage import Stage, TimeIsOver
 from esim.verdict import Counterexample, Verdict
 from esim.wobble import unsteady
 from esim.world import World
@@ -78,38 +89,47 @@ def explore(
         raise InvalidArgument(f"confirm={confirm!r}: give 'duckdb', 'kill' or None")
     scenario.faults.budgets()  # told before anything runs
     over = deadline(seconds)
-    unsteady(scenario)
-    stage = Stage(scenario)
-    search = Search(stage, scenario.invariants, prune=prune)
-    found, why = None, ""
-    from esim.bar import Counter
-
+    search = found = None
     try:
-        with Counter("schedules") as counter:
-            runs = (
-                _by_chance(search, seed) if strategy == "random" else search.nodes(scenario.faults, strategy)
-            )
-            for broken in runs:
-                counter.at(search.count.schedules, f"{search.count.states:,} states")
-                if broken is not None:
-                    found = broken
-                    break
-                if over():
-                    why = f"{seconds:g} s are over"
-                    break
-                if schedules is not None and search.count.schedules >= schedules:
-                    why = f"{schedules:,} schedules were the limit"
-                    break
+        unsteady(scenario, over)
+        search = Search(Stage(scenario), scenario.invariants, prune=prune)
+        search.stage.over = over
+        runs = _by_chance(search, seed) if strategy == "random" else search.nodes(scenario.faults, strategy)
+        found, why = _gone_through(search, runs, over, schedules)
     except KeyboardInterrupt:
         why = "it was interrupted"
+    except TimeIsOver:
+        why = f"{seconds:g} s are over"
+    if search is None:
+        unseen = sorted(name for name, one in scenario.invariants.items() if one.when == "sometimes")
+        return Verdict(scenario, Count(), exhausted=False, stopped=why, unseen=unseen, counterexample=None)
     if found is None:
         exhausted = not why and strategy != "random"
         why = why or ("" if exhausted else "schedules were drawn by chance")
         return Verdict(scenario, search.count, exhausted, why, sorted(search.unseen), None)
-    counterexample = _counterexample(scenario, stage, _shrunk(scenario, found), confirm)
+    counterexample = _counterexample(scenario, search.stage, _shrunk(scenario, found), confirm)
     return Verdict(
         scenario, search.count, exhausted=False, stopped="", unseen=[], counterexample=counterexample
     )
+
+
+def _gone_through(
+    search: Search, runs: Iterator[Broken | None], over: Callable[[], bool], schedules: int | None
+) -> tuple[Broken | None, str]:
+    """Run schedules; return what is broken, or None, and why not all were run, if so. Raises TimeIsOver."""
+    from esim.bar import Counter
+
+    with Counter("schedules") as counter:
+        while search.left:
+            if over():
+                raise TimeIsOver
+            if schedules is not None and search.count.schedules >= schedules:
+                return None, f"{schedules:,} schedules were the limit"
+            broken = next(runs)
+            if broken is not None:
+                return broken, ""
+            counter.at(search.count.schedules, f"{search.count.states:,} states")
+    return None, ""
 
 
 def _scenario(
@@ -124,7 +144,7 @@ def _scenario(
     return history.with_faults(faults)
 
 
-def _by_chance(search: Search, seed: int) -> Any:
+def _by_chance(search: Search, seed: int) -> Iterator[Broken | None]:
     """Run schedule after schedule by chance, without end."""
     budgets = search.stage.scenario.faults.budgets()
     first = search.stage.begin(budgets)

@@ -36,7 +36,14 @@ from esim.writing import Batch
 WHO = "who goes on"
 """The lane of the choice between processes."""
 MOST_STEPS = 10_000
-"""Steps after which a run is said to have no end."""
+STEPS_OF_AN_EVENT = 100
+"""Steps after which a run is said to have no end: so many, and for each process and event of its history."""
+_OFTEN = 64
+"""Steps between two looks at whether the time is over."""
+
+
+class TimeIsOver(Exception):
+    """A search has no more time, and ends in the middle of a run."""
 
 
 class Driver(Protocol):
@@ -126,6 +133,10 @@ class Stage:
             self._log = None
         self.look = Look(self.store, self._by_name, self.subscriptions)
         self.fingerprint = scenario.fingerprint(one.told for one in self.players)
+        self.most_steps = MOST_STEPS + STEPS_OF_AN_EVENT * self.store.position * len(self.players)
+        self.over: Callable[[], bool] | None = None
+        """Says whether the time of a search is over."""
+        self._pause = 0
         self._interned: dict[Hashable, int] = {}
         self._keyed_at = self.clock._now
         self._take_pictures()
@@ -174,7 +185,7 @@ class Stage:
         if moment is not None:
             self.back_to(moment)
         self.store._commit = self._appended  # type: ignore[method-assign]  # a place where things go wrong
-        self.steps = 0
+        self.steps = self._pause = 0
         try:
             with self.world.simulated(self), reacting(self._cause):
                 try:
@@ -199,8 +210,15 @@ class Stage:
             if watched:
                 driver.step(self)
             self.steps += 1
-            if self.steps > MOST_STEPS:
+            if self.steps > self._pause and not self._may_go_on():
                 return False
+
+    def _may_go_on(self) -> bool:
+        """Say whether the run may take more steps. Raises TimeIsOver."""
+        if self.over is not None and self.over():
+            raise TimeIsOver
+        self._pause = min(self.steps + _OFTEN, self.most_steps)
+        return self.steps <= self.most_steps
 
     def _next(self, current: Player | None) -> Player | None:
         """Return who takes the next step; None where the run is over, or goes on no further."""

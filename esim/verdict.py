@@ -92,6 +92,8 @@ class Verdict:
         held = held if names else "nothing was asked but that it comes to an end, and that holds"
         if self.exhausted:
             return f"proven: {held} in every schedule with {self.bounds} ({number}, {self.states:,} states)"
+        if not self.schedules:
+            return f"not exhausted, as {self.stopped}: no schedule was run to its end"
         told = f"{held} in {number} with {self.bounds} ({self.states:,} states)"
         unseen = f"; {', '.join(map(repr, self.unseen))} never came true" if self.unseen else ""
         return f"not exhausted, as {self.stopped}: {told}{unseen}"

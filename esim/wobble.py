@@ -11,7 +11,7 @@ import ast
 import inspect
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from logging import Logger
@@ -44,15 +44,24 @@ _CLASS_CLOCKS = {"now", "utcnow", "today"}
 _DICE = {"random", "uuid", "secrets"}
 
 
-def unsteady(scenario: Scenario) -> None:
-    """Run the schedule without faults twice. Raises Unsteady, and names what makes it unsteady."""
+def unsteady(scenario: Scenario, over: Callable[[], bool] | None = None) -> None:
+    """Run the schedule without faults twice. Raises Unsteady, and names what makes it unsteady.
+
+    Raises TimeIsOver once `over` says so.
+    """
+
+    def made() -> Stage:
+        stage = Stage(scenario)
+        stage.over = over
+        return stage
+
     calls: dict[str, None] = {}
-    stage = Stage(scenario)
+    stage = made()
     functions = list(_functions(stage))
     before = {name: value for function in functions for name, value in _kept_by(function)}
     one, asked = _once(stage, calls)
     for number, option in _first_of_each(asked).values():
-        _once(Stage(scenario), calls, {number: option})
+        _once(made(), calls, {number: option})
     after = {name: value for function in functions for name, value in _kept_by(function)}
     changed = [name for name in before if before[name] != after.get(name)]
     if calls:
@@ -70,7 +79,7 @@ def unsteady(scenario: Scenario) -> None:
         raise Unsteady(
             f"{'; '.join(orders)}: the order of a set of texts differs from process to process; sort it"
         )
-    two, _ = _once(Stage(scenario), {})
+    two, _ = _once(made(), {})
     if one != two:
         place = next(
             (f"{a[1]} {a[2]!r}, then {b[2]!r}" for a, b in zip(one[0], two[0], strict=False) if a != b), ""

@@ -15,6 +15,7 @@ import heapq
 import random
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from time import monotonic
 from typing import Any, Literal, NamedTuple
 
@@ -93,14 +94,14 @@ class Search:
 
     # --- the search ----------------------------------------------------------------------------------------
 
-    def nodes(self, faults: Faults, strategy: Strategy) -> Iterator[Broken | None]:
-        """Run schedule after schedule; give what each has broken, if anything."""
+    def nodes(self, faults: Faults, strategy: Strategy, below: float = inf) -> Iterator[Broken | None]:
+        """Run schedule after schedule, `below` so many faults; give what each has broken, if anything."""
         first = self.stage.begin(faults.budgets())
         self._deep = any(faults.budgets()[kind] for kind in _IN_FLIGHT)
         self._few = faults.budgets()["preempt"] if strategy == "few_preemptions" else 0
         self._node = _Node(first, {}, first.choices, {})
         self._push(self._node)
-        while self._frontier:
+        while self._frontier and len(self._frontier[0][2].choices) < below:
             _, _, node = heapq.heappop(self._frontier)
             yield self.run(node)
 

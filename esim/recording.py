@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from esim import display
@@ -66,6 +66,12 @@ def token_read(token: str) -> tuple[str, dict[int, int]]:
     return fingerprint, choices
 
 
+def _where(stage: Stage, lane: str) -> tuple[str, int, str]:
+    """Return the process at hand, the position of its event, and the place that it has come to."""
+    process = stage.at
+    return (process.name, process.position, process.place(lane)) if process else ("", 0, "")
+
+
 class Recording:
     """A driver that keeps all that happens in one run."""
 
@@ -105,6 +111,21 @@ class Recording:
         made = cls(stage, invariants, pick)
         made._wanted = set(choices) if strict else set()
         return made
+
+    @classmethod
+    def where(cls, stage: Stage, invariants: Mapping[str, Invariant], taken: Iterable[Choice]) -> Self:
+        """Record the run in which what was taken elsewhere is taken at the same places, in the same order."""
+        waiting = list(taken)
+
+        def pick(stage: Stage, options: Sequence[str], lane: str, told: str) -> int:  # noqa: ARG001
+            if waiting and (waiting[0].lane, waiting[0][4:7]) == (lane, _where(stage, lane)):
+                one = waiting[0].taken
+                if one in options:
+                    waiting.pop(0)
+                    return options.index(one)
+            return 0
+
+        return cls(stage, invariants, pick)
 
     @property
     def states(self) -> set[Hashable]:
@@ -147,9 +168,7 @@ class Recording:
         index = self._pick(stage, options, lane, told)
         if index:
             self._choices[stage.choices] = index
-        process = stage.at
-        where = (process.name, process.position, process.place(lane)) if process else ("", 0, "")
-        place = told or " or ".join(options)
+        place, where = told or " or ".join(options), _where(stage, lane)
         asked = Choice(stage.choices, len(self._steps), lane, place, *where, tuple(options), options[index])
         self._asked.append(asked)
         return index

@@ -97,7 +97,9 @@ def _laid_out(steps: Sequence[Step], names: Sequence[str]) -> dict[str, _Lane]:
     x = float(_LEFT)
     for name in names:
         last = name == names[-1]
-        rooms = [_width(one, last=last) for one in steps if one.lane == name and not (one.fault or one.failed)]
+        rooms = [
+            _width(one, last=last) for one in steps if one.lane == name and not (one.fault or one.failed)
+        ]
         head = min(text_width(name, bold=True), _HEAD)
         width = max(_NARROWEST, head + 18, *(room + 24 for room in rooms)) + _GAP
         lanes[name] = _Lane(x, width, last)

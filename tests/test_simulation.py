@@ -223,6 +223,32 @@ def test_random_search_repeats_itself_by_its_seed():
     assert "as 9 schedules were the limit" in repr(dull)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_what_chance_finds_is_shrunk_to_as_few_faults_as_there_can_be(seed):
+    """Whatever went wrong besides, one fault is enough for this bug, and one is left."""
+    given = shop(faults=Faults(crash=4, duplicate=3))
+    found = explore(**given, strategy="random", seed=seed).counterexample
+    assert len(found.run.choices) == 1
+    assert found.confirmed.startswith("confirmed")
+
+
+@pytest.mark.parametrize("tried", [5_000, 0])
+def test_what_needs_two_faults_keeps_two(monkeypatch, tried):
+    """Also where there is no time to look for all that has fewer: what is not needed is left out all the same."""
+    monkeypatch.setattr(simulation, "_TRIED", tried)
+    world = World()
+    tries = world.table("tries", {"n": 0})
+
+    def count(event: Placed) -> None:
+        tries["n"] += 1
+
+    few = {"at most 2": always(lambda look: look.table("tries")["n"] <= 2)}
+    given = {"faults": Faults(crash=5), "world": world, "strategy": "random", "confirm": None}
+    for seed in range(6):
+        found = explore(HISTORY[:1], [count], few, **given, seed=seed).counterexample
+        assert len(found.run.choices) == 2
+
+
 def test_few_preemptions_finds_what_needs_none_before_what_needs_one():
     """Two faults in one process come before one in which another goes first."""
     world = World()

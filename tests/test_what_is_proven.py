@@ -211,7 +211,9 @@ def test_the_death_of_a_caller_does_not_stop_the_bank_halfway():
     def agree(look: Any) -> bool:
         return 10 - look.table("balance")["ann"] == sum(look.table("ledger").values())
 
-    assert explore(HISTORY, [bill], {"books agree": eventually(agree)}, faults=Faults(crash=2), world=world).holds
+    assert explore(
+        HISTORY, [bill], {"books agree": eventually(agree)}, faults=Faults(crash=2), world=world
+    ).holds
 
 
 def test_who_honours_keys_gives_the_same_answer_again():

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Pick = Callable[[Stage, Sequence[str], str, str], int]
-_VERSION = "e1"
+_VERSION = "e2"
 ENDLESS = "it comes to an end"
 """The invariant that holds by itself: no run goes round in circles."""
 
@@ -62,7 +62,7 @@ def token_read(token: str) -> tuple[str, dict[int, int]]:
     except ValueError:
         colon = ""
     if version != _VERSION or not colon or len(fingerprint) != len(SIDES) * DIGITS:
-        raise TokenMismatch(f"{token!r} is no token: it looks like 'e1:69da17c2b03f:4.1-9.2'")
+        raise TokenMismatch(f"{token!r} is no token: it looks like '{_VERSION}:69da17c2b03f5e8810aa:4.1-9.2'")
     return fingerprint, choices
 
 

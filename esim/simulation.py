@@ -30,7 +30,7 @@ from esim.explore import (
 )
 from esim.faults import Faults
 from esim.recording import Recording, Run, token_of, token_read
-from esim.scenario import DIGITS, SIDES, Scenario, consume, follow, task
+from esim.scenario import SIDES, Scenario, consume, follow, side_of, task
 from esim.stage import Stage, TimeIsOver
 from esim.verdict import Counterexample, Verdict
 from esim.wobble import unsteady
@@ -244,17 +244,26 @@ def replay(
     scenario = _scenario(history, actors, invariants, faults, world)
     fingerprint, choices = token_read(token)
     mine = Stage(scenario).fingerprint
-    differ = [
-        side
-        for at, side in enumerate(SIDES)
-        if mine[at * DIGITS :][:DIGITS] != fingerprint[at * DIGITS :][:DIGITS]
-    ]
+    added = scenario.added(fingerprint)
+    differ = [side for side in SIDES if side_of(mine, side) != side_of(fingerprint, side)]
+    if added is not None and "world" in differ:
+        differ.remove("world")
     if differ:
         raise TokenMismatch(
-            f"the token {token} belongs to another scenario: {' and '.join(differ)} differ; replay it with "
-            "what it was found with"
+            f"the token {token} belongs to another scenario: {' and '.join(SIDES[side] for side in differ)} "
+            "differ; replay it with what it was found with",
+            differ,
         )
-    return _run(scenario, choices)
+    run = _run(scenario, choices)
+    new = {one.lane for one in run.steps} & set(added or ())
+    if new:
+        raise TokenMismatch(
+            f"the token {token} belongs to another scenario: world differ; {', '.join(sorted(new))} was not "
+            "there when it was found, and is used",
+            ["world"],
+        )
+    run.stage.fingerprint = fingerprint
+    return run
 
 
 def simulate(

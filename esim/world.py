@@ -21,7 +21,7 @@ from esim import display
 from esim.arguments import storable
 from esim.errors import InvalidArgument, said
 from esim.faults import FAILED, ForeignWorld, OutcomeUnknown, Unavailable
-from esim.frozen import PLAIN, frozen
+from esim.frozen import PLAIN, frozen, written
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,6 +60,10 @@ class Part(ABC):
     """Whether a crash loses it."""
     declared: Any = None
     """The picture of how it was made."""
+
+    def told(self) -> str:
+        """Return how it was made, in words that are the same in every process."""
+        return f"{type(self).__name__} {written(frozen(self.declared))}"
 
     @abstractmethod
     def snapshot(self) -> Any:
@@ -249,6 +253,10 @@ class Service(Part):
         self._world, self._function, self._once_by = world, function, once_by
         self._outage, self._down = outage, 0
 
+    def told(self) -> str:
+        """Return how it was made."""
+        return f"{super().told()} once_by={self._once_by} outage={self._outage}"
+
     def function(self, like: Callable[..., Any] | None = None) -> Callable[..., Any]:
         """Return the function that calls this service: with the parameters of another, if it is `like` that."""
         known = self._function if like is None else like
@@ -420,6 +428,10 @@ class Memory(Part):
         """Begin with what `make` makes."""
         self.name, self.of = name, of
         self._make, self._value = make, make()
+
+    def told(self) -> str:
+        """Return how it was made."""
+        return f"{super().told()} of={self.of}"
 
     @property
     def value(self) -> Any:

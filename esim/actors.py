@@ -11,7 +11,7 @@ from esim.delivery import Delivery
 from esim.effects import Effects
 from esim.envelope import RecordedEvent
 from esim.errors import said
-from esim.faults import OutcomeUnknown, Unavailable
+from esim.faults import FAILED, OutcomeUnknown, Unavailable
 from esim.handler import HandlerOf
 from esim.intake import Intake
 from esim.player import Failing, Ground, Player
@@ -33,13 +33,14 @@ _PLACES = {
     "commit": "is about to commit {}",
     "committed": "committed {}",
     "retry": "will try {} again",
-    "give up": "is about to give up {}",
+    "give up": "gives up {}",
     "send": "sends, up to {}",
     "retry effect": "will send again, up to {}",
     "tell": "is about to tell that a deadline is over, after {}",
     "told": "has told that a deadline is over, in {}",
 }
 """The places of a delivery in words, by their names in `esim.points`; a position comes in."""
+_PARKED = "{} is a dead letter now"
 _SHORT = {
     "begin": "before it begins",
     "handle": "before the handler",
@@ -141,8 +142,12 @@ class Follower(Player):
     def told_of(self, point: Step) -> str:
         """Return a place in words: what comes next, and for which event."""
         name, position = point
+        parked = name == "handled" and self._delivery is not None and self._delivery.parks(position)
+        return (_PARKED if parked else _PLACES[name]).format(self._named(position))
+
+    def _named(self, position: int) -> str:
         found = self.stage.store.read(after=position - 1, until=position, limit=1).first()
-        return _PLACES[name].format(f"{position} {found.type}" if found else position)
+        return f"{position} {found.type}" if found else str(position)
 
     @property
     def position(self) -> int:
@@ -159,6 +164,8 @@ class Follower(Player):
         self._last = name
         if name == "handle":
             return _AT_HANDLE
+        if name in ("retry", "give up") and self._delivery is not None and self.stage.recording:
+            self.stage.note(self.name, f"fails at {self._named(self._at)}: {self._delivery.failure}", FAILED)
         if name == "committed":
             return self._again
         if name == "give up":

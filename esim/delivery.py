@@ -85,6 +85,8 @@ class Delivery:
         self.mark = progress.load()
         self.open_until: float | None = None
         """When the circuit, which is open, is tried again, in seconds of the store's clock."""
+        self.failure = ""
+        """Why an event was not handled last: it is tried again, or given up."""
         self._sleep = sleep
         self._in_a_row = 0
         self._position = self.mark.position
@@ -234,6 +236,7 @@ class Delivery:
                 yield from self._give_up(recorded, attempts, last)
                 return
             self._commit(trying=recorded, attempts=attempts, begun=self.mark.begun)
+            self.failure = said(last)
             yield "retry", recorded.position
             self._sleep(self.settings.retry.wait(attempts, f"{self.progress.name} {recorded.event_id}"))
             self._commit(trying=recorded, attempts=attempts + 1, begun=self.mark.begun)  # it may kill
@@ -365,9 +368,9 @@ class Delivery:
             if self._in_a_row >= breaker.failures:
                 self.open_until = self.store.clock.now().timestamp() + breaker.cooldown
                 raise _CircuitOpen
+        told = self.failure = said(error) if error else died(attempts)
         yield "give up", recorded.position
         if self.settings.on_exhausted == "stop":
-            told = said(error) if error else died(attempts)
             self._commit(told=told, attempts=0)
             raise HandlerFailed(
                 f"{self.progress.name} stopped at position {recorded.position} ({recorded.stream}, version "
@@ -444,6 +447,10 @@ class Delivery:
         self._parked = self._waiting()
         yield "committed", letter.position
         yield from self.send()
+
+    def parks(self, position: int) -> bool:
+        """Say whether the next commit has a dead letter of an event."""
+        return any(letter.position == position for letter in self._new)
 
     def _waiting(self) -> dict[str, int]:
         return {one.sequence_id: one.sequence_index + 1 for one in self.progress.letters()}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import linecache
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 
 _LONGEST = 10_000  # characters of an error's text are kept
@@ -186,6 +187,11 @@ class Unsteady(EsimError):
 
 class TokenMismatch(EsimError, ValueError):
     """A token is no token, or of another scenario or version than what it is replayed with."""
+
+    def __init__(self, told: str, sides: Iterable[str] = ()) -> None:
+        """Say what differs, in words, and on which `sides`: history, actors, world, faults."""
+        super().__init__(told)
+        self.sides = tuple(sides)
 
 
 class SimulationFailed(EsimError, AssertionError):

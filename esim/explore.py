@@ -13,17 +13,18 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from time import monotonic
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from esim.errors import InvalidArgument
 from esim.faults import MEANINGS, Faults
 from esim.invariant import Invariant
 from esim.player import Failing, failing
 from esim.recording import ENDLESS
-from esim.stage import MOST_STEPS, WHO, Moment, Stage
+from esim.stage import WHO, Moment, Stage, TimeIsOver
 
 Strategy = Literal["exhaustive", "random", "few_preemptions"]
 Choices = dict[int, int]
@@ -95,14 +96,14 @@ class Search:
 
     # --- the search ----------------------------------------------------------------------------------------
 
-    def nodes(self, faults: Faults, strategy: Strategy) -> Iterator[Broken | None]:
-        """Run schedule after schedule; give what each has broken, if anything."""
+    def nodes(self, faults: Faults, strategy: Strategy, below: float = inf) -> Iterator[Broken | None]:
+        """Run schedule after schedule, `below` so many faults; give what each has broken, if anything."""
         first = self.stage.begin(faults.budgets())
         self._deep = any(faults.budgets()[kind] for kind in _IN_FLIGHT)
         self._few = faults.budgets()["preempt"] if strategy == "few_preemptions" else 0
         self._node = _Node(first, {}, first.choices, {})
         self._push(self._node)
-        while self._frontier:
+        while self._frontier and len(self._frontier[0][2].choices) < below:
             _, _, node = heapq.heappop(self._frontier)
             broken = self.run(node)
             if self.count.runs == 1:
@@ -118,17 +119,28 @@ class Search:
         ]
         return failing + self.stage.look.unknown() + never
 
+    @property
+    def left(self) -> bool:
+        """Whether there is a schedule that was not run: so it is before the first one."""
+        return not self._pushed or bool(self._frontier)
+
     def run(self, node: _Node) -> Broken | None:
         """Run one schedule, and put aside what else could be chosen on its way."""
         self.count.schedules += 1
         self.count.runs += 1
         self._node, self._path, self._taken = node, set(), dict(node.choices)
         self._base, self._broken = node.moment, None
-        if self.stage.play(self, node.moment):
-            self._check_end()
-        elif self.stage.steps > MOST_STEPS:
-            self._broken = ENDLESS, f"no end after {MOST_STEPS:,} steps"
-        self.count.steps += self.stage.steps
+        try:
+            if self.stage.play(self, node.moment):
+                self._check_end()
+            elif self.stage.steps > self.stage.most_steps:
+                self._broken = ENDLESS, f"no end after {self.stage.most_steps:,} steps"
+        except TimeIsOver:
+            self.count.schedules -= 1
+            self.count.runs -= 1
+            raise
+        finally:
+            self.count.steps += self.stage.steps
         return None if self._broken is None else Broken(*self._broken, dict(self._taken))
 
     def _push(self, node: _Node, *, preempt: bool = False) -> None:
@@ -268,7 +280,7 @@ def check_limits(seconds: object, schedules: object) -> None:
             raise InvalidArgument(f"{name}={value!r}: give a number, or None for no limit")
 
 
-def deadline(seconds: float | None) -> Any:
+def deadline(seconds: float | None) -> Callable[[], bool]:
     """Return a function that says whether so many seconds are over."""
     if seconds is None:
         return lambda: False

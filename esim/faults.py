@@ -27,6 +27,8 @@ MEANINGS = {
     "poison": "a handler fails at one event, however often it is tried",
 }
 """Every kind of fault, and what it means."""
+FAILED = "failed"
+"""What is noted, in place of a kind of fault, of code that fails by itself."""
 _NAMES = {
     "crash": ("crash", "crashes"),
     "duplicate": ("duplicate", "duplicates"),

@@ -20,6 +20,19 @@ from uuid import UUID
 from esim.value import Value, fields_of
 
 
+def told(value: Any) -> str:
+    """Return data as text that is the same in every process; of any other object, the name of its class."""
+    return written(frozen(value)) if _is_data(value) else type(value).__qualname__
+
+
+def _is_data(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_is_data(each) for pair in value.items() for each in pair)
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return all(map(_is_data, value))
+    return isinstance(value, (*PLAIN, *_ATOMS, *_CODE, Decimal, float, Value))
+
+
 @dataclass
 class Opaque:
     """A value that cannot be compared but with itself; it is kept, so that its id stays its own."""

@@ -15,7 +15,7 @@ from esim import display
 from esim.contract import Store
 from esim.envelope import RecordedEvent
 from esim.errors import Conflict, InvalidArgument, Refused, said
-from esim.faults import Crash
+from esim.faults import FAILED, Crash
 from esim.parts import StageClock
 from esim.scenario import Scenario
 from esim.subscription import Subscription
@@ -31,13 +31,14 @@ class Ground(Protocol):
     clock: StageClock
     scenario: Scenario
     crashing: bool
+    recording: bool
 
     def ask(self, kinds: tuple[str, ...], lane: str, told: str) -> str:
         """Return the kind of fault that happens here, or an empty text. Raises Crash."""
         ...
 
-    def note(self, lane: str, told: str) -> None:
-        """Remember what has happened."""
+    def note(self, lane: str, told: str, fault: str = "") -> None:
+        """Remember what has happened, and whether it is a fault, or `FAILED`."""
         ...
 
     def choose(self, options: Sequence[str], kind: str, lane: str) -> int:
@@ -133,7 +134,7 @@ class Player(ABC):
         """Go on no more, because of an error."""
         self.ended = f"failed: {said(error)}"
         self.failure = "" if isinstance(error, Refused | Conflict) else said(error)
-        self.stage.note(self.name, self.ended)
+        self.stage.note(self.name, self.ended, FAILED)
 
     def failing(self) -> Failing | None:
         """Return what it has failed at in the run so far, if at anything."""

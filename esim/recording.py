@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from esim import display
 from esim.errors import InvalidArgument, SimulationFailed, TokenMismatch
-from esim.faults import Faults
+from esim.faults import FAILED, Faults
 from esim.invariant import PLAINLY, Invariant, Look
 from esim.progress import Letter, frame
 from esim.scenario import DIGITS, SIDES, Scenario
-from esim.stage import MOST_STEPS, Moment, Stage
+from esim.stage import Moment, Stage
 from esim.svg import img
 from esim.timeline import Step, picture, worth_telling
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Pick = Callable[[Stage, Sequence[str], str, str], int]
-_VERSION = "e1"
+_VERSION = "e2"
 ENDLESS = "it comes to an end"
 """The invariant that holds by itself: no run goes round in circles."""
 
@@ -58,8 +58,14 @@ def token_read(token: str) -> tuple[str, dict[int, int]]:
     except ValueError:
         colon = ""
     if version != _VERSION or not colon or len(fingerprint) != len(SIDES) * DIGITS:
-        raise TokenMismatch(f"{token!r} is no token: it looks like 'e1:69da17c2b03f:4.1-9.2'")
+        raise TokenMismatch(f"{token!r} is no token: it looks like '{_VERSION}:69da17c2b03f5e8810aa:4.1-9.2'")
     return fingerprint, choices
+
+
+def _where(stage: Stage, lane: str) -> tuple[str, int, str]:
+    """Return the process at hand, the position of its event, and the place that it has come to."""
+    process = stage.at
+    return (process.name, process.position, process.place(lane)) if process else ("", 0, "")
 
 
 class Recording:
@@ -103,6 +109,21 @@ class Recording:
         made._wanted = set(choices) if strict else set()
         return made
 
+    @classmethod
+    def where(cls, stage: Stage, invariants: Mapping[str, Invariant], taken: Iterable[Choice]) -> Self:
+        """Record the run in which what was taken elsewhere is taken at the same places, in the same order."""
+        waiting = list(taken)
+
+        def pick(stage: Stage, options: Sequence[str], lane: str, told: str) -> int:  # noqa: ARG001
+            if waiting and (waiting[0].lane, waiting[0][4:7]) == (lane, _where(stage, lane)):
+                one = waiting[0].taken
+                if one in options:
+                    waiting.pop(0)
+                    return options.index(one)
+            return 0
+
+        return cls(stage, invariants, pick)
+
     @property
     def states(self) -> set[Hashable]:
         """The states at which the invariants were looked at."""
@@ -114,10 +135,11 @@ class Recording:
         begun = self._stage.choices if first is None else first.choices  # what was chosen before is done
         self._wanted = {at for at in self._wanted if at >= begun}
         ended = self._stage.play(self, first)
-        if ended or not checks:
+        most = self._stage.most_steps
+        if ended:
             self._look_back("eventually")
-        if self._broken is None and self._stage.steps > MOST_STEPS:
-            self._broken = ENDLESS, f"no end after {MOST_STEPS:,} steps"
+        elif self._broken is None and self._stage.steps > most:
+            self._broken = ENDLESS, f"no end after {most:,} steps"
         self._remember()
         self._must_be_reached()
         run = Run(self._stage, self._steps, self._moments, self._asked, self._choices, self._broken)
@@ -140,9 +162,7 @@ class Recording:
         index = self._pick(stage, options, lane, told)
         if index:
             self._choices[stage.choices] = index
-        process = stage.at
-        where = (process.name, process.position, process.place(lane)) if process else ("", 0, "")
-        place = told or " or ".join(options)
+        place, where = told or " or ".join(options), _where(stage, lane)
         asked = Choice(stage.choices, len(self._steps), lane, place, *where, tuple(options), options[index])
         self._asked.append(asked)
         return index
@@ -168,7 +188,8 @@ class Recording:
         if self._checks and self._broken:
             return
         self._remember()
-        self._steps.append(Step(len(self._steps) + 1, lane, told, fault))
+        failed = fault == FAILED
+        self._steps.append(Step(len(self._steps) + 1, lane, told, "" if failed else fault, failed=failed))
 
     def _remember(self) -> None:
         """Take a picture for each step since the last one."""

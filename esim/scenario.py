@@ -22,14 +22,14 @@ from esim.envelope import Row as StoredRow
 from esim.errors import InvalidArgument
 from esim.event import Event
 from esim.faults import Faults
-from esim.frozen import frozen, written
+from esim.frozen import frozen, told, written
 from esim.handler import is_handler
 from esim.invariant import Invariant, named
 from esim.process import ProcessManager
 from esim.projection import Projection
 from esim.query import Filter
 from esim.subscription import Subscription
-from esim.world import Queue, World
+from esim.world import Part, Queue, World
 from esim.writing import Write
 
 Ack = Literal["after", "before"]
@@ -63,7 +63,8 @@ class Consume:
 
     def told(self) -> str:
         """Return what tells this actor from another."""
-        return f"{self.name}({self.queue.name}, ack={self.ack}, attempts={self.attempts})"
+        mine = f"{self.queue.name}, ack={self.ack}, attempts={self.attempts}{_bound(self.handler)}"
+        return f"{self.name}({mine})"
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Task:
 
     def told(self) -> str:
         """Return what tells this actor from another."""
-        return f"{self.name}(restart={self.restart})"
+        return f"{self.name}(restart={self.restart}{_bound(self.function)})"
 
 
 Actor = Follow | Consume | Task
@@ -132,6 +133,15 @@ def _name(given: Any) -> str:
     while isinstance(given, partial):
         given = given.func
     return str(getattr(given, "__name__", type(given).__name__))
+
+
+def _bound(function: Any) -> str:
+    """Return the arguments that a function was given beforehand: data as it is, the rest by name or class."""
+    if not isinstance(function, partial):
+        return ""
+    given = [*enumerate(function.args), *function.keywords.items()]
+    named = (f"{name}={value.name if isinstance(value, Part) else told(value)}" for name, value in given)
+    return f", with {', '.join(named)}"
 
 
 def actor_of(given: Any) -> Actor:
@@ -222,16 +232,37 @@ class Scenario:
     def fingerprint(self, actors: Iterable[str]) -> str:
         """Return what tells this scenario from another: a few digits for each of its four sides."""
         history = [[one.stream, [_event(event) for event in _listed(one.events)]] for one in self.history]
-        world = {name: written(frozen(part.declared)) for name, part in self.world.parts.items()}
         faults = {name: value for name, value in vars(self.faults).items() if value}
         recorded = [[row[1], row[3], row[5]] for row in self.rows]
-        return "".join(_digest(side) for side in (recorded + history, list(actors), world, faults))
+        return "".join(_digest(side) for side in (recorded + history, list(actors), self._parts(), faults))
+
+    def _parts(self) -> dict[str, str]:
+        return {name: part.told() for name, part in self.world.parts.items()}
+
+    def added(self, fingerprint: str) -> list[str] | None:
+        """Return the parts that the world got after a fingerprint was taken; None if it was another world."""
+        parts = self._parts()
+        names = list(parts)
+        for count in range(len(names), -1, -1):
+            if _digest({name: parts[name] for name in names[:count]}) == side_of(fingerprint, "world"):
+                return names[count:]
+        return None
 
 
-SIDES = ("history", "actors (their names and options)", "world", "faults")
-"""What a fingerprint is of, side by side."""
-DIGITS = 3
+SIDES = {
+    "history": "history",
+    "actors": "actors (their names and options)",
+    "world": "world",
+    "faults": "faults",
+}
+"""What a fingerprint is of, side by side, and in words."""
+DIGITS = 5
 """How many hexadecimal digits of a fingerprint each side has."""
+
+
+def side_of(fingerprint: str, side: str) -> str:
+    """Return the digits of a fingerprint that are of one side."""
+    return fingerprint[list(SIDES).index(side) * DIGITS :][:DIGITS]
 
 
 def _rows_of(store: Store) -> tuple[StoredRow, ...]:
@@ -278,7 +309,7 @@ def _listed(events: Any) -> list[Any]:
 
 
 def _event(event: Any) -> list[str]:
-    inner = getattr(event, "event", event)
+    inner = event if isinstance(event, Event) else event.event
     return [inner.event_type, inner.model_dump_json()]
 
 

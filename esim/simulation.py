@@ -10,18 +10,29 @@ clock; a counterexample is then run again on a real DuckDB store, or with a proc
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from esim.confirm import on_duckdb, with_kills
 from esim.errors import InvalidArgument, TokenMismatch, Unsteady
 from esim.examine import examine
-from esim.explore import Broken, Chance, Choices, Search, Strategy, check_limits, check_strategy, deadline
+from esim.explore import (
+    Broken,
+    Chance,
+    Choices,
+    Search,
+    Strategy,
+    check_limits,
+    check_strategy,
+    deadline,
+)
 from esim.faults import Faults
 from esim.player import failing
 from esim.reach import CHANGED, Remembered
 from esim.recording import Recording, Run, token_of, token_read
-from esim.scenario import DIGITS, SIDES, Scenario, consume, follow, task
-from esim.stage import Stage
+from esim.scenario import SIDES, Scenario, consume, follow, side_of, task
+from esim.stage import Stage, TimeIsOver
 from esim.verdict import Counterexample, Verdict
 from esim.wobble import unsteady
 from esim.world import World
@@ -45,6 +56,7 @@ __all__ = [
 ]
 
 _MANY = 1_000
+_TRIED = 5_000  # schedules with fewer faults than what chance has found
 Confirm = Literal["duckdb", "kill"] | None
 
 
@@ -81,42 +93,51 @@ def explore(
         raise InvalidArgument(f"confirm={confirm!r}: give 'duckdb', 'kill' or None")
     scenario.faults.budgets()  # told before anything runs
     over = deadline(seconds)
-    unsteady(scenario)
-    stage = Stage(scenario)
-    remembered = Remembered(stage)
-    search = Search(stage, scenario.invariants, prune=prune)
-    found, why = None, ""
-    from esim.bar import Counter
-
+    search = remembered = found = None
     try:
-        with Counter("schedules") as counter:
-            runs = (
-                _by_chance(search, seed) if strategy == "random" else search.nodes(scenario.faults, strategy)
-            )
-            for broken in runs:
-                counter.at(search.count.schedules, f"{search.count.states:,} states")
-                if broken is not None:
-                    found = broken
-                    break
-                if over():
-                    why = f"{seconds:g} s are over"
-                    break
-                if schedules is not None and search.count.schedules >= schedules:
-                    why = f"{schedules:,} schedules were the limit"
-                    break
+        unsteady(scenario, over)
+        search = Search(Stage(scenario), scenario.invariants, prune=prune)
+        remembered = Remembered(search.stage)
+        search.stage.over = over
+        runs = _by_chance(search, seed) if strategy == "random" else search.nodes(scenario.faults, strategy)
+        found, why = _gone_through(search, runs, over, schedules)
     except KeyboardInterrupt:
         why = "it was interrupted"
-    changed = remembered.put_back()
-    if changed:
+    except TimeIsOver:
+        why = f"{seconds:g} s are over"
+    if search is None or remembered is None:  # not even the run without faults came to its end
+        search = Search(Stage(scenario), scenario.invariants, prune=prune)
+    elif changed := remembered.put_back():
         raise Unsteady(f"{', '.join(changed)}{CHANGED}")
     if found is None:
         exhausted = not why and strategy != "random"
         scenario.world.reset()
         why = why or ("" if exhausted else "schedules were drawn by chance")
         return Verdict(scenario, search, exhausted, why, None)
-    counterexample = _counterexample(scenario, stage, _shrunk(scenario, found), confirm)
+    if strategy == "random":
+        found = _shrunk(scenario, found, over)
+    counterexample = _counterexample(scenario, search.stage, found, confirm)
     scenario.world.reset()
     return Verdict(scenario, search, exhausted=False, stopped="", counterexample=counterexample)
+
+
+def _gone_through(
+    search: Search, runs: Iterator[Broken | None], over: Callable[[], bool], schedules: int | None
+) -> tuple[Broken | None, str]:
+    """Run schedules; return what is broken, or None, and why not all were run, if so. Raises TimeIsOver."""
+    from esim.bar import Counter
+
+    with Counter("schedules") as counter:
+        while search.left:
+            if over():
+                raise TimeIsOver
+            if schedules is not None and search.count.schedules >= schedules:
+                return None, f"{schedules:,} schedules were the limit"
+            broken = next(runs)
+            if broken is not None:
+                return broken, ""
+            counter.at(search.count.schedules, f"{search.count.states:,} states")
+    return None, ""
 
 
 def _scenario(
@@ -131,7 +152,7 @@ def _scenario(
     return history.with_faults(faults)
 
 
-def _by_chance(search: Search, seed: int) -> Any:
+def _by_chance(search: Search, seed: int) -> Iterator[Broken | None]:
     """Run schedule after schedule by chance, without end, after the one without faults."""
     budgets = search.stage.scenario.faults.budgets()
     first = search.stage.begin(budgets)
@@ -151,15 +172,36 @@ def _by_chance(search: Search, seed: int) -> Any:
         number += 1
 
 
-def _shrunk(scenario: Scenario, found: Broken) -> Broken:
-    """Leave out each choice without which the same invariant is broken as well."""
-    choices = dict(found.choices)
-    for at in sorted(choices, reverse=True):
-        fewer = {number: choice for number, choice in choices.items() if number != at}
-        run = _run(scenario, fewer, strict=False)
+def _shrunk(scenario: Scenario, found: Broken, over: Callable[[], bool]) -> Broken:
+    """Return what breaks the same invariant with as few faults as possible, as far as there is time to look.
+
+    Only what chance has found needs that: the other strategies come to fewer faults first.
+    """
+    found = _without_needless(scenario, found)
+    search = Search(Stage(scenario), scenario.invariants)
+    search.stage.over = over
+    try:
+        for fewer in islice(search.nodes(scenario.faults, "exhaustive", len(found.choices)), _TRIED):
+            if fewer is not None and fewer.invariant == found.invariant:
+                again = _run(scenario, fewer.choices)
+                if again.broken is not None and again.broken[0] == found.invariant:  # and no other before it
+                    return fewer
+    except TimeIsOver:
+        pass
+    return found
+
+
+def _without_needless(scenario: Scenario, found: Broken) -> Broken:
+    """Leave out each choice without which the others, at their places, break the same invariant as well."""
+    taken = [one for one in _run(scenario, found.choices).asked if one.number in found.choices]
+    for needless in reversed(taken):
+        stage = Stage(scenario)
+        others = [one for one in taken if one is not needless]
+        recording = Recording.where(stage, scenario.invariants, others)
+        run = recording.run(stage.begin(_allowed(scenario.faults)), checks=True)
         if run.broken is not None and run.broken[0] == found.invariant:
-            choices = run.choices
-    return Broken(found.invariant, found.message, choices)
+            return _without_needless(scenario, found._replace(choices=run.choices))
+    return found
 
 
 def _allowed(faults: Faults) -> dict[str, int]:
@@ -208,17 +250,26 @@ def replay(
     scenario = _scenario(history, actors, invariants, faults, world)
     fingerprint, choices = token_read(token)
     mine = Stage(scenario).fingerprint
-    differ = [
-        side
-        for at, side in enumerate(SIDES)
-        if mine[at * DIGITS :][:DIGITS] != fingerprint[at * DIGITS :][:DIGITS]
-    ]
+    added = scenario.added(fingerprint)
+    differ = [side for side in SIDES if side_of(mine, side) != side_of(fingerprint, side)]
+    if added is not None and "world" in differ:
+        differ.remove("world")
     if differ:
         raise TokenMismatch(
-            f"the token {token} belongs to another scenario: {' and '.join(differ)} differ; replay it with "
-            "what it was found with"
+            f"the token {token} belongs to another scenario: {' and '.join(SIDES[side] for side in differ)} "
+            "differ; replay it with what it was found with",
+            differ,
         )
-    return _run(scenario, choices)
+    run = _run(scenario, choices)
+    new = {one.lane for one in run.steps} & set(added or ())
+    if new:
+        raise TokenMismatch(
+            f"the token {token} belongs to another scenario: world differ; {', '.join(sorted(new))} was not "
+            "there when it was found, and is used",
+            ["world"],
+        )
+    run.stage.fingerprint = fingerprint
+    return run
 
 
 def simulate(

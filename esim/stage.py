@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime, timedelta
-from functools import wraps
 from typing import Any, NamedTuple, Protocol
 
 from esim.actors import player_of
@@ -31,13 +30,20 @@ from esim.reading import Recorded
 from esim.scenario import Scenario
 from esim.store import EventStore
 from esim.subscription import Subscription, latest
-from esim.world import Memory, Part, Service
+from esim.world import Memory, Part, Service, anything
 from esim.writing import Batch
 
 WHO = "who goes on"
 """The lane of the choice between processes."""
 MOST_STEPS = 10_000
-"""Steps after which a run is said to have no end."""
+STEPS_OF_AN_EVENT = 100
+"""Steps after which a run is said to have no end: so many, and for each process and event of its history."""
+_OFTEN = 64
+"""Steps between two looks at whether the time is over."""
+
+
+class TimeIsOver(Exception):
+    """A search has no more time, and ends in the middle of a run."""
 
 
 class Driver(Protocol):
@@ -80,6 +86,10 @@ class Moment(NamedTuple):
 class Stage:
     """A scenario on a store; see the module's text."""
 
+    recording = sheltered = False
+    over: Callable[[], bool] | None = None
+    """Says whether the time of a search is over."""
+
     def __init__(self, scenario: Scenario, store: Store | None = None, *, begun: bool = False) -> None:
         """Set a scenario up, on a fresh store in memory or on a given one, empty unless it is `begun`."""
         self.scenario, self.world = scenario, scenario.world
@@ -93,7 +103,6 @@ class Stage:
             self.store.append_all(scenario.history)
         self.world.owner = self
         self.driver: Driver
-        self.recording = False
         self.left: dict[str, int] = {}
         self._options: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._after: dict[str, tuple[int, ...]] = {}
@@ -101,8 +110,7 @@ class Stage:
         self.at: Player | None = None
         self.crashing = False
         """Whether a process is on its way out: nothing that it does has any effect."""
-        self.steps = 0
-        self.choices = 0
+        self.steps = self.choices = self._pause = 0
         self._commit = self.store._commit
         self.parts: list[Part] = list(self.world.parts.values())
         self._by_name: dict[str, Part] = dict(self.world.parts)
@@ -127,6 +135,7 @@ class Stage:
             self._log = None
         self.look = Look(self.store, self._by_name, self.subscriptions)
         self.fingerprint = scenario.fingerprint(one.told for one in self.players)
+        self.most_steps = MOST_STEPS + STEPS_OF_AN_EVENT * self.store.position * len(self.players)
         self._interned: dict[Hashable, int] = {}
         self._keyed_at = self.clock._now
         self._take_pictures()
@@ -150,15 +159,19 @@ class Stage:
         name = name_of(function)
         if name not in self.services:
             part = self._by_name.get(name)
-            if not isinstance(part, Service):
-                part = self._by_name[name] = Service(self.world, _undone(function), None, 3)
-                self.parts.append(part)
-                self._first.append(part.snapshot())
-                self._pictures.append(self._first[-1])
-                self._fresh.append(True)
-                self._known.append(0)
-            self.services[name] = part.function()
+            stand_in = part if isinstance(part, Service) else self.stand_in(name)
+            self.services[name] = stand_in.function(None if name in self.world.parts else function)
         return self.services[name]
+
+    def stand_in(self, name: str) -> Service:
+        """Return a new service in place of a function of this name that is not of the world."""
+        part = self._by_name[name] = Service(self.world, anything(name), None, 3)
+        self.parts.append(part)
+        self._first.append(part.snapshot())
+        self._pictures.append(self._first[-1])
+        self._fresh.append(True)
+        self._known.append(0)
+        return part
 
     # --- one run -------------------------------------------------------------------------------------------
 
@@ -171,7 +184,7 @@ class Stage:
         if moment is not None:
             self.back_to(moment)
         self.store._commit = self._appended  # type: ignore[method-assign]  # a place where things go wrong
-        self.steps = 0
+        self.steps = self._pause = 0
         try:
             with self.world.simulated(self), reacting(self._cause):
                 try:
@@ -196,8 +209,15 @@ class Stage:
             if watched and not driver.step(self):
                 return False
             self.steps += 1
-            if self.steps > MOST_STEPS:
+            if self.steps > self._pause and not self._may_go_on():
                 return False
+
+    def _may_go_on(self) -> bool:
+        """Say whether the run may take more steps. Raises TimeIsOver."""
+        if self.over is not None and self.over():
+            raise TimeIsOver
+        self._pause = min(self.steps + _OFTEN, self.most_steps)
+        return self.steps <= self.most_steps
 
     def _next(self, current: Player | None) -> Player | None:
         """Return who takes the next step; None where the run is over, or goes on no further."""
@@ -285,6 +305,8 @@ class Stage:
 
         What was written before is a state of its own: where the driver stops there, nothing more is done.
         """
+        if self.sheltered:  # a service does its work as a whole
+            return ""
         if self.driver.watches and not self.crashing and not self.driver.step(self):
             self._stopped = self.crashing = True
         return self._fault(kinds, lane, told)
@@ -315,9 +337,9 @@ class Stage:
         at = f", at {player.position}" if player.position else ""
         self.driver.note(self, player.name, f"{player.place(lane)}{at}", "crash")
 
-    def note(self, lane: str, told: str) -> None:
+    def note(self, lane: str, told: str, fault: str = "") -> None:
         """Remember what has happened, for a timeline."""
-        self.driver.note(self, lane, told, "")
+        self.driver.note(self, lane, told, fault)
 
     def choose(self, options: Sequence[str], kind: str, lane: str) -> int:
         """Return which of several may go; to take another than the first costs one of a `kind` of fault."""
@@ -444,11 +466,3 @@ def _restore(store: Store, rows: Sequence[Row]) -> None:
         store.restore(rows)
     elif isinstance(store, MemoryStore):
         store.rewind(rows)
-
-
-def _undone(function: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(function)
-    def undone(*_: Any, **__: Any) -> None:
-        """Do nothing in the place of it."""
-
-    return undone

@@ -37,6 +37,8 @@ class Step(NamedTuple):
     lane: str
     told: str
     fault: str
+    failed: bool = False
+    """Whether the code fails by itself, as no fault of the simulation has it."""
 
     @property
     def text(self) -> str:
@@ -51,7 +53,7 @@ class Step(NamedTuple):
     @property
     def is_failure(self) -> bool:
         """Whether something failed, or was only done in another order."""
-        return self.fault not in ("", "delay", "preempt", "reorder")
+        return self.failed or self.fault not in ("", "delay", "preempt", "reorder")
 
 
 def worth_telling(steps: Iterable[Step]) -> list[Step]:
@@ -95,7 +97,9 @@ def _laid_out(steps: Sequence[Step], names: Sequence[str]) -> dict[str, _Lane]:
     x = float(_LEFT)
     for name in names:
         last = name == names[-1]
-        rooms = [_width(one, last=last) for one in steps if one.lane == name and not one.fault]
+        rooms = [
+            _width(one, last=last) for one in steps if one.lane == name and not (one.fault or one.failed)
+        ]
         head = min(text_width(name, bold=True), _HEAD)
         width = max(_NARROWEST, head + 18, *(room + 24 for room in rooms)) + _GAP
         lanes[name] = _Lane(x, width, last)
@@ -104,8 +108,9 @@ def _laid_out(steps: Sequence[Step], names: Sequence[str]) -> dict[str, _Lane]:
 
 
 def _width(step: Step, *, last: bool) -> float:
-    """Return how wide the label of a step is: in the last lane, and of a fault, there is room for more."""
-    return min(text_width(step.text, bold=step.is_failure), _ROOMY if step.fault or last else _HEAD)
+    """Return how wide the label of a step is: in the last lane, and of what fails, there is room for more."""
+    room = _ROOMY if step.fault or step.failed or last else _HEAD
+    return min(text_width(step.text, bold=step.is_failure), room)
 
 
 def _lane(name: str, lane: _Lane, bottom: int) -> str:

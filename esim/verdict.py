@@ -99,6 +99,8 @@ class Verdict:
         if self.exhausted:
             told = f"{held} in every schedule with {self.bounds} ({number}, {self.states:,} states)"
             return f"proven: {told}{self._failing()}"
+        if not self.schedules:
+            return f"not exhausted, as {self.stopped}: no schedule was run to its end"
         told = f"{held} in {number} with {self.bounds} ({self.states:,} states)"
         empty = "".join(f"; {one}" for one in self.empty)
         return f"not exhausted, as {self.stopped}: {told}{empty}{self._failing()}"

@@ -13,7 +13,7 @@ import random
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import CodeType, FrameType
@@ -59,14 +59,23 @@ class _Seen:
     """Which names stand for a set in what has run, as it is called for the first time."""
 
 
-def unsteady(scenario: Scenario) -> None:
-    """Run the schedule without faults twice. Raises Unsteady, and names what makes it unsteady."""
-    stage = Stage(scenario)
+def unsteady(scenario: Scenario, over: Callable[[], bool] | None = None) -> None:
+    """Run the schedule without faults twice. Raises Unsteady, and names what makes it unsteady.
+
+    Raises TimeIsOver once `over` says so.
+    """
+
+    def made() -> Stage:
+        stage = Stage(scenario)
+        stage.over = over
+        return stage
+
+    stage = made()
     remembered = Remembered(stage)
     seen = _Seen(remembered.cached)
     one, asked = _once(stage, seen)
     for number, option in _first_of_each(asked).values():
-        _once(Stage(scenario), seen, {number: option})
+        _once(made(), seen, {number: option})
     reasons = (
         (seen.calls, _CALLED),
         (seen.caches, _CACHED),
@@ -77,7 +86,7 @@ def unsteady(scenario: Scenario) -> None:
     for names, why in reasons:
         if names:
             raise Unsteady(f"{', '.join(names)}{why}")
-    two, _ = _once(Stage(scenario), seen)
+    two, _ = _once(made(), seen)
     if one != two:
         place = next(
             (f"{a[1]} {a[2]!r}, then {b[2]!r}" for a, b in zip(one[0], two[0], strict=False) if a != b), ""

@@ -10,6 +10,7 @@ from typing import Any
 from esim import display
 from esim.envelope import RecordedEvent
 from esim.errors import InvalidArgument, said
+from esim.faults import FAILED
 from esim.handler import handler_of, is_handler
 from esim.player import Failing, Ground, Player
 from esim.scenario import Consume, Task
@@ -61,7 +62,7 @@ class Consumer(Player):
                 yield from pausing(self._call(body))
                 break
             except Exception as error:  # noqa: BLE001 - a user's handler may raise anything
-                self.stage.note(self.name, said(error))
+                self.stage.note(self.name, f"fails at {_short(message)}: {said(error)}", FAILED)
                 if attempt == self._spec.attempts:
                     self.failure, self._given_up = said(error), self._given_up + 1
                     self.stage.note(self.name, f"gives up {_short(message)}")

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
 from esim import display
 from esim.arguments import storable
-from esim.errors import InvalidArgument
-from esim.faults import ForeignWorld, OutcomeUnknown, Unavailable
+from esim.errors import InvalidArgument, said
+from esim.faults import FAILED, ForeignWorld, OutcomeUnknown, Unavailable
 from esim.frozen import PLAIN, frozen, written
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -31,13 +31,15 @@ class Gate(Protocol):
 
     recording: bool
     """Whether anybody reads what is told."""
+    sheltered: bool
+    """Whether a service is at work: it has a process of its own, in which nothing goes wrong."""
 
     def ask(self, kinds: tuple[str, ...], lane: str, told: str) -> str:
         """Return the kind of fault that happens here, or an empty text. May raise Crash."""
         ...
 
-    def note(self, lane: str, told: str) -> None:
-        """Remember what has happened."""
+    def note(self, lane: str, told: str, fault: str = "") -> None:
+        """Remember what has happened, and whether it is a fault, or `FAILED`."""
         ...
 
 
@@ -58,6 +60,10 @@ class Part(ABC):
     """Whether a crash loses it."""
     declared: Any = None
     """The picture of how it was made."""
+
+    def told(self) -> str:
+        """Return how it was made, in words that are the same in every process."""
+        return f"{type(self).__name__} {written(frozen(self.declared))}"
 
     @abstractmethod
     def snapshot(self) -> Any:
@@ -151,17 +157,21 @@ class World:
     ) -> Callable[..., Any]:
         """Make a function one of the outside world: `@world.service`, or `mail = world.service("mail")`.
 
-        Each call is remembered, in `world.calls(name)`. With `once_by` (the name of an argument) a call with
-        the same value, if it is not None, is taken once: a receiver that honours idempotency keys. `outage`
-        is how many calls fail when it is down. Raises InvalidArgument if there is no such argument.
+        Each call that it did not refuse (by an error) is remembered, in `world.calls(name)`. It is carried
+        out as a whole, also if its caller dies. With `once_by` (the name of an argument) a call with the same
+        value, if it is not None, is carried out once, and answered the same again: a receiver that honours
+        idempotency keys. `outage` is how many calls fail when it is down. Raises InvalidArgument if there is
+        no such argument.
         """
         if isinstance(given, str):
-            return self._service(_anything(given), once_by, outage)
+            return self._service(anything(given), once_by, outage)
         if given is None:
             return lambda function: self._service(function, once_by, outage)
         return self._service(given, once_by, outage)
 
     def _service(self, function: Callable[..., Any], once_by: str | None, outage: int) -> Callable[..., Any]:
+        if type(outage) is not int or outage < 1:
+            raise InvalidArgument(f"outage={outage!r}: give a whole number from 1 on, of calls that fail")
         return self._added(Service(self, function, once_by, outage)).function()
 
     def queue(self, name: str) -> Queue:
@@ -263,24 +273,30 @@ class Service(Part):
         """Stand for `function`."""
         self.name = function.__name__
         self.calls: list[Call] = []
+        self._answers: list[Any] = []
         self._world, self._function, self._once_by = world, function, once_by
-        self._signature = inspect.signature(function)
-        _must_have(self._signature, once_by, self.name)
+        _must_have(inspect.signature(function), once_by, self.name)
         self._outage, self._down = outage, 0
 
-    def function(self) -> Callable[..., Any]:
-        """Return the function that calls this service."""
+    def told(self) -> str:
+        """Return how it was made."""
+        return f"{super().told()} once_by={self._once_by} outage={self._outage}"
 
-        @wraps(self._function)
+    def function(self, like: Callable[..., Any] | None = None) -> Callable[..., Any]:
+        """Return the function that calls this service, with the parameters of one that it is `like`."""
+        known = self._function if like is None else like
+        signature = inspect.signature(known)
+
+        @wraps(known)
         def called(*args: Any, **kwargs: Any) -> Any:
-            return self.call(args, kwargs)
+            return self.call(signature, args, kwargs)
 
         called.__dict__["_service_"] = self
         return called
 
-    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call(self, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Carry a call out, unless the simulation has it fail."""
-        bound = self._signature.bind(*args, **kwargs)
+        bound = signature.bind(*args, **kwargs)
         arguments = _by_name(bound)
         gate, fault = self._world.gate, ""
         told = f"{self.name}({', '.join(_said(args, kwargs))})" if gate and gate.recording else ""
@@ -299,29 +315,48 @@ class Service(Part):
         return answer
 
     def _carried_out(self, bound: inspect.BoundArguments, arguments: dict[str, Any], told: str) -> Any:
+        gate, key = self._world.gate, arguments.get(self._once_by or "")
+        if key is not None:
+            for call, answer in zip(self.calls, self._answers, strict=True):
+                if call.arguments.get(self._once_by or "") == key:
+                    if gate is not None:
+                        gate.note(self.name, f"{told} was carried out before")
+                    return _kept(answer)
+        if gate is not None:
+            gate.note(self.name, told)
+        call = Call(self.name, {name: _kept(value) for name, value in arguments.items()})
+        answer = self._answered(bound, gate)
+        self.calls.append(call)
         if self._once_by is not None:
-            key = arguments.get(self._once_by)
-            if key is not None and any(call.arguments.get(self._once_by) == key for call in self.calls):
-                if self._world.gate is not None:
-                    self._world.gate.note(self.name, f"{told} was carried out before")
-                return None
-        self.calls.append(Call(self.name, {name: _kept(value) for name, value in arguments.items()}))
+            self._answers.append(_kept(answer))
         self.stale = True
-        if self._world.gate is not None:
-            self._world.gate.note(self.name, told)
-        return self._function(*bound.args, **bound.kwargs)
+        return answer
 
-    def snapshot(self) -> tuple[list[Call], int]:
-        """Return the calls so far, and for how many more it is down."""
-        return list(self.calls), self._down
+    def _answered(self, bound: inspect.BoundArguments, gate: Gate | None) -> Any:
+        """Have the function do its work, which it does in a process of its own."""
+        if gate is None:
+            return self._function(*bound.args, **bound.kwargs)
+        former, gate.sheltered = gate.sheltered, True
+        try:
+            return self._function(*bound.args, **bound.kwargs)
+        except Exception as error:
+            gate.note(self.name, f"fails: {said(error)}", FAILED)
+            raise
+        finally:
+            gate.sheltered = former
 
-    def restore(self, state: tuple[list[Call], int]) -> None:
+    def snapshot(self) -> tuple[list[Call], list[Any], int]:
+        """Return the calls so far, what was answered, and for how many more it is down."""
+        return list(self.calls), list(self._answers), self._down
+
+    def restore(self, state: tuple[list[Call], list[Any], int]) -> None:
         """Put back what `snapshot` returned."""
-        self.calls[:], self._down = state
+        self.calls[:], self._answers[:], self._down = state
 
     def frozen(self) -> Hashable:
-        """Return the calls in order."""
-        return tuple([frozen(call.arguments) for call in self.calls]), self._down
+        """Return the calls in order, and what is answered if they come again."""
+        calls = tuple([frozen(call.arguments) for call in self.calls])
+        return calls, self._down, tuple(map(frozen, self._answers))
 
     def __repr__(self) -> str:
         return f"<{self.name}: {len(self.calls)} calls>"
@@ -419,6 +454,10 @@ class Memory(Part):
         self.name, self.of = name, of
         self._make, self._value = make, make()
 
+    def told(self) -> str:
+        """Return how it was made."""
+        return f"{super().told()} of={self.of}"
+
     @property
     def value(self) -> Any:
         """What is kept; it may be changed in place."""
@@ -499,7 +538,9 @@ def _brief(value: Any) -> str:
     return "…" if _OF_AN_ID.match(str(value)) else display.short(value)
 
 
-def _anything(name: str) -> Callable[..., Any]:
+def anything(name: str) -> Callable[..., Any]:
+    """Return a function of a name that takes anything, and does nothing."""
+
     def service(*args: Any, **kwargs: Any) -> None:
         """Take anything."""
 

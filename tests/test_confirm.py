@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from esim import confirm
+from esim.effects import Effects
 from esim.event import Event
 from esim.faults import Faults
 from esim.invariant import eventually, no_effect_twice
@@ -72,6 +73,25 @@ def test_a_real_kill_confirms_and_tells_how_many_there_were():
     """SIGKILL, as a process that is out of memory gets it."""
     found = explore(naive(), confirm="kill").counterexample
     assert found.confirmed == "confirmed by really killing 1 process: the same end"
+
+
+def test_where_nobody_dies_nobody_is_said_to_be_killed():
+    """It was another process all the same, on a file."""
+    found = explore(naive(), faults=Faults(duplicate=1), confirm="kill").counterexample
+    assert found.confirmed == "confirmed in a process of its own, where nobody dies: the same end"
+
+
+def test_what_was_called_before_a_kill_is_not_forgotten():
+    """A function that is not of the world is called by two processes: its calls are outside of both."""
+
+    def send_mail(bell: str) -> None: ...
+
+    def write(event: Rung, effects: Effects) -> None:
+        effects.call(send_mail, event.bell)
+
+    twice = {"twice": no_effect_twice("send_mail")}
+    found = explore([("Bell/1", Rung(bell="a"))], [write], twice, faults=Faults(crash=1), confirm="kill")
+    assert found.counterexample.confirmed == "confirmed by really killing 1 process: the same end"
 
 
 def test_a_difference_is_said_and_named(monkeypatch):

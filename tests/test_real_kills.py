@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from esim.confirm import Ending, ending_of, killed
+from esim.effects import Effects
 from esim.explore import Choices
 from esim.faults import Faults
 from esim.process import ProcessManager
@@ -61,7 +62,20 @@ def a_message_of_a_queue() -> Scenario:
     return Scenario([], [task(publish), consume(queue, take)], world=world)
 
 
+def a_call_that_is_only_noted() -> Scenario:
+    """What it calls is not of the world: a stand-in keeps the calls, which a death does not undo."""
+
+    def thank(event: Placed, effects: Effects) -> None:
+        effects.call(send_mail, event.sku)
+
+    return Scenario(placed(2), [follow(thank)])
+
+
+def send_mail(about: str, key: str) -> None: ...
+
+
 MADE: list[Callable[[], Scenario]] = [
+    a_call_that_is_only_noted,
     SCENARIOS["a_table_after_the_handler"],
     SCENARIOS["a_mail_before_the_handler"],
     SCENARIOS["rows_in_one_transaction"],

@@ -14,7 +14,8 @@ from esim.faults import Faults
 from esim.invariant import eventually
 from esim.recording import token_of, token_read
 from esim.retry import RetryPolicy
-from esim.simulation import explore, follow, replay
+from esim.scenario import Scenario
+from esim.simulation import explore, follow, replay, task
 from esim.world import World
 
 
@@ -43,13 +44,23 @@ def token() -> str:
 @given(st.dictionaries(st.integers(0, 999), st.integers(1, 9), max_size=5))
 def test_a_token_says_its_choices(choices):
     """Whatever they are; no choice is 0."""
-    told = token_of("0123456789ab", choices)
-    assert token_read(told) == ("0123456789ab", choices)
-    assert told.startswith("e1:0123456789ab:")
+    told = token_of("0123456789abcdef0123", choices)
+    assert token_read(told) == ("0123456789abcdef0123", choices)
+    assert told.startswith("e2:0123456789abcdef0123:")
 
 
 @pytest.mark.parametrize(
-    "wrong", ["", "x", "e1", "e1:0123456789ab", "e1:01:0", "e1:0123456789ab:a.b", "e1:0123456789ab:1", None]
+    "wrong",
+    [
+        "",
+        "x",
+        "e2",
+        "e2:0123456789abcdef0123",
+        "e2:01:0",
+        "e2:0123456789abcdef0123:a.b",
+        "e2:0123456789abcdef0123:1",
+        None,
+    ],
 )
 def test_what_is_no_token_is_told(wrong):
     """With what one looks like."""
@@ -59,8 +70,8 @@ def test_what_is_no_token_is_told(wrong):
 
 def test_a_token_of_another_version_is_told():
     """The version is named."""
-    with pytest.raises(TokenMismatch, match="of version e2, and this esim reads e1"):
-        token_read("e2:0123456789ab:1.1")
+    with pytest.raises(TokenMismatch, match="of version e3, and this esim reads e2"):
+        token_read("e3:0123456789abcdef0123:1.1")
 
 
 @pytest.mark.parametrize(
@@ -87,6 +98,54 @@ def test_options_are_part_of_the_actors(token):
     found = explore(**one, confirm=None).counterexample.token
     with pytest.raises(TokenMismatch, match="actors"):
         replay(found, **two)
+
+
+def test_what_a_task_is_given_and_how_a_service_was_made_is_part_of_the_scenario():
+    """Arguments of a task, and a service's key and outage: another one is another scenario."""
+
+    def scenario(value: int = 7, outage: int = 3, once_by: str | None = None) -> dict[str, Any]:
+        world = World()
+        table, _ = world.table("table"), world.service("mail", outage=outage, once_by=once_by)
+
+        def put(into: Any, key: str, value: int) -> None:
+            into[key] = value
+
+        small = eventually(lambda look: look.table("table")["a"] < 5)
+        return {
+            "history": [],
+            "actors": [task(put, table, "a", value=value)],
+            "invariants": small,
+            "world": world,
+        }
+
+    found = explore(**scenario(), confirm=None).counterexample.token
+    assert replay(found, **scenario()).broken is not None
+    for other, side in (({"value": 1}, "actors"), ({"outage": 9}, "world"), ({"once_by": "args"}, "world")):
+        with pytest.raises(TokenMismatch, match=f"scenario: {side}") as mismatch:
+            replay(found, **scenario(**other))
+        assert mismatch.value.sides == (side,)
+
+
+def test_a_part_that_a_later_cell_adds_to_the_world_does_no_harm(token):
+    """Unless the run uses it: then it was another scenario."""
+    given = naive()
+    later = given["world"].table("later")
+    again = replay(token, **given)
+    assert again.token == token and again.broken is not None
+
+    def deduct(event: Placed) -> None:
+        later["mug"] = event.n
+
+    with pytest.raises(
+        TokenMismatch, match="world differ; later was not there when it was found, and is used"
+    ):
+        replay(token, **{**given, "actors": [follow(deduct, "deduct")]})
+
+
+def test_a_side_has_digits_enough_to_tell_scenarios_apart():
+    """Hundreds that differ in one number have as many fingerprints."""
+    made = {Scenario([("Order/1", Placed(n=n))], []).fingerprint([]) for n in range(400)}
+    assert len(made) == 400
 
 
 def test_a_choice_that_is_not_there_any_more_is_told(token):

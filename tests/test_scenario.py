@@ -17,7 +17,19 @@ from esim.memory import MemoryStore
 from esim.process import Process, ProcessManager
 from esim.projection import on
 from esim.retry import RetryPolicy
-from esim.scenario import SIDES, Consume, Follow, Scenario, Task, actor_of, consume, follow, task, writes_of
+from esim.scenario import (
+    SIDES,
+    Consume,
+    Follow,
+    Scenario,
+    Task,
+    actor_of,
+    consume,
+    follow,
+    side_of,
+    task,
+    writes_of,
+)
 from esim.stage import Stage
 from esim.subscription import Subscription
 from esim.world import World
@@ -46,7 +58,7 @@ def print_of(*, history: Any = ONE, actors: Any = (note,), **given: Any) -> str:
 
 
 def differ(one: str, two: str) -> list[str]:
-    return [side.split()[0] for at, side in enumerate(SIDES) if one[3 * at :][:3] != two[3 * at :][:3]]
+    return [side for side in SIDES if side_of(one, side) != side_of(two, side)]
 
 
 def test_a_history_is_writes_pairs_or_a_store():

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from esim import simulation
+from esim import simulation, stage
 from esim.errors import InvalidArgument, SimulationFailed, TokenMismatch, Unsteady
 from esim.event import Event
 from esim.invariant import always, eventually, no_effect_twice, sometimes
@@ -155,10 +155,53 @@ def test_an_interrupt_before_something_came_true_is_no_empty_proof():
 
 
 def test_a_limit_of_time_is_told():
-    """No time at all is enough for one schedule."""
-    verdict = explore(**shop(invariants=[], faults=Faults(crash=2)), seconds=0)
-    assert not verdict.exhausted
-    assert "not exhausted, as 0 s are over" in repr(verdict)
+    """No time at all is not enough for one schedule, and nothing is said of what was not seen."""
+    never = sometimes(lambda look: False)
+    verdict = explore(**shop(invariants={"seen": never}, faults=Faults(crash=2)), seconds=0)
+    assert not verdict.exhausted and verdict.schedules == 0
+    assert repr(verdict) == "<not exhausted, as 0 s are over: no schedule was run to its end>"
+
+
+@pytest.mark.parametrize("seconds", [1, 4, 20])
+def test_a_limit_of_time_holds_within_a_run(monkeypatch, seconds):
+    """One schedule alone takes eight seconds here, as every look at the clock takes one."""
+    now = iter(range(10**9))
+    monkeypatch.setattr(sys.modules["esim.explore"], "monotonic", lambda: next(now))
+    history = [(f"Order/{n}", Placed()) for n in range(100)]
+    verdict = explore(**shop(history=history, invariants=[]), seconds=seconds, confirm=None)
+    assert f"not exhausted, as {seconds} s are over" in repr(verdict)
+    assert verdict.schedules == 0
+    assert next(now) <= seconds + 3
+
+
+def test_a_log_that_is_long_comes_to_an_end():
+    """Steps are bounded by how much there is to do: a run of 2,100 events is no endless one."""
+    world = World()
+    count = world.table("count", {"n": 0})
+
+    def number(event: Placed, recorded: Any) -> None:
+        count["n"] = recorded.position
+
+    store = MemoryStore()
+    store.append("Order/1", [Placed()] * 2_100)
+    all_counted = eventually(lambda look: look.table("count")["n"] == 2_100)
+    run = simulate(store, [number], {"all": all_counted}, world=world)
+    assert len(run.steps) > 10_000 and run.broken is None
+
+
+def test_a_run_that_is_cut_off_is_not_asked_how_it_ends(monkeypatch):
+    """It has no end to ask about, and that is said."""
+    monkeypatch.setattr(stage, "MOST_STEPS", 20)
+    world = World()
+    count = world.table("count", {"n": 0})
+
+    def on_and_on() -> Any:
+        while True:
+            count["n"] += 1
+            yield
+
+    run = simulate([], [task(on_and_on)], eventually(lambda look: False), world=world)
+    assert run.broken == ("it comes to an end", "no end after 20 steps")
 
 
 def test_a_limit_of_schedules_is_told():
@@ -178,6 +221,32 @@ def test_random_search_repeats_itself_by_its_seed():
     assert not dull.exhausted
     assert dull.runs == 9
     assert "as 9 schedules were the limit" in repr(dull)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_chance_finds_is_shrunk_to_as_few_faults_as_there_can_be(seed):
+    """Whatever went wrong besides, one fault is enough for this bug, and one is left."""
+    given = shop(faults=Faults(crash=4, duplicate=3))
+    found = explore(**given, strategy="random", seed=seed).counterexample
+    assert len(found.run.choices) == 1
+    assert found.confirmed.startswith("confirmed")
+
+
+@pytest.mark.parametrize("tried", [5_000, 0])
+def test_what_needs_two_faults_keeps_two(monkeypatch, tried):
+    """Also where there is no time to look for all that has fewer: what is not needed is left out anyway."""
+    monkeypatch.setattr(simulation, "_TRIED", tried)
+    world = World()
+    tries = world.table("tries", {"n": 0})
+
+    def count(event: Placed) -> None:
+        tries["n"] += 1
+
+    few = {"at most 2": always(lambda look: look.table("tries")["n"] <= 2)}
+    given = {"faults": Faults(crash=5), "world": world, "strategy": "random", "confirm": None}
+    for seed in range(6):
+        found = explore(HISTORY[:1], [count], few, **given, seed=seed).counterexample
+        assert len(found.run.choices) == 2
 
 
 def test_few_preemptions_finds_what_needs_none_before_what_needs_one():

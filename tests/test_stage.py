@@ -306,3 +306,23 @@ def test_the_store_is_as_it_was_after_a_run():
     assert world.gate is None
     stage.store.append("Order/9", Placed())
     assert stage.store.position == 3
+
+
+def test_nothing_goes_wrong_at_the_appends_of_a_service_that_is_at_work():
+    """What it stores is stored by a process of its own, whatever becomes of its caller."""
+    world = World()
+
+    def actors(store: Any) -> list[Any]:
+        def ring() -> None:
+            world.gate.sheltered = True
+            store.append("Order/3", Placed(n=3))
+            world.gate.sheltered = False
+            store.append("Order/4", Placed(n=4))
+
+        return [task(ring)]
+
+    scenario = Scenario([], actors, faults=Faults(crash=1, unknown=1), world=world)
+    stage = Stage(scenario)
+    run = Recording.of(stage, {}, {}, strict=True).run(stage.begin(scenario.faults.budgets()), checks=False)
+    asked = [one.told for one in run.asked if one.lane == "log"]
+    assert asked == ["Placed → Order/4"]

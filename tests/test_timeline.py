@@ -6,8 +6,15 @@ import re
 from itertools import pairwise
 
 from esim.display import FAILURE
-from esim.simulation import Faults, World, consume, explore, task
+from esim.envelope import RecordedEvent
+from esim.event import Event
+from esim.retry import RetryPolicy
+from esim.simulation import Faults, World, consume, explore, follow, simulate, task
 from esim.timeline import Step, picture, worth_telling
+
+
+class Rung(Event):
+    pass
 
 
 def told(*steps: tuple[str, str, str]) -> list[Step]:
@@ -84,3 +91,65 @@ def test_keys_made_of_event_ids_are_cut_short():
     found = explore([], [task(send)], lambda look: False, world=world).counterexample
     assert found is not None
     assert "mail('ann', key=…)" in [one.text for one in found.run.steps]
+
+
+def test_what_a_handler_raises_and_what_becomes_of_its_event_is_told():
+    """Each failed attempt in red with its cause, that it is given up, and what waits behind it."""
+    world = World()
+    table = world.table("table", {})
+
+    def note(event: Rung, recorded: RecordedEvent[Rung]) -> None:
+        table[recorded.position] = 1
+        raise KeyError("boom")
+
+    history = [("Bell/1", Rung()), ("Bell/1", Rung())]
+    run = simulate(history, [follow(note, retry=RetryPolicy(max_attempts=2))], world=world)
+    told = [(step.text, step.is_failure) for step in worth_telling(run.steps) if step.lane == "note"]
+    assert told == [
+        ("fails at 1 Rung: KeyError: 'boom'", True),
+        ("will try 1 Rung again", False),
+        ("fails at 1 Rung: KeyError: 'boom'", True),
+        ("gives up 1 Rung", False),
+        ("1 Rung is a dead letter now", False),
+        ("committed 1 Rung", False),
+        ("2 Rung is a dead letter now", False),
+        ("committed 2 Rung", False),
+    ]
+    assert FAILURE in run.svg()
+    assert "with no fault" in repr(run)
+
+
+def test_what_consumers_tasks_and_services_raise_is_told_in_red():
+    """With the message at hand."""
+    world = World()
+    queue = world.queue("queue")
+
+    @world.service
+    def pay() -> None:
+        raise ValueError("declined")
+
+    def take(_: str) -> None:
+        pay()
+
+    def fail() -> None:
+        queue.publish("x")
+        raise KeyError("boom")
+
+    run = simulate([], [task(fail), consume(queue, take, attempts=1)], world=world)
+    assert [(step.lane, step.text) for step in run.steps if step.is_failure] == [
+        ("fail", "failed: KeyError: 'boom'"),
+        ("pay", "fails: ValueError: declined"),
+        ("take", "fails at x: ValueError: declined"),
+    ]
+
+
+def test_a_row_whose_key_reads_like_a_failure_is_none():
+    """What is told in red is no question of how it reads."""
+    world = World()
+    table = world.table("table", {})
+
+    def note(event: Rung) -> None:
+        table["fails at once"] = True
+
+    run = simulate([("Bell/1", Rung())], [note], world=world)
+    assert not any(step.is_failure for step in run.steps)

@@ -502,3 +502,94 @@ def test_what_is_kept_in_memory_only_after_several_faults_is_told():
     with pytest.raises(Unsteady, match="'kept' of stubborn changed"):
         explore(HISTORY, [stubborn], faults=Faults(error=2), world=world)
     assert kept == set()
+
+
+def test_the_death_of_a_caller_does_not_stop_the_bank_halfway():
+    """What a service does, it does in a process of its own: its caller's crash is nothing to it."""
+    world = World()
+    balance, ledger = world.table("balance", {"ann": 10}), world.table("ledger")
+
+    @world.service(once_by="key")
+    def charge(key: str, amount: int) -> None:
+        balance["ann"] -= amount
+        ledger[key] = amount
+
+    def bill(event: Rung) -> None:
+        charge(key=event.bell, amount=1)
+
+    def agree(look: Any) -> bool:
+        return 10 - look.table("balance")["ann"] == sum(look.table("ledger").values())
+
+    assert explore(
+        HISTORY, [bill], {"books agree": eventually(agree)}, faults=Faults(crash=2), world=world
+    ).holds
+
+
+def test_who_honours_keys_gives_the_same_answer_again():
+    """A second call of a key is not carried out, and answered as the first was."""
+    world = World()
+    seats = world.table("seats")
+
+    @world.service(once_by="key")
+    def reserve(key: str) -> str:
+        return f"r-{key}"
+
+    def book(event: Rung) -> None:
+        seats[event.bell] = reserve(key=event.bell).upper()
+
+    both = eventually(lambda look: dict(look.table("seats")) == {"a": "R-A"})
+    assert explore(HISTORY, [book], {"booked": both}, faults=Faults(crash=2), world=world).holds
+
+
+def test_answers_that_differ_are_other_states():
+    """Which answer a key got is what its retries will get: two states that differ in it are not merged."""
+    world = World()
+    numbers, given = world.table("numbers", {"next": 1, "tries": 0}), world.table("given")
+
+    @world.service(once_by="key")
+    def number(key: str) -> int:
+        return numbers["next"]
+
+    def ask(event: Rung) -> None:
+        numbers["tries"] += 1
+        given["answer"] = number(key=event.bell)
+
+    def change() -> Any:
+        numbers["next"] = 2
+        yield
+        numbers["next"] = 1
+
+    def again(look: Any) -> bool:
+        return look.table("numbers")["tries"] == 2 and look.table("given").get("answer") == 2
+
+    def late(look: Any) -> bool:
+        return again(look) and look.table("numbers")["next"] == 1
+
+    checks = {"the same again": sometimes(again), "and later": sometimes(late)}
+    assert explore(HISTORY, [ask, task(change)], checks, faults=Faults(preempt=3, crash=1), world=world).holds
+
+
+def test_what_a_service_refuses_is_not_carried_out():
+    """A payment that is declined is declined again, and no call is counted; others go on."""
+    world = World()
+    paid = world.table("paid")
+
+    @world.service(once_by="key")
+    def pay(key: str) -> None:
+        if key == "a":
+            raise ValueError("declined")
+
+    def settle(event: Rung) -> None:
+        pay(key=event.bell)
+        paid[event.bell] = True
+
+    checks = {
+        "one has paid": eventually(lambda look: dict(look.table("paid")) == {"b": True}),
+        "one call was carried out": eventually(
+            lambda look: {one.arguments["key"] for one in look.calls("pay")} == {"b"}
+        ),
+    }
+    history = [*HISTORY, ("Bell/2", Rung(bell="b"))]
+    found = explore(history, [settle], checks, faults=Faults(crash=1, unknown=1), world=world)
+    assert found.holds
+    assert "gives up 1 of 2 events: ValueError: declined" in repr(found)

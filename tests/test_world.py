@@ -27,6 +27,7 @@ class Gate:
     """Has one kind of fault happen at one place."""
 
     recording = True
+    sheltered = False
 
     def __init__(self, fault: str = "") -> None:
         self.fault, self.asked, self.noted = fault, [], []
@@ -36,8 +37,8 @@ class Gate:
         found, self.fault = (self.fault if self.fault in kinds else ""), ""
         return found
 
-    def note(self, lane: str, told: str) -> None:
-        self.noted.append((lane, told))
+    def note(self, lane: str, told: str, fault: str = "") -> None:
+        self.noted.append((lane, told, fault)[: 3 if fault else 2])
 
 
 # --- by hand -----------------------------------------------------------------------------------------------
@@ -104,6 +105,45 @@ def test_a_key_that_no_call_can_have_is_told():
         post("ann", key=None)
         anything("ann")
     assert (len(world.calls("post")), len(world.calls("anything"))) == (4, 2)
+
+
+def test_an_answer_that_is_given_again_is_the_first_one():
+    """Also after the service was put back, and whatever was done to the answer."""
+    world, count = World(), iter("123")
+
+    @world.service(once_by="key")
+    def number(key: str) -> list[str]:
+        return [key, next(count)]
+
+    number("a").append("changed")
+    part = world.parts["number"]
+    picture = part.snapshot()
+    number("b")
+    part.restore(picture)
+    assert (number("a"), number("b"), number("a")) == (["a", "1"], ["b", "3"], ["a", "1"])
+
+
+def test_a_service_that_fails_by_itself_says_so():
+    """Its call is not counted, and the timeline has why."""
+    world = World()
+    world.gate = gate = Gate()
+
+    @world.service
+    def pay(amount: int) -> None:
+        raise ValueError("declined")
+
+    with pytest.raises(ValueError, match="declined"):
+        pay(5)
+    assert world.calls("pay") == []
+    assert gate.noted == [("pay", "pay(5)"), ("pay", "fails: ValueError: declined", "failed")]
+    assert not gate.sheltered
+
+
+@pytest.mark.parametrize("outage", [0, -1, 1.5, True])
+def test_an_outage_is_at_least_one_call_long(outage):
+    """None would be no outage, and fewer would last for ever."""
+    with pytest.raises(InvalidArgument, match="give a whole number from 1 on"):
+        World().service("mail", outage=outage)
 
 
 def test_names_are_told():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Hashable
+from collections.abc import Callable, Generator, Hashable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, cast
@@ -300,8 +300,18 @@ def _subscribed(stage: Ground, spec: Follow) -> Subscription:
     return Subscription(stage.store, spec.handler, spec.name, sends=sends, **options)
 
 
-def player_of(stage: Ground, spec: Actor) -> Player:
-    """Return the process that plays an actor."""
+def players_of(stage: Ground, actors: Sequence[Actor]) -> list[Player]:
+    """Return the processes that play actors, each under a name of its own."""
+    players = [_player_of(stage, one) for one in actors]
+    taken: dict[str, int] = {}
+    for player in players:
+        taken[player.name] = taken.get(player.name, 0) + 1
+        if taken[player.name] > 1:
+            player.name = f"{player.name} {taken[player.name]}"
+    return players
+
+
+def _player_of(stage: Ground, spec: Actor) -> Player:
     match spec:
         case Follow():
             return Follower(stage, spec)

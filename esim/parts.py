@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
 from esim.clock import ManualClock, micros, uuid7
+from esim.contract import Store
+from esim.envelope import Row
 from esim.frozen import frozen
 from esim.memory import MemoryStore
 from esim.process import Process
 from esim.progress import Entry, Letter
 from esim.progress_memory import kept
+from esim.store import EventStore
 from esim.subscription import Subscription
 from esim.world import Part
 
@@ -68,6 +71,14 @@ class Log(Part):
         """Return all that is recorded, in order."""
         now = micros(self._store.clock.now())
         return tuple([(*row[1:10], now - row[10], row[11], row[12], row[13]) for row in self._store._rows])
+
+
+def restore(store: Store, rows: Sequence[Row]) -> None:
+    """Have a store hold recorded events as they were recorded."""
+    if isinstance(store, EventStore):
+        store.restore(rows)
+    elif isinstance(store, MemoryStore):
+        store.rewind(rows)
 
 
 _PASSING = ("dead_letter_id", "event_id", "enqueued_at", "last_touched", "diagnostics", "key")

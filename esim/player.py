@@ -187,16 +187,6 @@ def failing(players: Sequence[Player]) -> list[Failing]:
     return [one._replace(told=display.cut(" ".join(one.told.split()), _LINE)) for one in found if one]
 
 
-def named(players: list[Player]) -> list[Player]:
-    """Give each of several a name of its own."""
-    taken: dict[str, int] = {}
-    for player in players:
-        taken[player.name] = taken.get(player.name, 0) + 1
-        if taken[player.name] > 1:
-            player.name = f"{player.name} {taken[player.name]}"
-    return players
-
-
 def must_remember(players: Sequence[Player], world: World) -> None:
     """Raise InvalidArgument if something of the world is said to be the memory of who is not there."""
     names = [one.name for one in players]

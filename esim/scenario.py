@@ -206,6 +206,20 @@ class Scenario:
         other.history, other.rows = self.history, self.rows
         return other
 
+    def begin(self) -> None:
+        """Have the world be as it was made. Raises InvalidArgument if it was changed by hand since."""
+        parts = self.world.parts.values() if self.world.by_hand else ()
+        changed = [
+            one.name for one in parts if not one.volatile and _form(one.snapshot()) != _form(one.declared)
+        ]
+        if changed:
+            raise InvalidArgument(
+                f"the world was changed by hand since it was made: {', '.join(changed)}; a simulation begins "
+                "with what it was made with, so write world.table(name, rows), or publish in a task; "
+                "world.reset() takes back what was done by hand"
+            )
+        self.world.reset()
+
     def built(self, store: Store) -> list[Actor]:
         """Return the actors on a store, each under a name of its own.
 
@@ -311,6 +325,10 @@ def _listed(events: Any) -> list[Any]:
 def _event(event: Any) -> list[str]:
     inner = event if isinstance(event, Event) else event.event
     return [inner.event_type, inner.model_dump_json()]
+
+
+def _form(state: Any) -> str:
+    return written(frozen(state))
 
 
 def _digest(side: object) -> str:

@@ -15,20 +15,19 @@ from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
-from esim.actors import player_of
+from esim.actors import players_of
 from esim.bus import Bus
 from esim.contract import Store
 from esim.effects import name_of
-from esim.envelope import RecordedEvent, Row, reacting
+from esim.envelope import RecordedEvent, reacting
 from esim.errors import InvalidArgument
 from esim.faults import Crash, ForeignWorld, OutcomeUnknown
 from esim.invariant import Look
 from esim.memory import MemoryStore
-from esim.parts import CountedIds, Kept, Log, StageClock
-from esim.player import Player, must_remember, named
+from esim.parts import CountedIds, Kept, Log, StageClock, restore
+from esim.player import Player, must_remember
 from esim.reading import Recorded
 from esim.scenario import Scenario
-from esim.store import EventStore
 from esim.subscription import Subscription, latest
 from esim.world import Memory, Part, Service, anything
 from esim.writing import Batch
@@ -96,9 +95,9 @@ class Stage:
         self.clock, self.ids = StageClock(), CountedIds()
         self.store = MemoryStore() if store is None else store
         self.store.clock, self.store.ids = self.clock, self.ids
-        scenario.world.begin()
+        scenario.begin()
         if scenario.rows and not begun:
-            _restore(self.store, scenario.rows)
+            restore(self.store, scenario.rows)
         if scenario.history and not begun:
             self.store.append_all(scenario.history)
         self.world.owner = self
@@ -120,7 +119,7 @@ class Stage:
         self._fresh: list[bool] = []
         self._known: list[int] = []
         self.actors = scenario.built(self.store)
-        self.players: list[Player] = named([player_of(self, one) for one in self.actors])
+        self.players: list[Player] = players_of(self, self.actors)
         must_remember(self.players, scenario.world)
         self.subscriptions = self._subscribed()
         self.kept: list[Part] = []
@@ -458,11 +457,3 @@ class Stage:
         self._changed_left()
         self.first = self.moment()
         return self.first
-
-
-def _restore(store: Store, rows: Sequence[Row]) -> None:
-    """Begin with recorded events as they were recorded."""
-    if isinstance(store, EventStore):
-        store.restore(rows)
-    elif isinstance(store, MemoryStore):
-        store.rewind(rows)

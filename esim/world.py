@@ -119,22 +119,6 @@ class World:
             _simulated.remove(self)
             self._gate = None
 
-    def begin(self) -> None:
-        """Be as it was made, for a simulation. Raises InvalidArgument if it was changed by hand."""
-        if self.by_hand:
-            changed = [
-                name
-                for name, part in self.parts.items()
-                if not part.volatile and written(frozen(part.snapshot())) != written(frozen(part.declared))
-            ]
-            if changed:
-                raise InvalidArgument(
-                    f"the world was changed by hand since it was made: {', '.join(changed)}; a simulation "
-                    "begins with what it was made with, so write world.table(name, rows), or publish in a "
-                    "task; world.reset() takes back what was done by hand"
-                )
-        self.reset()
-
     def reset(self) -> None:
         """Put everything back to how it was made."""
         self.by_hand = False

@@ -705,6 +705,23 @@ def two_that_wait_by_their_outbox() -> Scenario:
 
 
 @scenario
+def a_moment_between_two_writes() -> Scenario:
+    world = World()
+    stock, mail = world.table("stock", {"mug": 0, "cup": 1}), world.service("mail")
+
+    def lend(event: Placed) -> None:
+        stock[event.sku] -= 1
+        mail(event.sku)
+        stock[event.sku] += 1
+
+    checks = {
+        "never negative": never_negative("stock"),
+        "nobody is told of it": always(lambda look: all(stock.values()) or len(look.calls("mail")) < 2),
+    }
+    return Scenario(placed(2), [lend], checks, faults=Faults(crash=1, error=1), world=world)
+
+
+@scenario
 def a_message_that_comes_again_for_ever() -> Scenario:
     world = World()
     queue, seen = world.queue("orders"), world.table("seen", {"mug": 1})

@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from esim.clock import ManualClock, micros, uuid7
+from esim.clock import _EPOCH, ManualClock, micros, uuid7
 from esim.frozen import frozen
 from esim.memory import MemoryStore
 from esim.process import Process
@@ -26,6 +26,10 @@ class StageClock(ManualClock):
     def now(self) -> datetime:
         """Return the time as the process at hand sees it."""
         return self._now + self.skew if self.skew else self._now
+
+    def time(self) -> float:
+        """Return the time in seconds, as it is."""
+        return (self._now - _EPOCH).total_seconds()
 
     def jump(self, to: datetime) -> None:
         """Stand at a moment, earlier or later."""

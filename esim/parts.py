@@ -117,6 +117,6 @@ def _row(row: Any, store: MemoryStore) -> Hashable:
     """Return a row; deadlines of a process by how far off they are, as absolute times differ in every run."""
     if isinstance(row, Process) and row.deadlines:
         now = store.clock.now()
-        due = tuple([(one.name, (one.due - now).total_seconds()) for one in row.deadlines])
+        due = tuple([(one.name, one.correlation, (one.due - now).total_seconds()) for one in row.deadlines])
         return frozen(row.but(deadlines=())), due
     return frozen(row)

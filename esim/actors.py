@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Hashable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, cast
 
@@ -23,8 +23,7 @@ from esim.virtual import Coroutines
 from esim.waiter import Waiter
 from esim.workers import Consumer, Tasker
 
-_HOUR = timedelta(hours=1)
-_CRASH, _AT_HANDLE = ("crash",), ("crash", "error", "poison", "delay")
+_CRASH, _AT_AWAIT, _AT_HANDLE = ("crash",), ("crash", "delay"), ("crash", "error", "poison", "delay")
 _PLACES = {
     "begin": "is about to take up {}",
     "handle": "is about to handle {}",
@@ -69,16 +68,10 @@ class Follower(Player):
         self._failing = False
         self._poisoned: frozenset[int] = frozenset()
         self._open: tuple[datetime, int] | None = None
-        self._until: datetime | None = None
         self._last, self._at = "", 0
         self._given_up: set[int] = set()
         at_least = self._mine._settings.checkpoint == "after_handler"
         self._again: tuple[str, ...] = ("crash", "duplicate") if at_least else ("crash",)
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether it is at work, and waits for no time."""
-        return self._steps is not None and self._until is None
 
     @property
     def cause(self) -> RecordedEvent[Any] | None:
@@ -87,12 +80,11 @@ class Follower(Player):
 
     def ready(self) -> bool:
         """Say whether there is something to deliver, and it is not waiting, paused or stopped."""
-        now = self.stage.clock._now
-        if self._until is not None and now < self._until:
+        if self.waits():
             return False
-        self._until = None
         if self._steps is not None:
             return True
+        now = self.stage.clock._now
         if self.ended or (self._open is not None and now < self._open[0]):
             return False
         progress = self._mine._progress
@@ -125,7 +117,7 @@ class Follower(Player):
         stage, progress, settings = self.stage, self._mine._progress, self._mine._settings
         delivery = Delivery(
             *(stage.store, progress, self._handler, settings, self._sleep),
-            waiter=cast("Waiter", Coroutines()),  # waits by the virtual clock
+            waiter=cast("Waiter", Coroutines(self, stage.clock)),  # waits by the virtual clock
             effects=partial(_Effects, stage),
         )
         if self._open is not None:
@@ -133,11 +125,10 @@ class Follower(Player):
         return delivery
 
     def _sleep(self, seconds: float) -> None:
-        until = self.stage.clock._now + timedelta(seconds=seconds)
         if self._last in ("retry", "retry effect"):  # the next place comes before anything is done
-            self._until = until
+            self.sleep(seconds)
         else:
-            self.stage.clock.jump(until)
+            self.stage.clock.sleep(seconds)
 
     def told_of(self, point: Step) -> str:
         """Return a place in words: what comes next, and for which event."""
@@ -168,6 +159,8 @@ class Follower(Player):
             self.stage.note(self.name, f"fails at {self._named(self._at)}: {self._delivery.failure}", FAILED)
         if name == "committed":
             return self._again
+        if name == "await":
+            return _AT_AWAIT
         if name == "give up":
             self._given_up.add(self._at)
         return _CRASH
@@ -194,12 +187,12 @@ class Follower(Player):
             mark = progress.load()
             before = (self._wanted(mark.position) or [mark.position])[-1] - 1
             progress.commit(mark._replace(position=before, begun=before))
-        elif fault == "delay":
-            self._until = self.stage.clock._now + _HOUR
         elif fault == "poison":
             self._poisoned |= {self._at}
-        else:
+        elif fault == "error":
             self._failing = True
+        else:
+            super().suffer(fault)
 
     def _wanted(self, until: int) -> list[int]:
         """Return the positions of the events up to `until` that are for this subscription."""
@@ -245,13 +238,13 @@ class Follower(Player):
     def die(self) -> None:
         """Lose what is in memory: a circuit that is open, too."""
         super().die()
-        self._open = self._until = None
+        self._open = None
         self._failing = False
 
     def wakes(self) -> datetime | None:
         """Return when a retry, an open circuit or a deadline is due."""
         manager = self._mine
-        times = [at for at in (self._until, self._open and self._open[0]) if at is not None]
+        times = [at for at in (self.until, self._open and self._open[0]) if at is not None]
         if isinstance(manager, ProcessManager) and not self.ended:
             times += [due.due for _, due in manager.due()]
         now = self.stage.clock._now
@@ -268,7 +261,7 @@ class Follower(Player):
         """Be what `kept` returned."""
         self.let_go()
         self.ended, self._poisoned, self._open = kept
-        self._until, self._failing = None, False
+        self._failing = False
 
 
 class _Effects(Effects):

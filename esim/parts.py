@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from esim.clock import ManualClock, micros, uuid7
+from esim.clock import _EPOCH, ManualClock, micros, uuid7
 from esim.contract import Store
 from esim.envelope import Row
 from esim.frozen import frozen
@@ -29,6 +29,10 @@ class StageClock(ManualClock):
     def now(self) -> datetime:
         """Return the time as the process at hand sees it."""
         return self._now + self.skew if self.skew else self._now
+
+    def time(self) -> float:
+        """Return the time in seconds, as it is."""
+        return (self._now - _EPOCH).total_seconds()
 
     def jump(self, to: datetime) -> None:
         """Stand at a moment, earlier or later."""
@@ -124,6 +128,6 @@ def _row(row: Any, store: MemoryStore) -> Hashable:
     """Return a row; deadlines of a process by how far off they are, as absolute times differ in every run."""
     if isinstance(row, Process) and row.deadlines:
         now = store.clock.now()
-        due = tuple([(one.name, (one.due - now).total_seconds()) for one in row.deadlines])
+        due = tuple([(one.name, one.correlation, (one.due - now).total_seconds()) for one in row.deadlines])
         return frozen(row.but(deadlines=())), due
     return frozen(row)

@@ -21,6 +21,7 @@ from esim.scenario import Scenario
 from esim.subscription import Subscription
 from esim.world import Memory, World
 
+_LATE = 3600.0  # seconds
 _LINE = 300  # characters of what a process failed at are told
 
 
@@ -72,6 +73,8 @@ class Player(ABC):
         """Be the process `name` on a stage; `told` is what tells it from another."""
         self.stage, self.name, self.told = stage, name, told
         self._steps: Generator[Any, None, Any] | None = None
+        self.until: datetime | None = None
+        """When it goes on, if it waits between its steps for a time."""
         self.ended = ""
         """Why it does not go on: it is done, dead, or it failed and how."""
         self.failure = ""
@@ -80,7 +83,7 @@ class Player(ABC):
     @property
     def goes_on(self) -> bool:
         """Whether it is at work, and waits for no time."""
-        return self._steps is not None
+        return self._steps is not None and self.until is None
 
     @property
     def working(self) -> bool:
@@ -91,6 +94,20 @@ class Player(ABC):
     def cause(self) -> RecordedEvent[Any] | None:
         """The event that it handles, which is the cause of what it appends."""
         return None
+
+    def waits(self) -> bool:
+        """Say whether the time has not come yet for which it waits between its steps."""
+        if self.until is not None and self.until <= self.stage.clock._now:
+            self.until = None
+        return self.until is not None
+
+    def time(self) -> float:
+        """Return the time in seconds, from whenever on."""
+        return self.stage.clock.time()
+
+    def sleep(self, seconds: float) -> None:
+        """Go on after a time, and let others go on meanwhile."""
+        self.until = self.stage.clock._now + timedelta(seconds=seconds)
 
     @abstractmethod
     def ready(self) -> bool:
@@ -146,8 +163,10 @@ class Player(ABC):
         """Return what may go wrong at a place."""
         return ("crash",)
 
-    def suffer(self, fault: str) -> None:  # noqa: B027 - most have no more than crashes
+    def suffer(self, fault: str) -> None:
         """Have something go wrong, other than a crash, at the place it has come to."""
+        if fault == "delay":
+            self.sleep(_LATE)
 
     def die(self) -> None:
         """Lose what is in memory."""
@@ -155,7 +174,7 @@ class Player(ABC):
 
     def let_go(self) -> None:
         """Drop the steps under way, as a crash does: nothing of them is finished or committed."""
-        steps, self._steps = self._steps, None
+        steps, self._steps, self.until = self._steps, None, None
         if steps is None:
             return
         self.stage.crashing = True  # so that no `finally` on the way out does anything
@@ -169,7 +188,7 @@ class Player(ABC):
 
     def wakes(self) -> datetime | None:
         """Return when it wants to go on, if it waits for a time."""
-        return None
+        return self.until
 
     def kept(self, *, relative: bool) -> Hashable:  # noqa: ARG002 - others have times
         """Return what it is at rest; times as they are, or how far off they are."""

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class DeadlinePassed(Event, type="esim.DeadlinePassed"):
-    """A deadline that a process had set is over; in the stream of the process."""
+    """A deadline that a process had set is over; in its stream, and in the correlation of what set it."""
 
     deadline: str
     due: datetime
@@ -52,10 +52,11 @@ class CommandRefused(Event, type="esim.CommandRefused"):
 
 
 class Due(Value):
-    """A deadline that is not over yet."""
+    """A deadline that is not over yet, and the correlation of the event that set it."""
 
     name: str
     due: datetime
+    correlation: str | None = None
 
 
 class Process(Row):
@@ -218,7 +219,7 @@ class ProcessManager(Subscription, Generic[P]):
         for id, due in () if self.lag else self.due():
             if due.due <= now:
                 yield Point("tell", self.store.position)
-                with keyed(self._key(id, due)):
+                with keyed(self._key(id, due)), metadata(correlation_id=due.correlation):
                     self.store.append(f"{self.name}/{id}", DeadlinePassed(deadline=due.name, due=due.due))
                 yield Point("told", self.store.position)
 
@@ -236,9 +237,8 @@ class ProcessManager(Subscription, Generic[P]):
             process, reactions = self.react(recorded, known or self.process(id=id))
             for each in reactions:
                 if isinstance(each, Command):
-                    correlation = recorded.correlation_id or str(recorded.event_id)
-                    text = each.model_dump_json()
-                    effects.call(self.send_command, each.name, text, f"{self.name}/{id}", correlation)
+                    told = each.name, each.model_dump_json(), f"{self.name}/{id}", _story(recorded)
+                    effects.call(self.send_command, *told)
             if process is not known:
                 rows.put(process)
 
@@ -259,7 +259,7 @@ class ProcessManager(Subscription, Generic[P]):
         """
         event = recorded.event_as(self._classes)
         if isinstance(event, DeadlinePassed):
-            if Due(name=event.deadline, due=event.due) not in process.deadlines:
+            if (event.deadline, event.due) not in [(due.name, due.due) for due in process.deadlines]:
                 return process, ()
             process = _without(process, event.deadline)
         others: list[Command | Deadline | Met] = []
@@ -288,7 +288,8 @@ class ProcessManager(Subscription, Generic[P]):
             if isinstance(each, Deadline | Met):
                 process = _without(process, each.name)
             if isinstance(each, Deadline):
-                due = Due(name=each.name, due=recorded.recorded_at + each.after)
+                at = recorded.recorded_at + each.after
+                due = Due(name=each.name, due=at, correlation=_story(recorded))
                 process = process.but(deadlines=(*process.deadlines, due))
         return process, tuple(others)
 
@@ -305,6 +306,10 @@ class ProcessManager(Subscription, Generic[P]):
 
 
 _OWN = {DeadlinePassed.event_type, CommandRefused.event_type}
+
+
+def _story(recorded: RecordedEvent[Any]) -> str:
+    return recorded.correlation_id or str(recorded.event_id)
 
 
 def _nothing(*_: object) -> None:

@@ -233,18 +233,23 @@ class Stage:
             return None
         if current not in ready:
             current = ready[0]
-        if len(ready) > 1 and self.left["preempt"]:
-            return self._chosen(current, ready)
-        return current
+        return self._chosen(current, ready) if self.left["preempt"] else current
 
     def _chosen(self, current: Player, ready: list[Player]) -> Player:
-        order = [current, *(one for one in ready if one is not current)]
+        """Return who goes on: `current`, or another that could; or who waits for a time, which passes."""
+        waiting = [(one, at) for one in self.players if one not in ready and (at := one.wakes()) is not None]
+        order = [current, *(one for one in ready if one is not current), *(one for one, _ in waiting)]
+        if len(order) == 1:
+            return current
         index = self.driver.pick(self, [one.name for one in order], WHO, "")
         self.choices += 1
         if index:
             self.left["preempt"] -= 1
             self._changed_left()
-            self.driver.note(self, order[index].name, "", "preempt")
+            at = dict(waiting).get(order[index], self.clock._now)
+            told = f"{at - self.clock._now} later" if at > self.clock._now else ""
+            self.driver.note(self, order[index].name, told, "preempt")
+            self.clock.jump(at)
         return order[index]
 
     def _step(self, player: Player) -> None:

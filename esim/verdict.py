@@ -14,8 +14,14 @@ _DIES = (
     "a process can die before and after each event, each commit and each write, call, append and message of "
     "a handler, and at each await"
 )
-_PREEMPTS = "another can go first at the same places but for those inside plain code, at yields and at awaits"
-_IN_TURN = "processes take their turns in the order in which they were given: allow preemptions for others"
+_PREEMPTS = (
+    "another can go first at the same places but for those inside plain code, at yields and at awaits, "
+    "also one that waits for a time"
+)
+_IN_TURN = (
+    "processes take their turns in the order in which they were given, and no time passes while one is at "
+    "work, unless it sleeps or is late: allow preemptions for others"
+)
 
 
 class Counterexample:

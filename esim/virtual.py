@@ -1,7 +1,7 @@
 """Coroutines on a virtual event loop: nothing is waited for, and each await is a place to stop at.
 
-The loop runs asyncio's own tasks and futures. Its time moves on only when nothing else is left to run, to
-the next timer at once.
+The loop runs asyncio's own tasks and futures. Where nothing is left to run but to wait for a timer, whoever
+sets its pace is told for how long; by itself it goes on to the timer at once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,32 @@ from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from contextvars import Context
-from typing import Any, cast
+from typing import Any, Protocol, cast
+
+
+class Pace(Protocol):
+    """How time passes for whoever waits."""
+
+    def time(self) -> float:
+        """Return the time in seconds, from whenever on."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Have so many seconds pass before the coroutine goes on."""
+        ...
+
+
+class _AtOnce:
+    """A time of its own, which passes as soon as somebody waits."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def time(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self._now += seconds
 
 
 class VirtualLoop:
@@ -23,9 +48,10 @@ class VirtualLoop:
     It is none by class, as it has no sockets, signals or child processes.
     """
 
-    def __init__(self) -> None:
-        """Begin at time 0."""
-        self._now = 0.0
+    def __init__(self, pace: Pace) -> None:
+        """Have time pass as `pace` says."""
+        self._pace = pace
+        self._reached = pace.time()
         self._soon: deque[asyncio.Handle] = deque()
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._count = 0
@@ -33,7 +59,7 @@ class VirtualLoop:
 
     def time(self) -> float:
         """Return the loop's time in seconds."""
-        return self._now
+        return max(self._pace.time(), self._reached)
 
     def get_debug(self) -> bool:
         """Return False."""
@@ -81,7 +107,7 @@ class VirtualLoop:
         self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Have a function called after a time."""
-        return self.call_at(self._now + delay, callback, *args, context=context)
+        return self.call_at(self.time() + delay, callback, *args, context=context)
 
     def call_at(
         self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
@@ -95,13 +121,20 @@ class VirtualLoop:
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """Do nothing: a cancelled timer is passed over when its time comes."""
 
+    def doze(self) -> None:
+        """Wait for the next timer, if nothing else is left to do."""
+        while self._timers and self._timers[0][2].cancelled():
+            heapq.heappop(self._timers)
+        if self._timers and not self._soon:
+            left = self._timers[0][0] - self.time()
+            self._reached = self._timers[0][0]  # whatever the rounding
+            if left > 0:
+                self._pace.sleep(left)
+
     def run_one(self) -> bool:
         """Run what comes next; say whether there was something."""
-        while not self._soon and self._timers:
-            when, _, timer = heapq.heappop(self._timers)
-            if not timer.cancelled():
-                self._now = max(self._now, when)
-                self._soon.append(timer)
+        while self._timers and self._timers[0][0] <= self.time():
+            self._soon.append(heapq.heappop(self._timers)[2])
         if not self._soon:
             return False
         handle = self._soon.popleft()
@@ -115,14 +148,15 @@ class VirtualLoop:
         return True
 
 
-def pausing(result: Any) -> Generator[str, None, Any]:
+def pausing(result: Any, pace: Pace | None = None) -> Generator[str, None, Any]:
     """Return what an awaitable gives, with a yield wherever it waits; any other value as it is.
 
+    Where it has nothing to do but to wait for a time, `pace` is told before the yield.
     Raises what it raises, and RuntimeError if it waits for what never comes.
     """
     if not inspect.isawaitable(result):
         return result
-    loop = VirtualLoop()
+    loop = VirtualLoop(_AtOnce() if pace is None else pace)
     task = loop.create_task(_waiting(result))
     try:
         while True:
@@ -130,6 +164,7 @@ def pausing(result: Any) -> Generator[str, None, Any]:
                 raise RuntimeError("a coroutine waits for something that never comes")
             if task.done():
                 return task.result()
+            loop.doze()
             yield "awaits"
     finally:
         loop.abandon()
@@ -140,21 +175,24 @@ async def _waiting(result: Any) -> Any:
 
 
 class Coroutines:
-    """Gives what coroutines give, at once."""
+    """Gives what coroutines give."""
+
+    def __init__(self, pace: Pace | None = None, plain: Pace | None = None) -> None:
+        """Have time pass at a `pace` where others may go on meanwhile, and as `plain` says in plain code."""
+        self._pace, self._plain = pace, plain
 
     @staticmethod
     def inside() -> bool:
         """Say whether this is asked by a coroutine."""
         return isinstance(events._get_running_loop(), VirtualLoop)
 
-    @staticmethod
-    def steps(awaitable: Any) -> Generator[str, None, Any]:
+    def steps(self, awaitable: Any) -> Generator[str, None, Any]:
         """Wait for an awaitable step by step."""
-        return pausing(awaitable)
+        return pausing(awaitable, self._pace)
 
     def result(self, awaitable: Any) -> Any:
         """Return what an awaitable gives, or raise what it raises."""
-        steps = pausing(awaitable)
+        steps = pausing(awaitable, self._plain)
         try:
             while True:
                 next(steps)

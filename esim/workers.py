@@ -44,7 +44,7 @@ class Consumer(Player):
 
     def ready(self) -> bool:
         """Say whether a message waits, or one is being handled."""
-        return self._steps is not None or bool(self._queue.waiting())
+        return not self.waits() and (self._steps is not None or bool(self._queue.waiting()))
 
     def begin(self) -> Generator[Any, None, Any]:
         """Take a message, handle it, acknowledge it."""
@@ -59,7 +59,7 @@ class Consumer(Player):
         yield "takes"
         for attempt in range(1, self._spec.attempts + 1):
             try:
-                yield from pausing(self._call(body))
+                yield from pausing(self._call(body), self)
                 break
             except Exception as error:  # noqa: BLE001 - a user's handler may raise anything
                 self.stage.note(self.name, f"fails at {_short(message)}: {said(error)}", FAILED)
@@ -94,7 +94,9 @@ class Consumer(Player):
 
     def kinds(self, point: str) -> tuple[str, ...]:
         """Return what may go wrong at a place."""
-        return ("crash", "duplicate") if point == "acknowledged" else ("crash", "late")
+        if point == "acknowledged":
+            return "crash", "duplicate"
+        return ("crash", "late", "delay") if point in ("takes", "awaits") else ("crash", "late")
 
     def suffer(self, fault: str) -> None:
         """Have the message delivered once more, later or while this one goes on."""
@@ -102,6 +104,8 @@ class Consumer(Player):
             self._queue.again(self._message)
         elif fault == "late":
             self._queue.give_back(self.name)
+        else:
+            super().suffer(fault)
 
     def die(self) -> None:
         """Lose what is in memory; the message at hand will come again."""
@@ -120,7 +124,11 @@ class Tasker(Player):
 
     def ready(self) -> bool:
         """Say whether it has not ended."""
-        return not self.ended
+        return not self.waits() and not self.ended
+
+    def kinds(self, point: Any) -> tuple[str, ...]:  # noqa: ARG002 - all are alike
+        """Return what may go wrong at a place."""
+        return "crash", "delay"
 
     def begin(self) -> Generator[Any, None, Any]:
         """Call the function; go from yield to yield, or from await to await.
@@ -129,11 +137,14 @@ class Tasker(Player):
         """
         if self.stage.ask(("skew",), self.name, "90 minutes slow"):
             self.skew = self.stage.clock.skew = _SKEW
+        if self.stage.ask(("delay",), self.name, "is about to begin"):
+            self.suffer("delay")
+            yield "begins late"
         result = self._spec.function()
         if inspect.isgenerator(result):
             yield from result
         else:
-            yield from pausing(result)
+            yield from pausing(result, self)
         if self._spec.restart:
             yield "is about to end"
 

@@ -701,6 +701,40 @@ def two_that_wait_by_their_outbox() -> Scenario:
     return Scenario(history, actors, {"order": check}, faults=faults, world=world)
 
 
+@scenario
+def a_deadline_that_passes_while_a_task_is_late() -> Scenario:
+    def actors(store: Store) -> list[Any]:
+        def customer() -> Iterator[str]:
+            store.append("Buy/1", Placed(sku="mug"))
+            yield "thinks it over"
+            store.append("Buy/1", Reserved(sku="mug"))
+
+        return [Buyer, task(customer, restart=True)]
+
+    check = always(lambda look: look.log[-1].type != "Released" if look.log else True)
+    return Scenario([], actors, {"last": check}, faults=Faults(preempt=1, delay=1))
+
+
+@scenario
+def two_that_sleep_in_turn() -> Scenario:
+    world = World()
+    table, mail = world.table("table"), world.service("mail")
+
+    async def handle(event: Placed) -> None:
+        await asyncio.sleep(90)
+        mail(event.sku)
+        table[event.sku] = len(table)
+
+    async def other() -> None:
+        for number in range(2):
+            await asyncio.sleep(60)
+            table[number] = len(table)
+
+    check = eventually(lambda look: look.table("table")["mug"] == 1)
+    faults = Faults(crash=1, preempt=1)
+    return Scenario(placed(1), [handle, task(other)], {"between": check}, faults=faults, world=world)
+
+
 # --- without end, and negative -----------------------------------------------------------------------------
 
 

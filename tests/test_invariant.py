@@ -23,7 +23,8 @@ from esim.invariant import (
     sometimes,
     state_of,
 )
-from esim.projection import Key, Row, Rows
+from esim.process import Deadline, DeadlinePassed, Process, ProcessManager
+from esim.projection import Key, Row, Rows, on
 from esim.simulation import explore, simulate
 from esim.state import State
 from esim.world import World
@@ -188,6 +189,27 @@ def test_a_process_is_completed_or_compensated_and_not_both(kinds, told):
     look = seen([("Order/1", Placed(order="1"))], actors)
     found = completed_xor_compensated(Shipped, Cancelled, started=Placed).broken(look)
     assert (found is None) if told is None else told in found
+
+
+class Booking(Process): ...
+
+
+class Patient(ProcessManager[Booking]):
+    @on(Placed)
+    def placed(self, event: Placed, process: Booking) -> Any:
+        return Deadline("payment", hours=24)
+
+    @on(DeadlinePassed)
+    def too_late(self, event: DeadlinePassed, process: Booking) -> Any:
+        return process
+
+
+def test_what_a_deadline_undoes_is_of_the_same_process():
+    """The deadline that is over belongs to the story of the event that set it."""
+    whole = completed_xor_compensated(Shipped, DeadlinePassed, started=Placed)
+    assert explore(
+        [("Order/1", Placed(order="1"))], [Patient], {"whole": whole}, faults=Faults(crash=1)
+    ).holds
 
 
 def test_a_check_may_use_pandas():

@@ -13,6 +13,7 @@ import pytest
 
 from esim.clock import ManualClock, SeededIds
 from esim.contract import Store
+from esim.envelope import metadata
 from esim.errors import InvalidArgument
 from esim.event import Event
 from esim.memory import MemoryStore
@@ -269,6 +270,28 @@ def test_deadlines_are_set_met_and_told_once(store):
     assert jobs.due() == []
     assert jobs.df().steps.tolist() == [102]
     assert [one.event.deadline for one in store.read(type=DeadlinePassed)] == ["later"]
+
+
+def test_a_deadline_that_is_over_belongs_to_the_story_of_the_event_that_set_it(store):
+    """So does what comes of it; an event without a correlation begins one of its own."""
+
+    class Nagging(ProcessManager[Job]):
+        @on(Started)
+        def started(self, event, job):
+            return Deadline("late", minutes=10)
+
+        @on(DeadlinePassed)
+        def passed(self, event, job):
+            return CancelOrder(job.id, reason="late")
+
+    with metadata(correlation_id="story"):
+        store.append("Job/a", Started(name="a"))
+    (alone,) = store.append("Job/b", Started(name="b"))
+    nagging = Nagging(store).catch_up()
+    store.clock.advance(hours=1)
+    nagging.catch_up()
+    for kind in (DeadlinePassed, CommandRefused):
+        assert [one.correlation_id for one in store.read(type=kind)] == ["story", str(alone.event_id)]
 
 
 def test_a_deadline_counts_from_the_event_and_not_from_when_it_was_seen(store):

@@ -86,6 +86,11 @@ class Moment(NamedTuple):
 class Stage:
     """A scenario on a store; see the module's text."""
 
+    over: Callable[[], bool] | None = None
+    """Says whether the time of a search is over."""
+    sheltered = False
+    _pause = 0
+
     def __init__(self, scenario: Scenario, store: Store | None = None, *, begun: bool = False) -> None:
         """Set a scenario up, on a fresh store in memory or on a given one, empty unless it is `begun`."""
         self.scenario, self.world = scenario, scenario.world
@@ -107,7 +112,6 @@ class Stage:
         self.at: Player | None = None
         self.crashing = False
         """Whether a process is on its way out: nothing that it does has any effect."""
-        self.sheltered = False
         self.steps = 0
         self.choices = 0
         self._commit = self.store._commit
@@ -134,9 +138,6 @@ class Stage:
         self.look = Look(self.store, self._by_name, self.subscriptions)
         self.fingerprint = scenario.fingerprint(one.told for one in self.players)
         self.most_steps = MOST_STEPS + STEPS_OF_AN_EVENT * self.store.position * len(self.players)
-        self.over: Callable[[], bool] | None = None
-        """Says whether the time of a search is over."""
-        self._pause = 0
         self._interned: dict[Hashable, int] = {}
         self._keyed_at = self.clock._now
         self._take_pictures()

@@ -82,7 +82,7 @@ def test_where_nobody_dies_nobody_is_said_to_be_killed():
 
 
 def test_what_was_called_before_a_kill_is_not_forgotten():
-    """A function that is not of the world is called twice, by two processes: the calls are outside of both."""
+    """A function that is not of the world is called by two processes: the calls are outside of both."""
 
     def send_mail(bell: str) -> None: ...
 

@@ -234,7 +234,7 @@ def test_what_chance_finds_is_shrunk_to_as_few_faults_as_there_can_be(seed):
 
 @pytest.mark.parametrize("tried", [5_000, 0])
 def test_what_needs_two_faults_keeps_two(monkeypatch, tried):
-    """Also where there is no time to look for all that has fewer: what is not needed is left out all the same."""
+    """Also where there is no time to look for what has fewer: what is not needed is left out all the same."""
     monkeypatch.setattr(simulation, "_TRIED", tried)
     world = World()
     tries = world.table("tries", {"n": 0})

@@ -196,7 +196,7 @@ def test_a_verdict_says_whether_others_may_go_first():
 
 
 def test_the_death_of_a_caller_does_not_stop_the_bank_halfway():
-    """What a service does, it does in a process of its own: between its writes its caller's crash is nothing."""
+    """What a service does, it does in a process of its own: its caller's crash is nothing to it."""
     world = World()
     balance, ledger = world.table("balance", {"ann": 10}), world.table("ledger")
 

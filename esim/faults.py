@@ -113,7 +113,8 @@ class Faults:
             else f"{_NAMES[name][0]} in {value:.0%} of its places"
             for name, value in self._given().items()
         ]
-        return f"at most {' and '.join(parts)}" if parts else "no fault"
+        several = [", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts
+        return f"at most {' and '.join(several)}" if parts else "no fault"
 
     def __repr__(self) -> str:
         return f"Faults({display.arguments(self._given())})"

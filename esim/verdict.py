@@ -85,11 +85,9 @@ class Verdict:
         if self.unseen and self.exhausted:
             names = ", ".join(map(repr, self.unseen))
             return f"an empty proof: {names} never came true in {number} with {self.bounds}"
-        names = ", ".join(
-            repr(name) for name, one in self.scenario.invariants.items() if one.when != "sometimes"
-        )
-        held = f"{names} holds" if names.count("', '") == 0 else f"{names} hold"
-        held = held if names else "nothing was asked but that it comes to an end, and that holds"
+        asked = [repr(name) for name, one in self.scenario.invariants.items() if one.when != "sometimes"]
+        held = f"{', '.join(asked)} {'holds' if len(asked) == 1 else 'hold'}"
+        held = held if asked else "nothing was asked but that it comes to an end, and that holds"
         if self.exhausted:
             return f"proven: {held} in every schedule with {self.bounds} ({number}, {self.states:,} states)"
         if not self.schedules:

@@ -258,7 +258,7 @@ class Service(Part):
         return f"{super().told()} once_by={self._once_by} outage={self._outage}"
 
     def function(self, like: Callable[..., Any] | None = None) -> Callable[..., Any]:
-        """Return the function that calls this service; it has the parameters of another if it is `like` it."""
+        """Return the function that calls this service; with `like`, it has that function's parameters."""
         known = self._function if like is None else like
         signature = inspect.signature(known)
 

@@ -15,7 +15,7 @@ from esim.errors import InvalidArgument
 MEANINGS = {
     "crash": "a process dies, and is started again",
     "duplicate": "a message is delivered once more",
-    "error": "a call of a service, or a handler, fails once",
+    "error": "a call of a service, a write of a table, a message to a queue, or a handler, fails once",
     "unknown": "a call or an append is carried out, and its caller is told of a time-out",
     "lost": "a message of a queue is never delivered",
     "reorder": "a message of a queue overtakes those before it",

@@ -207,7 +207,8 @@ class Table(Part, MutableMapping[Any, Any]):
         gate = self._world.gate
         if gate is not None:
             told = self._told(key, value) if gate.recording else ""
-            gate.ask(("crash",), self.name, told)
+            if gate.ask(("crash", "error"), self.name, told):
+                raise Unavailable(f"{self.name} does not answer")
             gate.note(self.name, told)
         self._rows[key] = _kept(value)
         self.stale = True
@@ -216,7 +217,8 @@ class Table(Part, MutableMapping[Any, Any]):
         gate = self._world.gate
         if gate is not None:
             told = self._told(key, None) if gate.recording else ""
-            gate.ask(("crash",), self.name, told)
+            if gate.ask(("crash", "error"), self.name, told):
+                raise Unavailable(f"{self.name} does not answer")
             gate.note(self.name, told)
         del self._rows[key]
         self.stale = True

@@ -17,19 +17,19 @@ import warnings
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
-from time import monotonic, sleep
+from time import sleep
 from typing import Any, NamedTuple
 
 from esim.errors import InvalidArgument, TokenMismatch, said
-from esim.explore import Choices
+from esim.explore import Choices, deadline
 from esim.frozen import written
 from esim.invariant import Look
 from esim.recording import ENDLESS, Recording, Run
 from esim.scenario import Scenario
-from esim.stage import Stage
+from esim.stage import Stage, TimeIsOver
 from esim.store import EventStore
 
-_PATIENCE = 60.0  # seconds that one child has
+_LEAST, _MOST = 10.0, 60.0  # seconds that a confirmation has, and each child of one
 
 
 class _Handed(NamedTuple):
@@ -69,25 +69,35 @@ def _ending(look: Look, stage: Stage, broken: tuple[str, str] | None) -> Ending:
     return Ending(log, subscriptions, world, broken and broken[0])
 
 
-def on_duckdb(scenario: Scenario, run: Run) -> str:
-    """Run a schedule on a DuckDB store, and say whether it ends in the same way."""
+def on_duckdb(scenario: Scenario, run: Run, seconds: float | None = None) -> str:
+    """Run a schedule on a DuckDB store, and say whether it ends in the same way.
+
+    It has as many `seconds` as the search, within reason, which only matters to what goes on and on.
+    """
     expected = ending_of(run.stage, run.broken) if run.look else None
     with EventStore() as store:
-        stage = Stage(scenario, store)
+        stage, patience = Stage(scenario, store), _patience(seconds)
+        stage.over = deadline(patience)
         first = stage.begin(scenario.faults.budgets())
         try:
             again = Recording.of(stage, scenario.invariants, run.choices, strict=True).run(first, checks=True)
         except TokenMismatch as differs:
             return f"not confirmed on a DuckDB store: {differs}"
+        except TimeIsOver:
+            return f"not confirmed on a DuckDB store: it did not come to an end in {patience:g} s"
         found = ending_of(stage, again.broken)
     return _compared(expected, found, "on a DuckDB store")
 
 
-def with_kills(scenario: Scenario, run: Run) -> str:
+def _patience(seconds: float | None) -> float:
+    return _MOST if seconds is None else min(max(seconds, _LEAST), _MOST)
+
+
+def with_kills(scenario: Scenario, run: Run, seconds: float | None = None) -> str:
     """Run a schedule in child processes, each killed where it crashes; say whether it ends alike."""
     expected = ending_of(run.stage, run.broken) if run.look else None
     try:
-        found, kills = killed(scenario, run.choices)
+        found, kills = killed(scenario, run.choices, _patience(seconds))
     except InvalidArgument as cannot:
         return f"not confirmed by killing: {cannot}"
     killing = f"by really killing {kills} process{'' if kills == 1 else 'es'}"
@@ -106,10 +116,11 @@ def _compared(expected: Ending | None, found: Ending, how: str) -> str:
 # --- real kills --------------------------------------------------------------------------------------------
 
 
-def killed(scenario: Scenario, choices: Choices) -> tuple[Ending, int]:
+def killed(scenario: Scenario, choices: Choices, patience: float = _MOST) -> tuple[Ending, int]:
     """Run a schedule with real kills; return what it leaves, and how many processes were killed.
 
-    Raises InvalidArgument where processes cannot be forked, or another one is at work when one dies.
+    Each process has as many seconds as there is `patience`. Raises InvalidArgument where processes cannot be
+    forked, or another one is at work when one dies.
     """
     if not hasattr(os, "fork"):
         raise InvalidArgument(f"{sys.platform} cannot fork a process to kill")
@@ -117,7 +128,7 @@ def killed(scenario: Scenario, choices: Choices) -> tuple[Ending, int]:
     kills = 0
     with tempfile.TemporaryDirectory() as folder:
         while True:
-            status = _child(scenario, choices, Path(folder))
+            status = _child(scenario, choices, Path(folder), patience)
             if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
                 kills += 1
                 continue
@@ -127,7 +138,7 @@ def killed(scenario: Scenario, choices: Choices) -> tuple[Ending, int]:
             return ending, kills
 
 
-def _child(scenario: Scenario, choices: Choices, folder: Path) -> int:
+def _child(scenario: Scenario, choices: Choices, folder: Path, patience: float) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the child starts no thread of the parent's
         pid = os.fork()
@@ -137,15 +148,15 @@ def _child(scenario: Scenario, choices: Choices, folder: Path) -> int:
         except BaseException as error:  # noqa: BLE001 - it is told to the parent
             (folder / "ending").write_bytes(pickle.dumps(f"the child ended: {said(error)}"))
         os._exit(0)
-    end = monotonic() + _PATIENCE
+    over = deadline(patience)
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             return status
-        if monotonic() > end:
+        if over():
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-            raise InvalidArgument(f"a child process did not come to an end in {_PATIENCE:g} s")
+            raise InvalidArgument(f"a child process did not come to an end in {patience:g} s")
         sleep(0.002)
 
 

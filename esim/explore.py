@@ -276,7 +276,7 @@ def check_strategy(strategy: str) -> None:
 def check_limits(seconds: object, schedules: object) -> None:
     """Raise InvalidArgument unless these are a time and a number, or None."""
     for name, value, kind in (("seconds", seconds, (int, float)), ("schedules", schedules, (int,))):
-        if value is not None and (not isinstance(value, kind) or isinstance(value, bool) or value < 0):
+        if value is not None and (not isinstance(value, kind) or isinstance(value, bool) or not value >= 0):
             raise InvalidArgument(f"{name}={value!r}: give a number, or None for no limit")
 
 

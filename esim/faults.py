@@ -15,7 +15,7 @@ from esim.errors import InvalidArgument
 MEANINGS = {
     "crash": "a process dies, and is started again",
     "duplicate": "a message is delivered once more",
-    "error": "a call of a service, or a handler, fails once",
+    "error": "a call of a service, a write of a table, a message to a queue, or a handler, fails once",
     "unknown": "a call or an append is carried out, and its caller is told of a time-out",
     "lost": "a message of a queue is never delivered",
     "reorder": "a message of a queue overtakes those before it",
@@ -113,7 +113,8 @@ class Faults:
             else f"{_NAMES[name][0]} in {value:.0%} of its places"
             for name, value in self._given().items()
         ]
-        return f"at most {' and '.join(parts)}" if parts else "no fault"
+        several = [", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts
+        return f"at most {' and '.join(several)}" if parts else "no fault"
 
     def __repr__(self) -> str:
         return f"Faults({display.arguments(self._given())})"

@@ -195,7 +195,9 @@ def named(invariants: object) -> dict[str, Invariant]:
     """
     if isinstance(invariants, Mapping):
         return {str(name): _invariant(one, str(name)) for name, one in invariants.items()}
-    several = invariants if isinstance(invariants, Iterable) else [invariants]
+    several = (
+        [invariants] if isinstance(invariants, str) or not isinstance(invariants, Iterable) else invariants
+    )
     found: dict[str, Invariant] = {}
     for one in several:
         check = one.check if isinstance(one, Invariant) else one

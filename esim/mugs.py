@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from esim import display
 from esim.errors import Refused
 from esim.event import Event, Tag
-from esim.invariant import Invariant, Look, eventually
+from esim.invariant import Invariant, Look, eventually, sometimes
 from esim.messages import command
 from esim.rows import Key, Row
 from esim.state import State
@@ -84,6 +84,15 @@ def comes_to(count: Callable[[Look], Any], expected: Any) -> Invariant:
         assert found == expected, f"it is {display.plain(found)}, not {display.plain(expected)}"  # noqa: S101
 
     return eventually(comes_to)
+
+
+def happens(kind: type[Event]) -> Invariant:
+    """Return the check that an event of a class is recorded at some moment: else there is nothing to ask."""
+
+    def happens(look: Look) -> bool:
+        return any(one.type == kind.event_type for one in look.log)
+
+    return sometimes(happens)
 
 
 def written(look: Look) -> list[Row]:

@@ -61,6 +61,9 @@ class Log(Part):
     def __init__(self, store: MemoryStore, ids: CountedIds) -> None:
         """Stand for the log of `store`, whose ids are counted by `ids`."""
         self._store, self._ids = store, ids
+        self._rows: list[Row] = []
+        self._told: list[int] = []
+        self._numbers: dict[Hashable, int] = {}
 
     def snapshot(self) -> Any:
         """Return the rows, and how many ids were given out."""
@@ -72,9 +75,20 @@ class Log(Part):
         self._ids.count = state[1]
 
     def frozen(self) -> Hashable:
-        """Return all that is recorded, in order."""
-        now = micros(self._store.clock.now())
-        return tuple([(*row[1:10], now - row[10], row[11], row[12], row[13]) for row in self._store._rows])
+        """Return all that is recorded, in order: a number for each thing that rows say, and their ages."""
+        now, rows = micros(self._store.clock.now()), self._store._rows
+        same = 0
+        for known, row in zip(self._rows, rows, strict=False):
+            if known is not row:
+                break
+            same += 1
+        if same < len(rows) or same < len(self._rows):
+            self._rows[same:] = rows[same:]
+            self._told[same:] = [self._number((*row[1:10], *row[11:14])) for row in rows[same:]]
+        return tuple(self._told), tuple([now - row[10] for row in rows])
+
+    def _number(self, said: Hashable) -> int:
+        return self._numbers.setdefault(said, len(self._numbers))
 
 
 def restore(store: Store, rows: Sequence[Row]) -> None:

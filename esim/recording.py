@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from esim import display
+from esim.arguments import whole
 from esim.errors import InvalidArgument, SimulationFailed, TokenMismatch
 from esim.faults import FAILED, Faults
 from esim.invariant import PLAINLY, Invariant, Look
@@ -256,7 +257,7 @@ class Run:
         Look at one step at a time: the next call of `at` moves the world on, or back.
         Raises InvalidArgument for a step that there is not.
         """
-        if not 0 <= step <= len(self._steps):
+        if whole(step, "step", f"give 0 to {len(self._steps)}") > len(self._steps):
             raise InvalidArgument(f"there is no step {step}: give 0 to {len(self._steps)}")
         if not self.stage.kept:
             raise InvalidArgument("a run on a DuckDB store cannot go back; replay its token in memory")

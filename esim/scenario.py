@@ -13,10 +13,11 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import signature
 from typing import Any, Literal
 
 from esim import display
-from esim.arguments import misfit
+from esim.arguments import misfit, whole
 from esim.contract import Store
 from esim.envelope import Row as StoredRow
 from esim.errors import InvalidArgument
@@ -33,6 +34,8 @@ from esim.world import Part, Queue, World
 from esim.writing import Write
 
 Ack = Literal["after", "before"]
+_OPTIONS = [one.name for one in signature(Subscription).parameters.values() if one.kind is one.KEYWORD_ONLY]
+_ONCE = "give a whole number, 1 and up"
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,13 @@ def follow(handler: Any, name: str | None = None, **options: Any) -> Follow:
     """Return a handler (a function, a Projection or ProcessManager class) that follows the log.
 
     The options are those of `Subscription`: `checkpoint`, `retry`, `inbox`, `outbox`, `on_exhausted`, …
+    Raises InvalidArgument for another.
     """
+    manages = isinstance(handler, type) and issubclass(handler, ProcessManager)  # it may have more of its own
+    for option in options if not manages else ():
+        if option not in _OPTIONS:
+            known = display.did_you_mean(option, _OPTIONS)
+            raise InvalidArgument(f"follow({option}=…): a subscription has no such option{known}")
     return Follow(handler, name, options)
 
 
@@ -103,8 +112,13 @@ def consume(
 
     `ack="after"`: a message is done with once it is handled, and comes again if the consumer dies before;
     "before": it is done with when it is taken. One that fails is tried `attempts` times, and then dropped
-    among the failures. Raises InvalidArgument for another `ack`, and a handler that takes no message.
+    among the failures. Raises InvalidArgument for another `ack`, no queue, no attempt, and a handler that
+    takes no message.
     """
+    if not isinstance(queue, Queue):
+        raise InvalidArgument(f"{display.short(queue)} is no queue: make one by world.queue('orders')")
+    if not whole(attempts, "attempts", _ONCE):
+        raise InvalidArgument(f"attempts={attempts!r}: {_ONCE}")
     if ack not in ("after", "before"):
         raise InvalidArgument(f"ack={ack!r}: give 'after' or 'before'")
     why = "" if is_handler(handler) else misfit(handler, None)

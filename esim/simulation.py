@@ -11,6 +11,7 @@ clock; a counterexample is then run again on a real DuckDB store, or with a proc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -115,8 +116,9 @@ def explore(
         why = why or ("" if exhausted else "schedules were drawn by chance")
         return Verdict(scenario, search, exhausted, why, None)
     if strategy == "random":
-        found = _shrunk(scenario, found, over)
-    counterexample = _counterexample(scenario, search.stage, found, confirm)
+        with suppress(KeyboardInterrupt):  # what was found is as good, if longer
+            found = _shrunk(scenario, found, over)
+    counterexample = _counterexample(scenario, search.stage, found, confirm, seconds)
     scenario.world.reset()
     return Verdict(scenario, search, exhausted=False, stopped="", counterexample=counterexample)
 
@@ -217,7 +219,9 @@ def _run(scenario: Scenario, choices: Choices, *, strict: bool = True, checks: b
     )
 
 
-def _counterexample(scenario: Scenario, stage: Stage, found: Broken, confirm: Confirm) -> Counterexample:
+def _counterexample(
+    scenario: Scenario, stage: Stage, found: Broken, confirm: Confirm, seconds: float | None
+) -> Counterexample:
     run = _run(scenario, found.choices)
     if run.broken is None or run.broken[0] != found.invariant:
         raise Unsteady(
@@ -226,10 +230,13 @@ def _counterexample(scenario: Scenario, stage: Stage, found: Broken, confirm: Co
             "the log and the world"
         )
     confirmed = ""
-    if confirm == "duckdb":
-        confirmed = on_duckdb(scenario, run)
-    elif confirm == "kill":
-        confirmed = with_kills(scenario, run)
+    try:
+        if confirm == "duckdb":
+            confirmed = on_duckdb(scenario, run, seconds)
+        elif confirm == "kill":
+            confirmed = with_kills(scenario, run, seconds)
+    except KeyboardInterrupt:
+        confirmed = "not confirmed: it was interrupted"
     token = token_of(stage.fingerprint, run.choices)
     return Counterexample(scenario, token, found.invariant, run.broken[1], run, confirmed)
 

@@ -88,6 +88,7 @@ class Stage:
     recording = sheltered = False
     over: Callable[[], bool] | None = None
     """Says whether the time of a search is over."""
+    _pause = 0
 
     def __init__(self, scenario: Scenario, store: Store | None = None, *, begun: bool = False) -> None:
         """Set a scenario up, on a fresh store in memory or on a given one, empty unless it is `begun`."""
@@ -109,7 +110,7 @@ class Stage:
         self.at: Player | None = None
         self.crashing = False
         """Whether a process is on its way out: nothing that it does has any effect."""
-        self.steps = self.choices = self._pause = 0
+        self.steps = self.choices = 0
         self._commit = self.store._commit
         self.parts: list[Part] = list(self.world.parts.values())
         self._by_name: dict[str, Part] = dict(self.world.parts)

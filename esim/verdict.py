@@ -97,11 +97,9 @@ class Verdict:
             return f"broken: {found.invariant!r}, {found.message}; {where}{self._failing()}"
         if self.empty and self.exhausted:
             return f"an empty proof: {'; '.join(self.empty)} ({number} with {self.bounds}){self._failing()}"
-        names = ", ".join(
-            repr(name) for name, one in self.scenario.invariants.items() if one.when != "sometimes"
-        )
-        held = f"{names} holds" if names.count("', '") == 0 else f"{names} hold"
-        held = held if names else "nothing was asked but that it comes to an end, and that holds"
+        asked = [repr(name) for name, one in self.scenario.invariants.items() if one.when != "sometimes"]
+        held = f"{', '.join(asked)} {'holds' if len(asked) == 1 else 'hold'}"
+        held = held if asked else "nothing was asked but that it comes to an end, and that holds"
         if self.exhausted:
             told = f"{held} in every schedule with {self.bounds} ({number}, {self.states:,} states)"
             return f"proven: {told}{self._failing()}"

@@ -215,7 +215,8 @@ class Table(Part, MutableMapping[Any, Any]):
         gate = self._world.gate
         if gate is not None:
             told = self._told(key, value) if gate.recording else ""
-            gate.ask(("crash",), self.name, told)
+            if gate.ask(("crash", "error"), self.name, told):
+                raise Unavailable(f"{self.name} does not answer")
             gate.note(self.name, told)
         self._rows[key] = _kept(value)
         self.stale = True
@@ -224,7 +225,8 @@ class Table(Part, MutableMapping[Any, Any]):
         gate = self._world.gate
         if gate is not None:
             told = self._told(key, None) if gate.recording else ""
-            gate.ask(("crash",), self.name, told)
+            if gate.ask(("crash", "error"), self.name, told):
+                raise Unavailable(f"{self.name} does not answer")
             gate.note(self.name, told)
         del self._rows[key]
         self.stale = True
@@ -267,7 +269,7 @@ class Service(Part):
         return f"{super().told()} once_by={self._once_by} outage={self._outage}"
 
     def function(self, like: Callable[..., Any] | None = None) -> Callable[..., Any]:
-        """Return the function that calls this service, with the parameters of one that it is `like`."""
+        """Return the function that calls this service; with `like`, it has that function's parameters."""
         known = self._function if like is None else like
         signature = inspect.signature(known)
 

@@ -10,7 +10,7 @@ from esim.bus import Bus
 from esim.contract import Store
 from esim.faults import Faults
 from esim.invariant import Look, always, eventually, no_effect_twice, nothing_lost, sometimes
-from esim.mugs import MugOrdered, MugPaid, MugSent, MugTaken, comes_to
+from esim.mugs import MugOrdered, MugPaid, MugSent, MugTaken, comes_to, happens
 from esim.scenario import consume, task
 from esim.world import World
 from esim.writing import Write
@@ -48,6 +48,7 @@ def stored_and_not_told(world: World) -> Case:
         {
             "who ordered is written to": nothing_lost("post", MugOrdered, by="customer"),
             "and not twice": no_effect_twice("post"),
+            "somebody orders": happens(MugOrdered),
         },
     )
 
@@ -141,6 +142,7 @@ def one_listener_stops_the_others(world: World) -> Case:
         {
             "who ordered is billed": nothing_lost("bill", MugOrdered, by="customer"),
             "and is written to": nothing_lost("post", MugOrdered, by="customer"),
+            "somebody orders": happens(MugOrdered),
         },
     )
 
@@ -176,6 +178,7 @@ def forgotten_by_the_bus(world: World) -> Case:
         {
             "who ordered is written to": nothing_lost("post", MugOrdered, by="customer"),
             "and not twice": no_effect_twice("post"),
+            "somebody orders": happens(MugOrdered),
         },
     )
 

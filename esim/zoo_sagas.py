@@ -25,6 +25,7 @@ from esim.mugs import (
     Shelf,
     TakeMug,
     comes_to,
+    happens,
     orders,
 )
 from esim.process import CommandRefused, Deadline, DeadlinePassed, Met, Process, ProcessManager
@@ -81,7 +82,8 @@ def half_a_checkout(world: World) -> Case:
         return [checkout]
 
     halves = completed_xor_compensated(MugPaid, MugReturned, started=MugTaken)
-    return Case(orders(1, 20), by_hand, [CheckoutManager], {"paid, or put back": halves})
+    checks = {"paid, or put back": halves, "a mug is taken": happens(MugTaken)}
+    return Case(orders(1, 20), by_hand, [CheckoutManager], checks)
 
 
 @bug(
@@ -189,7 +191,10 @@ def undone_before_it_was_done(world: World) -> Case:
         [],
         [task(shop), consume(todo, naive, "shelf")],
         [task(shop), consume(todo, mended, "shelf")],
-        {"what is called off is free": free},
+        {
+            "what is called off is free": free,
+            "both were heard of": sometimes(lambda look: "order 1" in look.table("reserved")),
+        },
     )
 
 

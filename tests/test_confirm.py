@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 from esim import confirm
 from esim.effects import Effects
 from esim.event import Event
@@ -82,7 +84,7 @@ def test_where_nobody_dies_nobody_is_said_to_be_killed():
 
 
 def test_what_was_called_before_a_kill_is_not_forgotten():
-    """A function that is not of the world is called by two processes: its calls are outside of both."""
+    """A function that is not of the world is called by two processes: the calls are outside of both."""
 
     def send_mail(bell: str) -> None: ...
 
@@ -92,6 +94,18 @@ def test_what_was_called_before_a_kill_is_not_forgotten():
     twice = {"twice": no_effect_twice("send_mail")}
     found = explore([("Bell/1", Rung(bell="a"))], [write], twice, faults=Faults(crash=1), confirm="kill")
     assert found.counterexample.confirmed == "confirmed by really killing 1 process: the same end"
+
+
+@pytest.mark.parametrize("how", ["duckdb", "kill"])
+def test_what_takes_too_long_to_confirm_is_said(monkeypatch, how):
+    """The time of the search is that of the confirmation, too, unless it is very little, or very much."""
+    monkeypatch.setattr(confirm, "_LEAST", 0.0)
+    scenario = naive()
+    stage = Stage(scenario)
+    run = Recording.of(stage, {}, {}, strict=True).run(stage.begin(scenario.faults.budgets()), checks=False)
+    confirmed = {"duckdb": confirm.on_duckdb, "kill": confirm.with_kills}[how]
+    assert confirmed(scenario, run, 0.0).endswith("did not come to an end in 0 s")
+    assert [confirm._patience(seconds) for seconds in (None, 1e9, 30, 0)] == [60, 60, 30, 0]
 
 
 def test_a_difference_is_said_and_named(monkeypatch):

@@ -24,6 +24,7 @@ def test_budgets_are_told_in_words():
     """One of a kind, several, and more kinds."""
     assert Faults(crash=1).told() == "at most 1 crash"
     assert Faults(crash=2, duplicate=1).told() == "at most 2 crashes and 1 duplicate"
+    assert Faults(crash=1, preempt=3, delay=2).told() == "at most 1 crash, 3 preemptions and 2 delays"
     assert repr(Faults(crash=2)) == "Faults(crash=2)"
 
 

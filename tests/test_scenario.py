@@ -104,6 +104,15 @@ def test_actors_are_what_they_are_meant_as():
         actor_of(Subscription(MemoryStore(), note))
     with pytest.raises(InvalidArgument, match="give 'after' or 'before'"):
         consume(queue, note, ack="never")
+    with pytest.raises(InvalidArgument, match=r"'q' is no queue: make one by world\.queue"):
+        consume("q", note)
+    for attempts in (0, -1, 1.5):
+        with pytest.raises(InvalidArgument, match=f"attempts={attempts}: give a whole number, 1 and up"):
+            consume(queue, note, attempts=attempts)
+    with pytest.raises(
+        InvalidArgument, match=r"follow\(inbx=…\): a subscription has no such option; did you mean 'inbox'"
+    ):
+        follow(note, inbx=True)
 
 
 def test_a_handler_that_does_not_say_for_what_is_no_task():

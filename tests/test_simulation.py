@@ -101,6 +101,8 @@ def test_an_empty_history_is_fine():
         ({"world": {}}, "give a World"),
         ({"strategy": "wild"}, "give 'exhaustive'"),
         ({"confirm": "maybe"}, "give 'duckdb'"),
+        ({"seconds": float("nan")}, "give a number, or None"),
+        ({"invariants": "stock is right"}, "'stock is right' is no invariant"),
     ],
 )
 def test_bad_input_is_told_before_anything_runs(changed, told):
@@ -211,6 +213,33 @@ def test_a_limit_of_schedules_is_told():
     assert "not exhausted, as 4 schedules were the limit" in repr(verdict)
 
 
+def test_as_many_schedules_as_there_are_are_all():
+    """A limit that is reached with the last one cuts nothing off; one of none runs none."""
+    given = shop(invariants=[], faults=Faults(crash=2))
+    every = explore(**given)
+    limited = explore(**given, schedules=every.schedules)
+    assert every.holds and limited.holds
+    assert not explore(**given, schedules=every.schedules - 1).exhausted
+    none = explore(**given, schedules=0)
+    assert repr(none) == "<not exhausted, as 0 schedules were the limit: no schedule was run to its end>"
+
+
+@pytest.mark.parametrize("step", ["_shrunk", "on_duckdb"])
+def test_an_interrupt_loses_nothing_that_was_found(monkeypatch, step):
+    """Be it while that is shrunk, or confirmed."""
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(simulation, step, interrupted)
+    found = explore(**shop(), strategy="random").counterexample
+    assert found.invariant == "stock is right"
+    assert found.confirmed == ("not confirmed: it was interrupted" if step == "on_duckdb" else AS_FOUND)
+
+
+AS_FOUND = "confirmed on a DuckDB store: the same end"
+
+
 def test_random_search_repeats_itself_by_its_seed():
     """The same seed finds the same schedule after as many runs; it proves nothing by itself."""
     one, two = (explore(**shop(), strategy="random", seed=5, confirm=None) for _ in range(2))
@@ -234,7 +263,7 @@ def test_what_chance_finds_is_shrunk_to_as_few_faults_as_there_can_be(seed):
 
 @pytest.mark.parametrize("tried", [5_000, 0])
 def test_what_needs_two_faults_keeps_two(monkeypatch, tried):
-    """Also where there is no time to look for all that has fewer: what is not needed is left out anyway."""
+    """Also where there is no time to look for what has fewer: what is not needed is left out all the same."""
     monkeypatch.setattr(simulation, "_TRIED", tried)
     world = World()
     tries = world.table("tries", {"n": 0})
@@ -460,6 +489,9 @@ def test_a_run_tells_its_world_at_each_step():
     assert [run.at(step).table("stock")["mug"] for step in reversed(range(len(stock)))] == stock[::-1]
     with pytest.raises(InvalidArgument, match="there is no step"):
         run.at(len(stock))
+    for wrong in ("x", -1, 1.5, None):
+        with pytest.raises(InvalidArgument, match=f"step={wrong!r}: give 0 to {len(stock) - 1}"):
+            run.at(wrong)
 
 
 def test_a_run_has_tables_of_steps_effects_and_letters():

@@ -45,6 +45,8 @@ def test_a_proof_says_what_holds_within_which_bounds_and_how_much_that_was():
 
 def test_several_invariants_hold_together():
     """In the plural."""
+    assert """'once', "it's fine" hold in every""" in repr(verdict({"once": ONCE, "it's fine": FINE}))
+    assert """"it's fine" holds in every""" in repr(verdict({"it's fine": FINE}))
     assert "'once', 'fine' hold in every" in repr(verdict({"once": ONCE, "fine": FINE}))
 
 

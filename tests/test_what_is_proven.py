@@ -504,6 +504,20 @@ def test_what_is_kept_in_memory_only_after_several_faults_is_told():
     assert kept == set()
 
 
+def test_a_retry_finds_what_half_a_handler_has_written():
+    """A table's write fails, too: what was written before it is there when the event is tried again."""
+    world = World()
+    one, two = world.table("one", {"n": 0}), world.table("two", {"n": 0})
+
+    def both(event: Rung) -> None:
+        one["n"] += 1
+        two["n"] += 1
+
+    once = eventually(lambda look: look.table("one")["n"] == 1)
+    found = explore(HISTORY, [both], {"once": once}, faults=Faults(error=1), world=world).counterexample
+    assert [(step.lane, step.fault) for step in found.run.steps if step.fault] == [("two", "error")]
+
+
 def test_the_death_of_a_caller_does_not_stop_the_bank_halfway():
     """What a service does, it does in a process of its own: its caller's crash is nothing to it."""
     world = World()

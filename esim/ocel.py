@@ -164,7 +164,7 @@ SELECT {", ".join(RELATIONS)} FROM (
   SELECT s.object_type AS source_type, source_id, t.object_type AS target_type, target_id, qualifier, n
   FROM (SELECT *, row_number() OVER () AS n FROM r)
   JOIN o AS s ON s.object_id = source_id JOIN o AS t ON t.object_id = target_id)
-ORDER BY n"""
+ORDER BY source_type, source_id, n"""
 
 
 def _column(name: str) -> str:

@@ -117,6 +117,22 @@ def test_any_log_of_objects_survives(
     assert again == found
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_relations_between_objects_stay_in_order_however_often_a_log_is_written(
+    tmp_path: Path, format: str
+) -> None:
+    """Also where objects without an event come first in the next file."""
+    events = pa.table({"id": ["1"], "type": ["t"], "time": pa.array([0], pa.timestamp("us", "UTC"))})
+    links = pa.table(dict(zip(LINKS, (["1"], ["order"], ["n"], [""]), strict=True)))
+    ends = {"source_id": ["e", "n"], "target_id": ["e", "e"]}
+    types = {"source_type": ["order", "order"], "target_type": ["order", "order"], "qualifier": ["", ""]}
+    roles = {"event_id": "id", "activity": "type", "time": "time"}
+    relations = pa.table({name: (ends | types)[name] for name in RELATIONS})
+    path = tmp_path / f"log.{format}"
+    once = read_tables(write_tables(Tables(events, links, None, roles, relations), path))
+    assert read_tables(write_tables(once, path)) == once
+
+
 def test_ids_that_several_types_share_are_told_apart_by_their_type(tmp_path: Path) -> None:
     rows = {"event_id": ["e", "e"], "object_type": ["a", "b"], "object_id": ["1", "1"], "qualifier": ["", ""]}
     events = pa.table({"id": ["e"], "type": ["t"], "time": pa.array([0], pa.timestamp("us", "UTC"))})

@@ -31,7 +31,7 @@ from esim.explore import (
 from esim.faults import Faults
 from esim.player import failing
 from esim.reach import CHANGED, Remembered
-from esim.recording import Recording, Run, token_of, token_read
+from esim.recording import Recording, Run, token_read
 from esim.scenario import SIDES, Scenario, consume, follow, side_of, task
 from esim.stage import Stage, TimeIsOver
 from esim.verdict import Counterexample, Verdict
@@ -118,7 +118,9 @@ def explore(
     if strategy == "random":
         with suppress(KeyboardInterrupt):  # what was found is as good, if longer
             found = _shrunk(scenario, found, over)
-    counterexample = _counterexample(scenario, search.stage, found, confirm, seconds)
+    run = _again(scenario, found)
+    sought = _sought(strategy, seed=seed, seconds=seconds, schedules=schedules)
+    counterexample = Counterexample(run, _confirmed(run, confirm, seconds), sought)
     scenario.world.reset()
     return Verdict(scenario, search, exhausted=False, stopped="", counterexample=counterexample)
 
@@ -219,9 +221,8 @@ def _run(scenario: Scenario, choices: Choices, *, strict: bool = True, checks: b
     )
 
 
-def _counterexample(
-    scenario: Scenario, stage: Stage, found: Broken, confirm: Confirm, seconds: float | None
-) -> Counterexample:
+def _again(scenario: Scenario, found: Broken) -> Run:
+    """Return the run of what was found. Raises Unsteady if it breaks nothing, or another invariant."""
     run = _run(scenario, found.choices)
     if run.broken is None or run.broken[0] != found.invariant:
         raise Unsteady(
@@ -229,16 +230,23 @@ def _counterexample(
             f"{repr(run.broken[0]) if run.broken else 'nothing'}: something in it comes from elsewhere than "
             "the log and the world"
         )
-    confirmed = ""
+    return run
+
+
+def _confirmed(run: Run, confirm: Confirm, seconds: float | None) -> str:
     try:
         if confirm == "duckdb":
-            confirmed = on_duckdb(scenario, run, seconds)
-        elif confirm == "kill":
-            confirmed = with_kills(scenario, run, seconds)
+            return on_duckdb(run.scenario, run, seconds)
+        return with_kills(run.scenario, run, seconds) if confirm == "kill" else ""
     except KeyboardInterrupt:
-        confirmed = "not confirmed: it was interrupted"
-    token = token_of(stage.fingerprint, run.choices)
-    return Counterexample(scenario, token, found.invariant, run.broken[1], run, confirmed)
+        return "not confirmed: it was interrupted"
+
+
+def _sought(strategy: Strategy, **limits: Any) -> dict[str, Any]:
+    """Return how a test looks for more: for all there is, however long it takes, or by chance as it was."""
+    if strategy == "exhaustive":
+        return {"seconds": None}
+    return {"strategy": strategy, **(limits if strategy == "random" else {"seconds": None})}
 
 
 def replay(

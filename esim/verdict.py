@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from esim import display
 from esim.explore import Search
@@ -27,21 +29,22 @@ _IN_TURN = (
 class Counterexample:
     """A schedule that breaks an invariant: a picture, and a token that replays it."""
 
-    def __init__(  # noqa: PLR0917 - made in one place
-        self, scenario: Scenario, token: str, invariant: str, message: str, run: Run, confirmed: str
-    ) -> None:
-        """Keep the run, what it has broken and how that was confirmed."""
-        self.scenario, self.token, self.invariant, self.message = scenario, token, invariant, message
-        self.run, self.confirmed = run, confirmed
+    def __init__(self, run: Run, confirmed: str, sought: Mapping[str, Any]) -> None:
+        """Keep a run that has broken something, how it was confirmed, and how a test is to look for more."""
+        self.run, self.confirmed, self._sought = run, confirmed, sought
+        self.scenario, self.token = run.scenario, run.token
+        self.invariant, self.message = run.broken or ("", "")
 
-    def to_pytest(self, path: str | Path, *, module: str | None = None, name: str = "scenario") -> Path:
+    def to_pytest(self, path: str | Path, *, module: str | None = None, name: str | None = None) -> Path:
         """Write a test that replays this schedule, and explores the others: it fails until all hold.
 
         `module` and `name`: where the test imports the `Scenario` from; by default the module that has it.
-        Raises InvalidArgument where there is none.
+        It explores for as long as it takes; what was found by chance, as it was looked for.
+        Raises InvalidArgument where there is none, or another than that of this counterexample.
         """
+        test = as_test(self.run, self._sought, module, name)
         target = Path(path)
-        target.write_text(as_test(self.scenario, self.token, self.invariant, module, name), encoding="utf-8")
+        target.write_text(test, encoding="utf-8")
         return target
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -414,6 +415,74 @@ def test_a_counterexample_becomes_a_test_that_fails_until_the_bug_is_mended(tmp_
     after = outcome(tmp_path)
     assert after.returncode == 0, after.stdout + after.stderr
     assert "1 passed" in after.stdout
+    (tmp_path / "bookshop.py").write_text(MENDED.replace("duplicate=1", "duplicate=0"), encoding="utf-8")
+    other = outcome(tmp_path)
+    assert other.returncode == 1, other.stdout + other.stderr
+    assert "TokenMismatch" in other.stdout
+
+
+@pytest.fixture
+def bookshop(tmp_path, monkeypatch):
+    """A module that has a naive scenario, under a name of its own, another scenario, and no other."""
+    other = (
+        "fixed = Scenario(history, [follow(deduct, inbox=True)], scenario.invariants, faults=scenario.faults)"
+    )
+    hostile = (
+        f"shop = Scenario(history, [deduct], {{{HOSTILE!r}: right}}, faults=scenario.faults, world=world)"
+    )
+    text = f"{NAIVE}\n{hostile}\n{other}\nempty = None\n"
+    (tmp_path / "a_bookshop.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "a_bookshop", raising=False)
+    yield importlib.import_module("a_bookshop")
+    del sys.modules["a_bookshop"]
+
+
+HOSTILE = 'a\x00b """ \\ \'\n \' of \N{BOOKS}'
+
+
+def test_a_scenario_is_found_under_whatever_name_and_hostile_text_does_no_harm(tmp_path, bookshop):
+    """It is looked for by itself; what its invariants are called is only told."""
+    found = explore(bookshop.shop, confirm=None).counterexample
+    written = found.to_pytest(tmp_path / "test_found.py").read_text(encoding="utf-8")
+    assert "from a_bookshop import shop\n" in written
+    compile(written, "test_found.py", "exec")
+    assert f'replay("{found.token}", shop)' in written
+    assert "explore(shop, seconds=None, confirm=None)" in written
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"module": "a_bookshop", "name": "fixed"}, "is another scenario than that of the counterexample"),
+        ({"module": "a_bookshop", "name": "empty"}, "is no Scenario, but NoneType"),
+        ({"module": "a_bookshop", "name": "missing"}, "cannot be imported from a_bookshop: AttributeError"),
+        ({"module": "no_such_shop"}, "cannot be imported from no_such_shop: ModuleNotFoundError"),
+        ({"module": "no where"}, "give the name of a module"),
+        ({"module": "a_bookshop", "name": "my scenario"}, "give the name of a module"),
+        ({"name": "missing"}, "put it into a module, as `missing = Scenario"),
+    ],
+)
+def test_a_test_file_is_of_the_scenario_of_the_counterexample(tmp_path, bookshop, given, told):
+    """What is named is looked at before anything is written: a test of another would show nothing."""
+    found = explore(bookshop.scenario, confirm=None).counterexample
+    with pytest.raises(InvalidArgument, match=told):
+        found.to_pytest(tmp_path / "test_x.py", **given)
+    assert not (tmp_path / "test_x.py").exists()
+
+
+def test_a_test_looks_for_more_as_the_bug_was_looked_for(tmp_path, bookshop):
+    """By chance where there is too much for all, and else for all of it, however long that takes."""
+    expected = {
+        "random": "strategy='random', seed=3, seconds=9, schedules=500, confirm=None",
+        "few_preemptions": "strategy='few_preemptions', seconds=None, confirm=None",
+    }
+    for strategy, told in expected.items():
+        given = {"strategy": strategy, "seed": 3, "seconds": 9, "schedules": 500, "confirm": None}
+        found = explore(bookshop.scenario, **given).counterexample
+        written = found.to_pytest(tmp_path / "test_found.py").read_text(encoding="utf-8")
+        assert f"explore(scenario, {told})" in written
+        assert ("assert verdict.holds" in written) == (strategy != "random")
 
 
 def test_a_test_file_needs_a_scenario_that_can_be_imported(tmp_path):

@@ -10,6 +10,7 @@ CloudEvents, XES or OCEL. All work is done by DuckDB; what comes back is small.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from os import PathLike
@@ -40,7 +41,7 @@ from esim.logfilter import Filters
 from esim.logprepare import Reading
 from esim.logrule import Declared
 from esim.logsource import Source, Wish, linked, opened
-from esim.mapping import ROLES, mapped, sample
+from esim.mapping import ROLES, WRITTEN, mapped, sample
 from esim.result import Result
 from esim.state import State
 from esim.storefile import quoted
@@ -98,11 +99,15 @@ class EventLog(Filters):
             raise
 
     def _begin(self, source: Source, given: dict[str, str | None], how: Reading) -> None:
-        self._source, self._session, self._reading = source, source.session, how
-        types = source.types()
-        self.mapping = mapped(
-            types, given, source.roles, partial(_samples, source, types), source.object_types()
-        )
+        self._given, self._session, self._reading = source, source.session, how
+        kinds = source.object_types()
+        found = mapped(source.valued().types(), given, source.roles, objects=kinds)
+        written = {column for role, column in found.columns.items() if role in WRITTEN}
+        if how.time_format is not None:
+            written.add(found["time"])
+        self._source = source.valued(written)
+        types = self._source.types()
+        self.mapping = replace(found, types=types, samples=partial(_samples, self._source, types))
         self._before = self._step = self._table = None
 
     def using(self, **roles: str) -> Self:
@@ -112,7 +117,7 @@ class EventLog(Filters):
             raise InvalidArgument(f"there is no role {unknown!r}: the roles are {', '.join(ROLES)}")
         made = object.__new__(type(self))
         kept: dict[str, str | None] = {role: roles.get(role, self.mapping.get(role) or "") for role in ROLES}
-        made._begin(self._source, kept, self._reading)
+        made._begin(self._given, kept, self._reading)
         return made
 
     def write(self, path: str | PathLike[str], format: str | None = None) -> Path:

@@ -37,6 +37,7 @@ _OBJECTS = (
 class Log:
     """What a log is made of, and how a question is put to it."""
 
+    _given: Source
     _source: Source
     _session: Session
     _reading: Reading

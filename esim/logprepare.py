@@ -22,11 +22,11 @@ from esim import display
 from esim.errors import InvalidArgument, InvalidLog
 from esim.logsession import Kept, Session, reading
 from esim.logsource import ROW, Source, picked
+from esim.logvalue import aware, naive, zoned
 from esim.mapping import ColumnRoles
 from esim.storefile import literal, quoted
 
 _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "DOUBLE", "FLOAT", "DECIMAL", "U")
-_OFFSET = r"(Z|z|[+-]\d{2}(:?\d{2})?)\s*$"
 _NUMBERED = """(row_number() OVER each)::INT AS v, a, lag(a) OVER each AS p,
  lead(a) OVER each IS NULL AS z, t, epoch_us(t) - epoch_us(lag(t) OVER each) AS w, r"""
 _STREAMED = """
@@ -85,9 +85,8 @@ class Table:
 def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) -> Table:
     """Return the table of a source. Raises InvalidLog if times cannot be read and `how.bad` says so."""
     with reading(source.name):
-        session.run(f"CREATE OR REPLACE TEMP VIEW source AS {source.select}")
-        session.run(f"CREATE OR REPLACE TEMP VIEW flat AS {_flat(source, roles)}")
-        notes = (*(() if how.time_format else source.notes), *_looked_at(session, roles, how))
+        session.use(object(), lambda: {"source": source.select, "flat": _flat(source, roles)})
+        notes = (*source.notes, *_looked_at(session, roles, how))
         base = _base(session, roles, how)
         cases = _named(session, base, 'c AS "case"', "s")
         activities = _named(session, base, "n AS activity", "a")
@@ -154,19 +153,30 @@ def _time(session: Session, roles: ColumnRoles, how: Reading) -> str:
     column, kind = quoted(roles["time"]), roles.types[roles["time"]]
     if kind == "TIMESTAMP WITH TIME ZONE":
         found = f"{column} AT TIME ZONE 'UTC'"
+    elif how.time_format is not None:
+        found = _formatted(f"{column}::VARCHAR", kind, how)
     elif kind.startswith(_WHOLE):
         found = f"make_timestamp(({column} {_epoch(session, column)[0]})::BIGINT)"
-    elif kind.startswith("VARCHAR") and how.time_format is not None:
-        found = _in_utc(f"try_strptime({column}, {literal(how.time_format)})::TIMESTAMP", how.timezone)
     elif kind.startswith("VARCHAR"):
-        naive = _in_utc(f"try_cast({column} AS TIMESTAMP)", how.timezone)
-        aware = f"try_cast({column} AS TIMESTAMPTZ) AT TIME ZONE 'UTC'"
-        found = f"CASE WHEN regexp_matches({column}, {literal(_OFFSET)}) THEN {aware} ELSE {naive} END"
+        without = _in_utc(naive(column), how.timezone)
+        found = f"coalesce({without}, {aware(column)} AT TIME ZONE 'UTC')"
     elif kind.startswith(("TIMESTAMP", "DATE")):
         found = _in_utc(f"{column}::TIMESTAMP", how.timezone)
     else:
         raise InvalidLog(f"time={roles['time']!r} is of type {kind}, which is no time; name another column")
     return found
+
+
+def _formatted(text: str, kind: str, how: Reading) -> str:
+    if not kind.startswith(("VARCHAR", *_WHOLE)):
+        raise InvalidArgument(
+            f"time_format={how.time_format!r} is for texts, and the times are of type {kind}"
+        )
+    form = str(how.time_format)
+    found = f"try_strptime({text}, {literal(form)})"
+    if "%z" in form.casefold().replace("%%", ""):
+        return f"{found} AT TIME ZONE 'UTC'"
+    return _in_utc(found, how.timezone)
 
 
 def _in_utc(naive: str, timezone: str) -> str:
@@ -187,10 +197,10 @@ def _looked_at(session: Session, roles: ColumnRoles, how: Reading) -> list[str]:
         raise InvalidArgument("sort='order' needs an order column: EventLog(…, order='version')")
     column, time = quoted(roles["time"]), _time(session, roles, how)
     text = roles.types[roles["time"]].startswith("VARCHAR") and how.time_format is None
-    zoned = f"count(*) FILTER (regexp_matches({column}, {literal(_OFFSET)}))" if text else "0"
+    with_zone = f"count(*) FILTER ({zoned(column)} AND {time} IS NOT NULL)" if text else "0"
     parts = ['count("#case")', *(f"count({quoted(roles[role])})" for role in ("activity", "time"))]
-    found = session.rows(f"SELECT count(*), {', '.join(parts)}, count({time}), {zoned} FROM flat")[0]
-    rows, cases, activities, times, read, with_zone = found
+    found = session.rows(f"SELECT count(*), {', '.join(parts)}, count({time}), {with_zone} FROM flat")[0]
+    rows, cases, activities, times, read, named = found
     notes = []
     if read < times:
         notes.append(
@@ -204,10 +214,10 @@ def _looked_at(session: Session, roles: ColumnRoles, how: Reading) -> list[str]:
             )
         if count < rows:
             notes.append(f"{rows - count:,} of {rows:,} rows have no {role} ({roles[role]}) and are left out")
-    if 0 < with_zone < times:
+    if 0 < named < read:
         notes.append(
-            f"{with_zone:,} times name their zone and {times - with_zone:,} do not; "
-            f"the latter are taken as {how.timezone} (timezone='…')"
+            f"{named:,} of {read:,} times name their zone; "
+            f"the others are taken as {how.timezone} (timezone='…')"
         )
     notes += _lifecycle(session, roles)
     if roles.types[roles["time"]].startswith(_WHOLE):

@@ -3,13 +3,14 @@
 Each source adds the column `#row`, a number that tells its rows apart and follows their order: a store's
 position, a table's rowid, a Parquet file's own row number. Parquet and stores are read where they lie; CSV
 and JSON, which are slow to read again, and relations of other connections are copied into a temporary table.
+CSV and JSON are kept there as texts: an id is compared as it was written, so that 1.1 is no 1.10.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from glob import glob, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +23,7 @@ from esim.connection import Connection
 from esim.contract import AsOf, Store
 from esim.errors import InvalidArgument, InvalidLog
 from esim.logsession import Kept, Session, reading
+from esim.logvalue import NONE, Values, values
 from esim.memory import MemoryStore
 from esim.storefile import literal, probe, quoted
 from esim.upcast import roads
@@ -56,6 +58,12 @@ SELECT "#row", if(contains(tag, ':'), split_part(tag, ':', 1), 'tag'),
 FROM (SELECT "#row", unnest(tags) AS tag FROM source)"""
 
 
+_AS_TEXT = {
+    "JSON": "{column} ->> '$'",
+    **dict.fromkeys(("DOUBLE", "FLOAT"), "regexp_replace({column}::VARCHAR, '\\.0$', '')"),  # ids with gaps
+}
+
+
 def picked(**columns: str) -> str:
     """Return a subquery of the source: `x_row` and SQL over its columns, under names that e has not."""
     listed = "".join(f", {text} AS x_{name}" for name, text in columns.items())
@@ -67,7 +75,8 @@ class Source:
     """A SELECT of events, how it is described, and what came with it.
 
     `objects` is a SELECT of (#row, object_type, object_id, qualifier) over the view `source`, or None; their
-    types are `kinds`, once asked for; `rest` is what the reader of a format gave beside the events.
+    types are `kinds`, once asked for; `rest` is what the reader of a format gave beside the events; `said` are
+    the values of columns that `select` has as texts.
     """
 
     name: str
@@ -80,6 +89,18 @@ class Source:
     rest: Tables | None = None
     kinds: dict[str, int] = field(default_factory=dict)
     kept: tuple[Kept, ...] = ()
+    said: Values = NONE
+
+    def valued(self, texts: Collection[str] = ()) -> Source:
+        """Return this source with values for texts, but the columns `texts` as they were written."""
+        found = {name: sql for name, sql in self.said.values.items() if name not in texts}
+        for name, kind in self.types().items():
+            if name in texts and kind in _AS_TEXT:
+                found[name] = _text(name, kind)
+        remarks = [text for name, text in self.said.remarks.items() if name not in texts]
+        listed = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in found.items())
+        select = f"SELECT * REPLACE ({listed}) FROM ({self.select})" if found else self.select
+        return replace(self, select=select, notes=(*self.notes, *remarks), said=NONE)
 
     def types(self) -> dict[str, str]:
         """Return the columns with their SQL types, without `#row`."""
@@ -91,10 +112,14 @@ class Source:
         """Return the types of objects and how many events have one; none for a store: streams are cases."""
         if self.objects is None or self.versioned:
             return {}
-        self.session.run(f"CREATE OR REPLACE TEMP VIEW source AS {self.select}")
+        self.session.use(self, lambda: {"source": self.select})
         query = f"SELECT object_type, count(DISTINCT {ROW}) FROM ({self.objects}) GROUP BY ALL"
         self.kinds = dict(self.session.rows(query))
         return self.kinds
+
+
+def _text(name: str, kind: str) -> str:
+    return _AS_TEXT.get(kind, "{column}").format(column=quoted(name))
 
 
 class Wish(NamedTuple):
@@ -128,11 +153,13 @@ def linked(source: Source, columns: Mapping[str, str]) -> str:
     for kind, name in columns.items():
         if name not in types:
             raise InvalidLog(f"there is no column {name!r} for objects={{{kind!r}: {name!r}}}")
-        value = f"unnest({quoted(name)})" if types[name].endswith("[]") else quoted(name)
+        value = f"unnest({quoted(name)})" if types[name].endswith("[]") else _text(name, types[name])
         parts.append(
             f"SELECT {ROW}, {literal(kind)} AS object_type, id AS object_id, NULL::VARCHAR AS qualifier "
             f"FROM (SELECT {ROW}, {value}::VARCHAR AS id FROM source) WHERE id IS NOT NULL"
         )
+    texts = {name: sql for name, sql in source.said.values.items() if name not in columns.values()}
+    source.said = Values(texts, source.said.remarks)
     return " UNION ALL ".join(parts)
 
 
@@ -274,14 +301,21 @@ def _kind(path: str) -> str | None:
 
 
 def _of_csv(session: Session, name: str, files: str) -> Source:
-    source = _kept(session, name, f"SELECT * FROM read_csv({files}, union_by_name = true)")
-    found = session.rows(f"SELECT TimestampFormat, DateFormat FROM sniff_csv({files}[1])")
-    said = [text for text in found[0] if text and "%Y-%m-%d" not in text] if found else []
-    if said:
-        source.notes = (
-            f"times look like {' and '.join(said)}; if they are not, give time_format='%d/%m/%Y %H:%M'",
-        )
+    how = "comment = ''"  # a guessed one would take the rows that begin with it
+    told = f"read_csv({files}, union_by_name = true, {how}"
+    source = _kept(session, name, f"SELECT * FROM {told}, all_varchar = true)")
+    query = f"SELECT TimestampFormat, DateFormat, SkipRows FROM sniff_csv({files}[1], {how})"
+    stamp, day, skipped = session.rows(query)[0]
+    if skipped:
+        source.notes = (f"{skipped:,} lines before the header are passed over",)
+    formats = {"TIMESTAMP": stamp, "DATE": day}
+    formats = {kind: form for kind, form in formats.items() if form and "%Y-%m-%d" not in form}
+    source.said = values(session, source.select, _described(session, f"{told})"), formats)
     return source
+
+
+def _described(session: Session, table: str) -> dict[str, str]:
+    return {name: kind for name, kind, *_ in session.rows(f"DESCRIBE FROM {table}")}
 
 
 def _of_parquet(session: Session, name: str, files: str) -> Source:
@@ -290,7 +324,38 @@ def _of_parquet(session: Session, name: str, files: str) -> Source:
 
 
 def _of_json(session: Session, name: str, files: str) -> Source:
-    return _kept(session, name, f"SELECT * FROM read_json({files}, union_by_name = true)")
+    """Return the source of JSON; all of it is looked at, for DuckDB drops a field that its sample has not."""
+    told = f"read_json({files}, union_by_name = true, sample_size = -1"
+    guessed = _described(session, f"{told})")
+    kinds = {one: kind if kind == "JSON" or kind[-1] in ")]" else "VARCHAR" for one, kind in guessed.items()}
+    columns = ", ".join(f"{literal(one)}: {literal(kind)}" for one, kind in kinds.items())
+    source = _kept(session, name, f"SELECT * FROM {told}, columns = {{{columns}}})")
+    _refuse_renamed(source, f"{told})", guessed)
+    texts = {one: kind for one, kind in guessed.items() if kinds[one] == "VARCHAR"}
+    found = values(session, source.select, texts, {})
+    source.said = Values({**found.values, **_mixed(source)}, found.remarks)
+    return source
+
+
+def _refuse_renamed(source: Source, told: str, names: Collection[str]) -> None:
+    """Refuse fields that differ only in case: DuckDB calls the second `name_1`, as another may be called."""
+    known = {name.casefold() for name in names}
+    for name in names:
+        first, sign, number = name.rpartition("_")
+        if sign and number.isdecimal() and first.casefold() in known:
+            count = f"SELECT count({quoted(name)}) FROM"
+            if source.session.rows(f"{count} {told}") != source.session.rows(f"{count} ({source.select})"):
+                raise InvalidLog(
+                    f"{source.name} has fields that differ only in case ({name!r} would be one): rename them"
+                )
+
+
+def _mixed(source: Source) -> dict[str, str]:
+    """Return the columns of numbers beside texts, which DuckDB gives as JSON, and SQL of texts of them."""
+    names = [name for name, kind in source.types().items() if kind == "JSON"]
+    asked = [f"count_if(json_type({quoted(name)}) IN ('OBJECT', 'ARRAY'))" for name in names]
+    found = source.session.rows(f"SELECT {', '.join(asked) or '0'} FROM ({source.select})")[0]
+    return {name: f"{quoted(name)} ->> '$'" for name, nested in zip(names, found, strict=False) if not nested}
 
 
 def _of_database(path: str, name: str, wish: Wish) -> Source:

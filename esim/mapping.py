@@ -28,6 +28,8 @@ ROLES: dict[str, str] = {
     "causation": "the id of the event that caused this one",
 }
 NEEDED = ("case", "activity", "time")
+WRITTEN = frozenset({"case", "activity", "lifecycle", "resource", "event_id", "correlation", "causation"})
+"""The roles whose values are names: they are compared as they are written."""
 
 _USUAL: dict[str, tuple[str, ...]] = {
     "case": ("caseconceptname", "caseid", "case", "streamid", "stream", "traceid", "trace", "aggregateid",

@@ -275,7 +275,7 @@ def test_times_become_utc(times: list[Any], how: dict[str, Any]) -> None:
 def test_mixed_zones_are_said(store: Store) -> None:
     """Times without a zone among others with one are taken in the given zone, and their number is said."""
     with logged(timed("2026-01-05T09:00:00Z", "2026-01-05 09:30:00")) as log:
-        assert any("1 times name their zone and 1 do not" in note for note in log.notes)
+        assert any("1 of 2 times name their zone; the others are taken as UTC" in note for note in log.notes)
 
 
 def test_times_that_are_none_are_an_error_that_shows_them() -> None:

@@ -1,0 +1,191 @@
+"""A log from a file is what the file says: no row, no id and no field of it is lost or taken for another."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from esim.errors import InvalidLog
+from esim.eventlog import EventLog
+
+Rows = list[tuple[Any, ...]]
+NAMES = ("case", "activity", "time")
+MANY = 21_000
+"""More rows than DuckDB looks at for its guess."""
+
+
+def written(path: Path, rows: Rows, names: tuple[str, ...] = NAMES) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([names, *rows])
+    return path
+
+
+def lined(path: Path, rows: Rows, names: tuple[str, ...] = NAMES) -> Path:
+    path.write_text("".join(json.dumps(dict(zip(names, row, strict=False))) + "\n" for row in rows))
+    return path
+
+
+def cases(log: EventLog) -> set[str]:
+    return set(log.cases().df["case"])
+
+
+def spans(log: EventLog) -> tuple[str, str]:
+    found = log.cases().df.iloc[0]
+    return str(found["start"])[:16], str(found["end"])[:16]
+
+
+# --- CSV ---------------------------------------------------------------------------------------------------
+
+
+def test_rows_that_begin_with_a_hash_are_events(tmp_path: Path) -> None:
+    """No row of a CSV is a comment: tickets #1 and #3 are cases as 2 is."""
+    file = written(tmp_path / "a.csv", [(one, "A", "2024-01-01") for one in ("#1", "2", "#3")])
+    assert cases(EventLog(file)) == {"#1", "2", "#3"}
+
+
+def test_lines_before_the_header_are_said(tmp_path: Path) -> None:
+    """Titles are passed over, and how many lines that is."""
+    file = tmp_path / "a.csv"
+    file.write_text("# Tickets\n# of May\ncase,activity,time\n1,A,2024-01-01\n2,A,2024-01-02\n")
+    log = EventLog(file)
+    assert (cases(log), log.notes) == ({"1", "2"}, ("2 lines before the header are passed over",))
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.sampled_from(
+            ["1", "1.0", "1.10", "1.1", "1e3", "1000", "007", "7", "t", "true", "#1", "2024-01-01"]
+        )
+        | st.text("0123456789.eE+-_x:tf", min_size=1, max_size=6),
+        min_size=1,
+        max_size=6,
+        unique=True,
+    ),
+    st.sampled_from(["case", "activity", "item"]),
+)
+def test_ids_are_compared_as_they_are_written(tmp_path: Path, ids: list[str], role: str) -> None:
+    """Whatever numbers, dates or truths they look like, different texts are different cases or activities."""
+    rows = [
+        (one if role == "case" else "c", one if role == "activity" else "A", "2024-01-01", one) for one in ids
+    ]
+    file = written(tmp_path / "a.csv", rows, (*NAMES, "item"))
+    with EventLog(file, case="case", activity="activity", objects={"item": "item"}) as log:
+        found = {
+            "case": cases(log),
+            "activity": set(log.activities().df["activity"]),
+            "item": set(log.sql("SELECT object_id FROM objects")["object_id"]),
+        }
+        assert found[role] == set(ids)
+
+
+def test_the_same_texts_are_ids_here_and_numbers_there(tmp_path: Path) -> None:
+    """A column is read as texts where it names cases, and as numbers where it does not, side by side."""
+    file = written(
+        tmp_path / "a.csv",
+        [("x", "A", "2024-01-01", "1.1"), ("x", "B", "2024-01-02", "1.10")],
+        (*NAMES, "amount"),
+    )
+    log = EventLog(file)
+    assert log.sql("SELECT sum(amount) AS n FROM events")["n"].tolist() == [2.2]
+    assert cases(log.using(case="amount")) == {"1.1", "1.10"}
+    assert log.sql("SELECT sum(amount) AS n FROM events")["n"].tolist() == [2.2]
+
+
+def test_what_comes_late_is_read_as_well(tmp_path: Path) -> None:
+    """After the rows that a guess rests on, an id of letters is an id, and a bad time is shown by its row."""
+    good: Rows = [(n // 3, "A", f"2024-01-01 00:00:{n % 60:02d}", n) for n in range(MANY)]
+    file = written(
+        tmp_path / "a.csv",
+        [*good, ("X1", "B", "n/a", "none"), ("X1", "B", "2024-01-02", 1)],
+        (*NAMES, "amount"),
+    )
+    with pytest.raises(InvalidLog, match=r"1 value of time cannot .* \(row 21,001: 'n/a'\)"):
+        EventLog(file).cases()
+    log = EventLog(file, bad="drop")
+    assert (len(log), "X1" in cases(log)) == (MANY + 1, True)
+    assert log.notes[0] == "amount is kept as text: 1 of its values is no BIGINT ('none')"
+
+
+def test_numbers_are_not_rounded_to_what_the_first_rows_are(tmp_path: Path) -> None:
+    """A fraction after many whole numbers stays what it is."""
+    rows: Rows = [(1, "A", "2024-01-01", 5)] * MANY + [(1, "B", "2024-01-02", 5.7)]
+    log = EventLog(written(tmp_path / "a.csv", rows, (*NAMES, "amount")))
+    assert log.sql("SELECT amount FROM events WHERE activity = 'B'")["amount"].tolist() == ["5.7"]
+
+
+@pytest.mark.parametrize(
+    ("times", "how", "found"),
+    [
+        (("01/02/2024", "03/02/2024"), "%m/%d/%Y", ("2024-01-02 00:00", "2024-03-02 00:00")),
+        (("01/02/2024", "03/02/2024"), None, ("2024-02-01 00:00", "2024-02-03 00:00")),
+        (
+            ("01/02/24 10:00:00", "03/02/24 10:00:00"),
+            "%d/%m/%y %H:%M:%S",
+            ("2024-02-01 10:00", "2024-02-03 10:00"),
+        ),
+        (("20240301", "20240305"), "%Y%m%d", ("2024-03-01 00:00", "2024-03-05 00:00")),
+    ],
+)
+def test_a_given_format_of_times_wins_over_a_guess(
+    tmp_path: Path, times: tuple[str, str], how: str | None, found: tuple[str, str]
+) -> None:
+    """`time_format` says how times are read, and a guess is said only where there is none."""
+    log = EventLog(written(tmp_path / "a.csv", [(1, "A", times[0]), (1, "B", times[1])]), time_format=how)
+    assert spans(log) == found
+    assert any(
+        "are read as %d/%m/%Y; if they are not so, give time_format=" in note for note in log.notes
+    ) == (how is None)
+
+
+def test_a_time_without_a_zone_beside_one_with_it(tmp_path: Path) -> None:
+    """In a CSV, too, `timezone` says what times are that name none, and their number is said."""
+    file = written(
+        tmp_path / "a.csv", [(1, "A", "2024-03-01 12:00:00+02:00"), (1, "B", "2024-03-01 12:30:00")]
+    )
+    log = EventLog(file, timezone="America/New_York")
+    assert spans(log) == ("2024-03-01 10:00", "2024-03-01 17:30")
+    assert log.notes == (
+        "1 of 2 times name their zone; the others are taken as America/New_York (timezone='…')",
+    )
+
+
+# --- JSON --------------------------------------------------------------------------------------------------
+
+
+def test_an_id_of_letters_after_many_numbers(tmp_path: Path) -> None:
+    """JSON may mix numbers and texts in a field: each is the id that it says, however late it comes."""
+    rows: Rows = [(n // 3, "A", "2024-01-01") for n in range(MANY)]
+    log = EventLog(
+        lined(
+            tmp_path / "a.jsonl",
+            [*rows, ("X1", "A", "2024-01-01"), (12345678901234567890123, "A", "2024-01-01")],
+        )
+    )
+    assert {"X1", "12345678901234567890123", "6999"} < cases(log)
+
+
+def test_a_field_that_comes_late_is_there(tmp_path: Path) -> None:
+    """DuckDB drops fields which the rows that it looks at have not; a log has them, nested ones too."""
+    rows = [{"case": 1, "activity": "A", "time": "2024-01-01", "more": {"a": 1}}] * MANY
+    last = {"case": 1, "activity": "B", "time": "2024-01-02", "more": {"a": 1, "b": 2}, "late": "x"}
+    file = tmp_path / "a.jsonl"
+    file.write_text("\n".join(map(json.dumps, [*rows, last])))
+    found = EventLog(file).sql("SELECT late, more.b AS b FROM events WHERE activity = 'B'")
+    assert found.to_numpy().tolist() == [["x", 2]]
+
+
+def test_fields_that_differ_in_case_are_refused(tmp_path: Path) -> None:
+    """SQL takes Case for case, so both in one file are an error; case_1 beside them is only a name."""
+    fields = {"case": 1, "activity": "A", "time": "2024-01-01", "case_1": "x"}
+    (tmp_path / "a.json").write_text(json.dumps([fields]))
+    assert EventLog(tmp_path / "a.json").sql("SELECT case_1 FROM events")["case_1"].tolist() == ["x"]
+    (tmp_path / "a.json").write_text(json.dumps([{**fields, "Case": 2}]))
+    with pytest.raises(InvalidLog, match="fields that differ only in case"):
+        EventLog(tmp_path / "a.json")

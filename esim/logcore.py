@@ -91,6 +91,7 @@ class Log:
         return ", ".join([own, *others])
 
     def _use(self) -> None:
+        self._source.check()
         self._ready()
         self._session.use(self._table, self._views)
 

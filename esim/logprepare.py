@@ -154,7 +154,7 @@ def _time(session: Session, roles: ColumnRoles, how: Reading) -> str:
     if kind == "TIMESTAMP WITH TIME ZONE":
         found = f"{column} AT TIME ZONE 'UTC'"
     elif how.time_format is not None:
-        found = _formatted(f"{column}::VARCHAR", kind, how)
+        found = _formatted(roles["time"], kind, how)
     elif kind.startswith(_WHOLE):
         found = f"make_timestamp(({column} {_epoch(session, column)[0]})::BIGINT)"
     elif kind.startswith("VARCHAR"):
@@ -167,13 +167,11 @@ def _time(session: Session, roles: ColumnRoles, how: Reading) -> str:
     return found
 
 
-def _formatted(text: str, kind: str, how: Reading) -> str:
+def _formatted(name: str, kind: str, how: Reading) -> str:
     if not kind.startswith(("VARCHAR", *_WHOLE)):
-        raise InvalidArgument(
-            f"time_format={how.time_format!r} is for texts, and the times are of type {kind}"
-        )
+        raise InvalidArgument(f"time_format={how.time_format!r} is for texts, and {name} is of type {kind}")
     form = str(how.time_format)
-    found = f"try_strptime({text}, {literal(form)})"
+    found = f"try_strptime({quoted(name)}::VARCHAR, {literal(form)})"
     if "%z" in form.casefold().replace("%%", ""):
         return f"{found} AT TIME ZONE 'UTC'"
     return _in_utc(found, how.timezone)

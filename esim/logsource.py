@@ -9,6 +9,7 @@ CSV and JSON are kept there as texts: an id is compared as it was written, so th
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from glob import glob, has_magic
@@ -75,8 +76,9 @@ class Source:
     """A SELECT of events, how it is described, and what came with it.
 
     `objects` is a SELECT of (#row, object_type, object_id, qualifier) over the view `source`, or None; their
-    types are `kinds`, once asked for; `rest` is what the reader of a format gave beside the events; `said` are
-    the values of columns that `select` has as texts.
+    types are `kinds`, once asked for; `rest` is what the reader of a format gave beside the events; `said` is
+    what those columns say that `select` has as texts; `files` are those that are read where they lie, as they
+    were.
     """
 
     name: str
@@ -90,6 +92,13 @@ class Source:
     kinds: dict[str, int] = field(default_factory=dict)
     kept: tuple[Kept, ...] = ()
     said: Values = NONE
+    files: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Raise InvalidLog if a file that is read where it lies is no longer what it was."""
+        for path, stamp in self.files.items():
+            if not Path(path).is_file() or _stamp(path) != stamp:
+                raise InvalidLog(f"{Path(path).name!r} has changed since the log was made: make the log anew")
 
     def valued(self, texts: Collection[str] = ()) -> Source:
         """Return this source with values for texts, but the columns `texts` as they were written."""
@@ -280,10 +289,22 @@ def _of_path(path: str, wish: Wish) -> Source:
     session = _own(wish)
     try:
         with reading(repr(name)):
-            return readers[kind](session, name, f"[{', '.join(map(literal, files))}]")
+            stamps = {one: _stamp(one) for one in files}
+            source = readers[kind](session, name, f"[{', '.join(literal(_pattern(one)) for one in files)}]")
+            return replace(source, files=stamps) if kind == "parquet" else source
     except BaseException:
         session.close()
         raise
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    found = Path(path).stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _pattern(path: str) -> str:
+    """Return the pattern that DuckDB takes for this one file, whatever signs are in its name."""
+    return re.sub(r"([*?\[])", r"[\1]", path)
 
 
 def _kind(path: str) -> str | None:

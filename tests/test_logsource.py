@@ -189,3 +189,42 @@ def test_fields_that_differ_in_case_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps([{**fields, "Case": 2}]))
     with pytest.raises(InvalidLog, match="fields that differ only in case"):
         EventLog(tmp_path / "a.json")
+
+
+# --- files -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["log[1].csv", "l*g1.csv", "log?.csv", "[a", "{a,log1}.csv"])
+def test_a_name_that_looks_like_a_pattern_is_that_file(tmp_path: Path, name: str) -> None:
+    """A file that is there is read, and not the ones that its name would fit as a pattern."""
+    written(tmp_path / "log1.csv", [("wrong", "A", "2024-01-01")])
+    file = written(tmp_path / name, [("right", "A", "2024-01-01")])
+    assert cases(EventLog(file, format="csv")) == {"right"}
+    frame = EventLog(file, format="csv").write(tmp_path / f"{name}.parquet")
+    assert cases(EventLog(frame)) == {"right"}
+
+
+def test_files_of_a_pattern_may_have_such_names(tmp_path: Path) -> None:
+    """Each file that a pattern finds is read once, by its own name."""
+    for name in ("log1.csv", "log[1].csv"):
+        written(tmp_path / name, [(name, "A", "2024-01-01")])
+    log = EventLog(tmp_path / "*.csv")
+    assert (cases(log), len(log)) == ({"log1.csv", "log[1].csv"}, 2)
+
+
+def test_a_file_that_is_replaced_is_told(tmp_path: Path) -> None:
+    """Parquet is read where it lies: what is another file now answers no more, also where we wrote it."""
+    rows = [("1", "A", "2024-01-01", "mia"), ("2", "B", "2024-01-02", "noor")]
+    file = EventLog(written(tmp_path / "a.csv", rows, (*NAMES, "who"))).write(tmp_path / "a.parquet")
+    log = EventLog(file, resource="who")
+    assert log.sql("SELECT who FROM events ORDER BY who")["who"].tolist() == ["mia", "noor"]
+    log.without("A").write(file)
+    told = r"'a\.parquet' has changed since the log was made: make the log anew"
+    asked = (log.resources, log.without("A").cases, lambda: log.sql("SELECT 1"), lambda: log.write(file))
+    for ask in asked:
+        with pytest.raises(InvalidLog, match=told):
+            ask()
+    assert EventLog(file, resource="who").sql("SELECT who FROM events")["who"].tolist() == ["noor"]
+    file.unlink()
+    with pytest.raises(InvalidLog, match="has changed"):
+        log.cases()

@@ -42,8 +42,9 @@ _UNITS = (
     (1e17, "// 1000", "nanoseconds"),
     (1e14, "", "microseconds"),
     (1e11, "* 1000", "milliseconds"),
-    (0, "* 1000000", "seconds"),
+    (1, "* 1000000", "seconds"),  # 0 is the same in all of them
 )
+_ZONED = ("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS")
 _WORST = 5  # rows that a message quotes
 
 
@@ -87,11 +88,12 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
     with reading(source.name):
         session.use(object(), lambda: {"source": source.select, "flat": _flat(source, roles)})
         notes = (*source.notes, *_looked_at(session, roles, how))
-        base = _base(session, roles, how)
+        finer = _finer(session, roles, how)
+        base = _base(session, roles, how, finer)
         cases = _named(session, base, 'c AS "case"', "s")
         activities = _named(session, base, "n AS activity", "a")
         events, tied, back = _numbered(session, base, cases, activities, how)
-        ties = _ties(roles, how, tied, back)
+        ties = _ties(roles, how, tied, back, finer=finer is not None)
         unbroken = _unbroken(session, events, roles, how) if tied or how.sort == "order" else []
     return Table(events, cases, activities, (*notes, *ties, *unbroken))
 
@@ -122,12 +124,29 @@ def _numbered(
     return events, tied, back
 
 
-def _base(session: Session, roles: ColumnRoles, how: Reading) -> str:
-    order = roles.get("order")
+def _base(session: Session, roles: ColumnRoles, how: Reading, finer: str | None) -> str:
+    order = quoted(roles["order"]) if roles.get("order") else "NULL::INT"
+    order = order if finer is None else f"{{'n': {finer}, 'o': {order}}}"
     return (
         f'SELECT "#case" AS c, {quoted(roles["activity"])}::VARCHAR AS n, {_time(session, roles, how)} AS t, '
-        f"{quoted(order) if order else 'NULL::INT'} AS o, {ROW} AS r FROM flat"
+        f"{order} AS o, {ROW} AS r FROM flat"
     )
+
+
+def _finer(session: Session, roles: ColumnRoles, how: Reading) -> str | None:
+    """Return the SQL of the nanoseconds of times beside their microseconds, or None where there are none."""
+    column, kind = quoted(roles["time"]), roles.types[roles["time"]]
+    if how.sort == "order" or how.time_format is not None:
+        return None
+    if kind.endswith("_NS"):
+        found = f"epoch_ns({column}) % 1000"
+    elif kind.startswith("VARCHAR"):
+        found = f"rpad(regexp_extract({column}, '\\.[0-9]{{6}}([0-9]{{1,3}})', 1), 3, '0')::INT"
+    elif kind in ("BIGINT", "UBIGINT", "HUGEINT") and _epoch(session, column)[1] == "nanoseconds":
+        found = f"{column} % 1000"
+    else:
+        return None
+    return found if session.rows(f"SELECT count_if({found} <> 0) FROM source")[0][0] else None
 
 
 def _flat(source: Source, roles: ColumnRoles) -> str:
@@ -150,43 +169,53 @@ def _named(session: Session, base: str, column: str, code: str) -> Kept:
 
 def _time(session: Session, roles: ColumnRoles, how: Reading) -> str:
     """Return the SQL of a column's time in UTC; NULL where it is none."""
-    column, kind = quoted(roles["time"]), roles.types[roles["time"]]
-    if kind == "TIMESTAMP WITH TIME ZONE":
-        found = f"{column} AT TIME ZONE 'UTC'"
-    elif how.time_format is not None:
-        found = _formatted(roles["time"], kind, how)
-    elif kind.startswith(_WHOLE):
-        found = f"make_timestamp(({column} {_epoch(session, column)[0]})::BIGINT)"
-    elif kind.startswith("VARCHAR"):
-        without = _in_utc(naive(column), how.timezone)
-        found = f"coalesce({without}, {aware(column)} AT TIME ZONE 'UTC')"
-    elif kind.startswith(("TIMESTAMP", "DATE")):
-        found = _in_utc(f"{column}::TIMESTAMP", how.timezone)
-    else:
-        raise InvalidLog(f"time={roles['time']!r} is of type {kind}, which is no time; name another column")
-    return found
+    column, kind, local = quoted(roles["time"]), roles.types[roles["time"]], _local(roles, how)
+    if local is not None:
+        found = _in_utc(local, how.timezone)
+        return f"coalesce({found}, {aware(column)} AT TIME ZONE 'UTC')" if _is_text(roles, how) else found
+    if how.time_format is not None:
+        return f"try_strptime({column}::VARCHAR, {literal(how.time_format)}) AT TIME ZONE 'UTC'"
+    if kind in _ZONED:
+        return f"({column} AT TIME ZONE 'UTC')::TIMESTAMP"
+    return f"TRY(make_timestamp(({column} {_epoch(session, column)[0]})::BIGINT))"
 
 
-def _formatted(name: str, kind: str, how: Reading) -> str:
-    if not kind.startswith(("VARCHAR", *_WHOLE)):
-        raise InvalidArgument(f"time_format={how.time_format!r} is for texts, and {name} is of type {kind}")
-    form = str(how.time_format)
-    found = f"try_strptime({quoted(name)}::VARCHAR, {literal(form)})"
-    if "%z" in form.casefold().replace("%%", ""):
-        return f"{found} AT TIME ZONE 'UTC'"
-    return _in_utc(found, how.timezone)
+def _local(roles: ColumnRoles, how: Reading) -> str | None:
+    """Return the SQL of a column's times as they are written without a zone; None where there are no such."""
+    name, form = roles["time"], how.time_format
+    column, kind = quoted(name), roles.types[name]
+    if form is not None:
+        if not kind.startswith(("VARCHAR", *_WHOLE)):
+            raise InvalidArgument(f"time_format={form!r} is for texts, and {name} is of type {kind}")
+        with_zone = "%z" in form.casefold().replace("%%", "")
+        return None if with_zone else f"try_strptime({column}::VARCHAR, {literal(form)})"
+    if kind in _ZONED or kind.startswith(_WHOLE):
+        return None
+    if kind.startswith("VARCHAR"):
+        return naive(column)
+    if kind.startswith(("TIMESTAMP", "DATE")):
+        return f"{column}::TIMESTAMP"
+    raise InvalidLog(f"time={name!r} is of type {kind}, which is no time; name another column")
 
 
-def _in_utc(naive: str, timezone: str) -> str:
+def _is_text(roles: ColumnRoles, how: Reading) -> bool:
+    """Say whether times are texts as ISO 8601 has them, some of which may name a zone."""
+    return roles.types[roles["time"]].startswith("VARCHAR") and how.time_format is None
+
+
+def _in_utc(local: str, timezone: str) -> str:
     if timezone == "UTC":
-        return naive
-    return f"(({naive}) AT TIME ZONE {literal(timezone)}) AT TIME ZONE 'UTC'"
+        return local
+    return f"(({local}) AT TIME ZONE {literal(timezone)}) AT TIME ZONE 'UTC'"
 
 
-def _epoch(session: Session, column: str) -> tuple[str, str]:
-    """Return what makes numbers microseconds, and their unit: by their size, times since 1970 are meant."""
-    most = session.rows(f"SELECT max(abs({column}::DOUBLE)) FROM source")[0][0] or 0
-    return next((factor, unit) for size, factor, unit in _UNITS if most >= size)
+def _epoch(session: Session, column: str) -> tuple[str, str, int]:
+    """Return what makes numbers microseconds, the unit of most by their size, and how many are of others."""
+    counts = ", ".join(f"count_if(abs({column}::DOUBLE) >= {size})" for size, *_ in _UNITS)
+    found = session.rows(f"SELECT {counts} FROM source WHERE isfinite({column}::DOUBLE)")[0]
+    of_unit = [more - less for more, less in zip(found, (0, *found), strict=False)]
+    most = of_unit.index(max(of_unit)) if any(of_unit) else -1
+    return *_UNITS[most][1:], sum(of_unit) - of_unit[most]
 
 
 def _looked_at(session: Session, roles: ColumnRoles, how: Reading) -> list[str]:
@@ -194,8 +223,7 @@ def _looked_at(session: Session, roles: ColumnRoles, how: Reading) -> list[str]:
     if how.sort == "order" and roles.get("order") is None:
         raise InvalidArgument("sort='order' needs an order column: EventLog(…, order='version')")
     column, time = quoted(roles["time"]), _time(session, roles, how)
-    text = roles.types[roles["time"]].startswith("VARCHAR") and how.time_format is None
-    with_zone = f"count(*) FILTER ({zoned(column)} AND {time} IS NOT NULL)" if text else "0"
+    with_zone = f"count_if({zoned(column)} AND {time} IS NOT NULL)" if _is_text(roles, how) else "0"
     parts = ['count("#case")', *(f"count({quoted(roles[role])})" for role in ("activity", "time"))]
     found = session.rows(f"SELECT count(*), {', '.join(parts)}, count({time}), {with_zone} FROM flat")[0]
     rows, cases, activities, times, read, named = found
@@ -218,9 +246,28 @@ def _looked_at(session: Session, roles: ColumnRoles, how: Reading) -> list[str]:
             f"the others are taken as {how.timezone} (timezone='…')"
         )
     notes += _lifecycle(session, roles)
-    if roles.types[roles["time"]].startswith(_WHOLE):
-        notes.append(f"the numbers in {roles['time']} are taken as {_epoch(session, column)[1]} since 1970")
-    return notes
+    if roles.types[roles["time"]].startswith(_WHOLE) and how.time_format is None:
+        _, unit, others = _epoch(session, column)
+        some = f", as most are by their size (others: {others:,})" if others else ""
+        notes.append(f"the numbers in {roles['time']} are taken as {unit} since 1970{some}")
+    return notes + _clock_changes(session, roles, how)
+
+
+def _clock_changes(session: Session, roles: ColumnRoles, how: Reading) -> list[str]:
+    """Say how many times a change of the clock leaves out, or lets come twice."""
+    local, hour = _local(roles, how), "INTERVAL 1 HOUR"
+    if local is None or how.timezone == "UTC":
+        return []
+    zone = f"AT TIME ZONE {literal(how.timezone)}"
+    twice = f"(u - {hour}) {zone} = x OR (u + {hour}) {zone} = x"
+    times = f"SELECT x, x {zone} AS u FROM (SELECT {local} AS x FROM source)"
+    missing, double = session.rows(f"SELECT count_if(u {zone} <> x), count_if({twice}) FROM ({times})")[0]
+    told = (("do not exist", missing, "an hour later"), ("come twice", double, "the second of both"))
+    return [
+        f"times that {what} in {how.timezone} ({count:,}) are taken as {taken}"
+        for what, count, taken in told
+        if count
+    ]
 
 
 def _lifecycle(session: Session, roles: ColumnRoles) -> list[str]:
@@ -252,11 +299,13 @@ def _unreadable(session: Session, roles: ColumnRoles, how: Reading, where: str, 
     return f"{told}; those rows are left out"
 
 
-def _ties(roles: ColumnRoles, how: Reading, tied: int, back: int) -> list[str]:
+def _ties(roles: ColumnRoles, how: Reading, tied: int, back: int, *, finer: bool) -> list[str]:
     order, notes = roles.get("order"), []
     if tied and how.sort == "time":
         by = f"{order} breaks the ties" if order else "the order of rows breaks the ties (order='…')"
-        notes.append(f"{_events(tied)} the same time as the one before in the case; {by}")
+        same = "the same time to the microsecond" if finer else "the same time"
+        by = f"nanoseconds, then {by}" if finer else by
+        notes.append(f"{_events(tied)} {same} as the one before in the case; {by}")
     if back:
         notes.append(f"{_events(back)} a time before the one of the event before: {order} says the order")
     return notes

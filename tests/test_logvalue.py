@@ -88,3 +88,57 @@ def test_a_format_for_what_is_a_time_already_is_refused() -> None:
             InvalidArgument, match=r"time_format='%Y' is for texts, and time is of type TIMESTAMP"
         ):
             EventLog(rows, time_format="%Y").cases()
+
+
+# --- numbers, nanoseconds, clocks --------------------------------------------------------------------------
+
+
+def test_the_unit_is_that_of_most_numbers() -> None:
+    """One number for the end of all days does not make milliseconds of seconds; zeros tell nothing."""
+    log = log_of(0, 0, 0, 1_700_000_000, 1_700_000_060, 253_402_300_799)
+    assert moments(log)[3:5] == ["2023-11-14 22:13:20", "2023-11-14 22:14:20"]
+    told = "the numbers in time are taken as seconds since 1970, as most are by their size (others: 1)"
+    assert told in log.notes
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e300])
+def test_a_number_that_is_no_time_is_told(bad: float) -> None:
+    """NaN, infinity and what no calendar has are times that cannot be read, by their row."""
+    with pytest.raises(InvalidLog, match=r"1 value of time cannot be read as a time \(row 2"):
+        log_of(1.7e9, bad).cases()
+    assert len(log_of(1.7e9, bad, bad="drop")) == 1
+
+
+@pytest.mark.parametrize("kind", ["ns", "ns, Asia/Tokyo", "number", "text"])
+def test_nanoseconds_order_events(kind: str) -> None:
+    """Times are kept to the microsecond, but what is finer than that orders events, in any order of rows."""
+    base = 1_704_067_200_000_000_000
+    times: Any = pa.array([base + 300, base + 100, base + 200], pa.int64())
+    if kind.startswith("ns"):
+        times = times.cast(pa.timestamp("ns", kind[4:] or None))
+    if kind == "text":
+        times = [f"2024-01-01 00:00:00.000000{n}Z" for n in ("3", "10", "200")]
+    log = EventLog(pa.table({"case": ["1"] * 3, "activity": ["C", "A", "B"], "time": times}))
+    assert log.variants().df["variant"].tolist() == [["A", "B", "C"]]
+    assert log.notes[-1].startswith("2 events have the same time to the microsecond as the one before")
+    assert moments(log) == ["2024-01-01 00:00:00"] * 3
+
+
+def test_a_zone_in_a_column_of_nanoseconds_counts() -> None:
+    """An aware time is the same moment in any unit, whatever `timezone` says of others."""
+    for unit in ("s", "ms", "us", "ns"):
+        times = pa.array([1_709_287_200], pa.timestamp("s", "Europe/Berlin")).cast(
+            pa.timestamp(unit, "Europe/Berlin")
+        )
+        log = EventLog(pa.table({"case": ["1"], "activity": ["A0"], "time": times}), timezone="Asia/Tokyo")
+        assert moments(log) == ["2024-03-01 10:00:00"]
+
+
+def test_times_that_the_clock_skips_or_repeats_are_said() -> None:
+    """At 2:30 in Berlin there is no such hour in spring, and two of them in autumn."""
+    log = log_of("2024-03-31 02:30", "2024-10-27 02:30", "2024-06-01 02:30", timezone="Europe/Berlin")
+    assert log.notes == (
+        "times that do not exist in Europe/Berlin (1) are taken as an hour later",
+        "times that come twice in Europe/Berlin (1) are taken as the second of both",
+    )
+    assert moments(log) == ["2024-03-31 01:30:00", "2024-10-27 01:30:00", "2024-06-01 00:30:00"]

@@ -23,6 +23,7 @@ from esim.arrowlog import Tables
 from esim.connection import Connection
 from esim.contract import AsOf, Store
 from esim.errors import InvalidArgument, InvalidLog
+from esim.logframe import arrow, refuse_doubles
 from esim.logsession import Kept, Session, reading
 from esim.logvalue import NONE, Values, values
 from esim.memory import MemoryStore
@@ -92,6 +93,7 @@ class Source:
     kinds: dict[str, int] = field(default_factory=dict)
     kept: tuple[Kept, ...] = ()
     said: Values = NONE
+    held: object = None
     files: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def check(self) -> None:
@@ -152,7 +154,10 @@ def opened(given: Any, wish: Wish) -> Source:
     session = _own(wish)
     if isinstance(given, duckdb.DuckDBPyRelation):
         return _of_relation(session, given)
-    return _of_table(session, _arrow(given), f"the {type(given).__name__}")
+    name = f"the {type(given).__name__}"
+    if type(given).__module__.startswith("pandas"):
+        given = given.copy(deep=False)  # copies nothing: while we hold it, a change of the other one does
+    return replace(_of_table(session, arrow(given), name), held=given)
 
 
 def linked(source: Source, columns: Mapping[str, str]) -> str:
@@ -210,49 +215,13 @@ def _copied(store: MemoryStore) -> Store:
 # --- tables ------------------------------------------------------------------------------------------------
 
 
-def _arrow(given: Any) -> pa.Table:
-    """Return a dataframe of any library as an Arrow table."""
-    import pyarrow as pa
-
-    if isinstance(given, pa.Table):
-        return given
-    try:
-        if type(given).__module__.startswith("pandas"):
-            return pa.Table.from_pandas(given, preserve_index=False)
-        if hasattr(given, "collect"):
-            given = given.collect()
-        if hasattr(given, "to_arrow"):
-            return given.to_arrow()
-        return pa.table(given)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise InvalidLog(
-            f"the {type(given).__name__} has a column of mixed types ({error}); give it one type"
-        ) from None
-    except TypeError:
-        raise InvalidArgument(
-            f"{display.short(given)} is no log: give a store, a dataframe, an Arrow table, a DuckDB "
-            "relation, or the path of a file"
-        ) from None
-
-
 def _of_table(session: Session, table: pa.Table, name: str) -> Source:
     import pyarrow as pa
 
-    _refuse_doubles(table.column_names, name)
+    refuse_doubles(table.column_names, name)
     numbered = table.append_column("#row", pa.array(range(table.num_rows), pa.int64()))
     session.cursor.register("esim_given", numbered)
     return Source(name, "SELECT * FROM esim_given", session)
-
-
-def _refuse_doubles(names: list[str], what: str) -> None:
-    seen: dict[str, str] = {}
-    for name in names:
-        if name.casefold() in seen:
-            raise InvalidLog(
-                f"{what} has two columns {seen[name.casefold()]!r} and {name!r}, and SQL knows no case in "
-                "names: rename one"
-            )
-        seen[name.casefold()] = name
 
 
 def _of_relation(session: Session, relation: duckdb.DuckDBPyRelation) -> Source:

@@ -33,6 +33,7 @@ from esim import (
     logwork,
     logwriting,
 )
+from esim.arrowlog import Times
 from esim.errors import InvalidArgument
 from esim.logcase import QUANTILES
 from esim.logcore import Log
@@ -89,7 +90,7 @@ class EventLog(Filters):
         given = dict(zip(ROLES, columns, strict=True))
         _one_of("sort", sort, (None, "time", "order"))
         _one_of("bad", bad, ("raise", "drop"))
-        found = opened(source, Wish(table, format, category, objects, memory))
+        found = opened(source, Wish(table, format, category, objects, memory, Times(timezone, bad)))
         try:
             if objects is not None:
                 found.objects = linked(found, objects)

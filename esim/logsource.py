@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import duckdb
 
 from esim import display
-from esim.arrowlog import Tables
+from esim.arrowlog import AS_WRITTEN, Tables, Times
 from esim.connection import Connection
 from esim.contract import AsOf, Store
 from esim.errors import InvalidArgument, InvalidLog
@@ -141,6 +141,7 @@ class Wish(NamedTuple):
     category: str | None = None
     objects: Mapping[str, str] | None = None
     memory: str | None = None
+    times: Times = AS_WRITTEN
 
 
 def opened(given: Any, wish: Wish) -> Source:
@@ -386,7 +387,8 @@ def _table(name: str, tables: list[str], wanted: str | None) -> str:
 def _of_format(path: str, name: str, wish: Wish) -> Source:
     from esim import formats
 
-    return of_tables(formats.read_tables(path, wish.format), name, wish)
+    with reading(repr(name)):
+        return of_tables(formats.read_tables(path, wish.format, wish.times), name, wish)
 
 
 def of_tables(tables: Tables, name: str, wish: Wish) -> Source:

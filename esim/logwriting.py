@@ -67,8 +67,8 @@ WHERE "case" = '' OR activity = ''"""
     if count:
         have = "event has" if count == 1 else "events have"
         raise InvalidLog(
-            f"{count:,} {have} an empty text as case or activity, which CSV does not tell from a missing one: "
-            "write Parquet or JSON Lines"
+            f"{count:,} {have} an empty text as case or activity, which CSV does not tell from a missing "
+            "one: write Parquet or JSON Lines"
         )
 
 

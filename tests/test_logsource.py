@@ -228,3 +228,48 @@ def test_a_file_that_is_replaced_is_told(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(InvalidLog, match="has changed"):
         log.cases()
+
+
+# --- formats -----------------------------------------------------------------------------------------------
+
+
+def in_each_format(folder: Path, *times: str) -> list[Path]:
+    """Return files in which a case has an event at each of these times, as they stand in them."""
+    events = [
+        {"specversion": "1.0", "id": f"e{n}", "source": "/", "type": f"A{n}", "subject": "1", "time": time}
+        for n, time in enumerate(times)
+    ]
+    (folder / "a.cloudevents.json").write_text(json.dumps(events))
+    told = "".join(
+        f'<event><string key="concept:name" value="A{n}"/><date key="time:timestamp" value="{time}"/></event>'
+        for n, time in enumerate(times)
+    )
+    name = '<string key="concept:name" value="1"/>'
+    (folder / "a.xes").write_text(f'<log xes.version="1.0"><trace>{name}{told}</trace></log>')
+    given = [
+        {"id": f"e{n}", "type": f"A{n}", "time": time, "relationships": [{"objectId": "1", "qualifier": ""}]}
+        for n, time in enumerate(times)
+    ]
+    types = [{"name": f"A{n}", "attributes": []} for n in range(len(times))]
+    objects = [{"id": "1", "type": "order"}]
+    log = {"eventTypes": types, "objectTypes": [{"name": "order", "attributes": []}]}
+    (folder / "a.ocel.json").write_text(json.dumps({**log, "events": given, "objects": objects}))
+    return [folder / f"a.{ending}" for ending in ("cloudevents.json", "xes", "ocel.json")]
+
+
+def test_a_format_takes_the_zone_of_times_that_name_none(tmp_path: Path) -> None:
+    """XES, OCEL and CloudEvents, too, are read with `timezone`, where their times say no other."""
+    for file in in_each_format(tmp_path, "2024-07-01T12:00:00", "2024-07-01T13:00:00"):
+        assert spans(EventLog(file, timezone="Europe/Berlin")) == ("2024-07-01 10:00", "2024-07-01 11:00")
+    for file in in_each_format(tmp_path, "2024-07-01T12:00:00Z", "2024-07-01T13:00:00+01:00"):
+        assert spans(EventLog(file, timezone="Europe/Berlin")) == ("2024-07-01 12:00", "2024-07-01 12:00")
+
+
+def test_a_format_leaves_out_what_is_no_time_where_that_is_asked(tmp_path: Path) -> None:
+    """A bad time is an error that shows it, and with `bad="drop"` a note that does."""
+    for file in in_each_format(tmp_path, "2024-07-01T12:00:00", "n/a", "2024-07-01T13:00:00"):
+        with pytest.raises(InvalidLog, match=r"1 of 3 times in '.*' cannot be read: event 2 has 'n/a'"):
+            EventLog(file)
+        log = EventLog(file, bad="drop", timezone="Europe/Berlin")
+        assert spans(log) == ("2024-07-01 10:00", "2024-07-01 11:00")
+        assert any("(row 2: 'n/a'); those rows are left out" in note for note in log.notes)

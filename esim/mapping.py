@@ -2,7 +2,8 @@
 
 A name is compared without case, spaces and signs. A whole name that is usual for a role comes before a word
 in a longer name, and among usual names the commoner one wins; two equally good guesses are an error that
-names both, for a wrong guess would give wrong figures in silence.
+names both, for a wrong guess would give wrong figures in silence. So are two names of different things, as
+the time when a ticket was created and when it was updated.
 """
 
 from __future__ import annotations
@@ -46,6 +47,12 @@ _USUAL: dict[str, tuple[str, ...]] = {
     "correlation": ("correlationid", "correlation"),
     "causation": ("causationid", "causation"),
 }  # fmt: skip
+_UNSURE: dict[str, tuple[str, ...]] = {
+    "activity": ("event", "action", "task", "type", "step", "state", "status"),
+    "time": ("completetime", "endtime", "starttime", "createdat", "updatedat", "closedat", "date"),
+}
+"""Usual names that are a role's only where no other column could be."""
+
 _WORDS: dict[str, tuple[str, ...]] = {
     "case": ("case", "stream", "trace"),
     "activity": ("activity", "action", "event"),
@@ -119,6 +126,7 @@ def mapped(
         if role not in chosen and role not in _without(given):
             found = _guess(role, types, set(chosen.values()))
             if found is not None:
+                _refuse_rivals(role, found, types, set(chosen.values()))
                 chosen[role] = found
     if kind is not None:
         chosen["case"] = kind
@@ -183,6 +191,22 @@ def _guess(role: str, types: Mapping[str, str], taken: set[str]) -> str | None:
         if found and role in NEEDED:
             raise InvalidLog(_several(role, found))
     return None
+
+
+def _refuse_rivals(role: str, found: str, types: Mapping[str, str], taken: set[str]) -> None:
+    """Raise InvalidLog where the name of a guess does not make it likelier than another column."""
+    unsure = _UNSURE.get(role, ())
+    if plain(found) not in unsure:
+        return
+    sure = set(_USUAL[role]) - set(unsure)
+    rivals = [
+        name
+        for name, kind in types.items()
+        if name not in taken and _can_be(role, kind) and plain(name) not in sure
+        if plain(name) in unsure or (role == "time" and kind.startswith("TIMESTAMP"))
+    ]
+    if len(rivals) > 1:
+        raise InvalidLog(_several(role, rivals))
 
 
 def _can_be(role: str, kind: str) -> bool:

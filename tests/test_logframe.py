@@ -49,3 +49,14 @@ def test_a_dataframe_may_change_after_it() -> None:
     frame.loc[0, "n"] = 99
     frame.loc[0, "case"] = 2
     assert log.sql('SELECT n, "case" FROM source').to_numpy().tolist() == [[1.5, 1], [2.5, 2]]
+
+
+def test_ids_are_whole_numbers_where_a_gap_made_fractions_of_them() -> None:
+    """A case 1 beside a missing one is 1 and not 1.0, and the id of a cause is that of the event."""
+    frame = pd.DataFrame({
+        "case": [1, 1, None], "activity": ["A", "B", "C"], "time": [1.7e9, 1.7e9 + 1, 1.7e9],
+        "event_id": [10, 11, 12], "causation_id": [None, 10, None],
+    })  # fmt: skip
+    log = EventLog(frame)
+    assert log.cases().df["case"].tolist() == ["1"]
+    assert log.causes(11).df["event_id"].tolist() == ["10", "11"]

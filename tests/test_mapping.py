@@ -91,3 +91,35 @@ def test_the_mapping_shows_what_was_guessed() -> None:
     found = mapped(types, {"activity": "<b>"}, {}, lambda: {"case": "o-1"})
     assert repr(found) == "<Mapping: case='case' (guessed), activity='<b>' (given), time='time' (guessed)>"
     assert "&lt;b&gt;" in found._repr_html_() and "<b>" not in found._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("types", "told"),
+    [
+        ({"created_at": TIME, "updated_at": TIME, "activity": TEXT}, "time: 'created_at', 'updated_at'"),
+        ({"created_at": TEXT, "updated_at": TEXT, "activity": TEXT}, "time: 'created_at', 'updated_at'"),
+        ({"start_time": TIME, "end_time": TIME, "activity": TEXT}, "time: 'start_time', 'end_time'"),
+        ({"created_at": TIME, "left": TIME, "activity": TEXT}, "time: 'created_at', 'left'"),
+        ({"time": TIME, "event": TEXT, "type": TEXT}, "activity: 'event', 'type'"),
+        ({"time": TIME, "status": TEXT, "type": TEXT}, "activity: 'status', 'type'"),
+    ],
+)
+def test_names_of_different_things_are_asked_about(types: dict[str, str], told: str) -> None:
+    """A ticket was created and updated, and an event has a type: which of them is meant nobody can guess."""
+    with pytest.raises(InvalidLog, match=f"several columns could be the {told}"):
+        mapped({"case": TEXT, **types}, {}, {})
+
+
+def test_a_plain_name_has_no_rival() -> None:
+    """`timestamp` and `activity` are what they are called, whatever else there is; so is a lonely `type`."""
+    assert (
+        guessed(case=TEXT, activity=TEXT, type=TEXT, timestamp=TIME, created_at=TIME)["time"] == "timestamp"
+    )
+    assert guessed(case=TEXT, type=TEXT, created_at=TIME, events=INT) == {
+        "case": "case",
+        "activity": "type",
+        "time": "created_at",
+    }
+    both = {"case": TEXT, "type": TEXT, "event": TEXT, "created_at": TIME, "updated_at": TIME}
+    found = mapped(both, {"activity": "event"}, {"time": "updated_at"})
+    assert (found["activity"], found["time"]) == ("event", "updated_at")

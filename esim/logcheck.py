@@ -98,6 +98,7 @@ def _kinds(log: Log, version: str | None) -> dict[str, str]:
     order = log.mapping.get("order")
     counter = version if version is not None else order if plain(order or "") in _VERSIONED else None
     if counter is not None:
+        _must_count(log, counter)
         kinds |= _of_versions(log._column(counter), order if order != counter else None)
     kinds |= _of_times(log)
     key, cause, story = (log.mapping.get(role) for role in ("event_id", "causation", "correlation"))
@@ -119,6 +120,16 @@ def _kinds(log: Log, version: str | None) -> dict[str, str]:
             "WHERE x_story IS NOT NULL AND nth > 1 AND x_cause IS NULL"
         )
     return kinds
+
+
+def _must_count(log: Log, counter: str) -> None:
+    kind = next(
+        (kind for name, kind in log.mapping.types.items() if name.casefold() == counter.casefold()), ""
+    )
+    if kind and "INT" not in kind and not kind.startswith(("DECIMAL", "DOUBLE", "FLOAT")):
+        raise InvalidArgument(
+            f"version={counter!r} is of type {kind}, and versions are numbers: name another"
+        )
 
 
 def _of_versions(counter: str, order: str | None) -> dict[str, str]:

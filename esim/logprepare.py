@@ -146,7 +146,7 @@ def _finer(session: Session, roles: ColumnRoles, how: Reading) -> str | None:
         found = f"{column} % 1000"
     else:
         return None
-    return found if session.rows(f"SELECT count_if({found} <> 0) FROM source")[0][0] else None
+    return found if session.rows(f"SELECT count(*) FILTER ({found} <> 0) FROM source")[0][0] else None
 
 
 def _flat(source: Source, roles: ColumnRoles) -> str:
@@ -211,7 +211,7 @@ def _in_utc(local: str, timezone: str) -> str:
 
 def _epoch(session: Session, column: str) -> tuple[str, str, int]:
     """Return what makes numbers microseconds, the unit of most by their size, and how many are of others."""
-    counts = ", ".join(f"count_if(abs({column}::DOUBLE) >= {size})" for size, *_ in _UNITS)
+    counts = ", ".join(f"count(*) FILTER (abs({column}::DOUBLE) >= {size})" for size, *_ in _UNITS)
     found = session.rows(f"SELECT {counts} FROM source WHERE isfinite({column}::DOUBLE)")[0]
     of_unit = [more - less for more, less in zip(found, (0, *found), strict=False)]
     most = of_unit.index(max(of_unit)) if any(of_unit) else -1
@@ -223,7 +223,7 @@ def _looked_at(session: Session, roles: ColumnRoles, how: Reading) -> list[str]:
     if how.sort == "order" and roles.get("order") is None:
         raise InvalidArgument("sort='order' needs an order column: EventLog(…, order='version')")
     column, time = quoted(roles["time"]), _time(session, roles, how)
-    with_zone = f"count_if({zoned(column)} AND {time} IS NOT NULL)" if _is_text(roles, how) else "0"
+    with_zone = f"count(*) FILTER ({zoned(column)} AND {time} IS NOT NULL)" if _is_text(roles, how) else "0"
     parts = ['count("#case")', *(f"count({quoted(roles[role])})" for role in ("activity", "time"))]
     found = session.rows(f"SELECT count(*), {', '.join(parts)}, count({time}), {with_zone} FROM flat")[0]
     rows, cases, activities, times, read, named = found
@@ -261,7 +261,9 @@ def _clock_changes(session: Session, roles: ColumnRoles, how: Reading) -> list[s
     zone = f"AT TIME ZONE {literal(how.timezone)}"
     twice = f"(u - {hour}) {zone} = x OR (u + {hour}) {zone} = x"
     times = f"SELECT x, x {zone} AS u FROM (SELECT {local} AS x FROM source)"
-    missing, double = session.rows(f"SELECT count_if(u {zone} <> x), count_if({twice}) FROM ({times})")[0]
+    missing, double = session.rows(
+        f"SELECT count(*) FILTER (u {zone} <> x), count(*) FILTER ({twice}) FROM ({times})"
+    )[0]
     told = (("do not exist", missing, "an hour later"), ("come twice", double, "the second of both"))
     return [
         f"times that {what} in {how.timezone} ({count:,}) are taken as {taken}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from glob import glob, has_magic
 from pathlib import Path
@@ -23,6 +23,7 @@ from esim.arrowlog import AS_WRITTEN, Tables, Times
 from esim.connection import Connection
 from esim.contract import AsOf, Store
 from esim.errors import InvalidArgument, InvalidLog
+from esim.jsonstream import JsonFile
 from esim.logframe import arrow, refuse_doubles
 from esim.logsession import Kept, Session, reading
 from esim.logvalue import NONE, Values, values
@@ -249,8 +250,10 @@ def _of_path(path: str, wish: Wish) -> Source:
     missing = [one for one in files if not Path(one).is_file()]
     if missing:
         raise InvalidLog(f"there is no file {missing[0]!r}")
-    kind = wish.format or _kind(files[0])
     name = Path(files[0]).name if len(files) == 1 else f"{len(files)} files"
+    if not any(Path(one).stat().st_size for one in files):
+        raise InvalidLog(f"{name!r} is empty: not even columns are named")
+    kind = wish.format or _kind(files[0])
     readers = {"csv": _of_csv, "parquet": _of_parquet, "jsonl": _of_json, "json": _of_json}
     if kind == "duckdb":
         return _of_database(files[0], name, wish)
@@ -262,9 +265,20 @@ def _of_path(path: str, wish: Wish) -> Source:
             stamps = {one: _stamp(one) for one in files}
             source = readers[kind](session, name, f"[{', '.join(literal(_pattern(one)) for one in files)}]")
             return replace(source, files=stamps) if kind == "parquet" else source
-    except BaseException:
+    except BaseException as error:
         session.close()
+        if kind in ("json", "jsonl") and isinstance(error, InvalidLog):
+            _look_for_fault(files)
         raise
+
+
+def _look_for_fault(files: Sequence[str]) -> None:
+    """Raise InvalidLog with the line and column of what is no JSON, which DuckDB counts its own way."""
+    for one in files:
+        if not one.endswith(".gz"):
+            with JsonFile(Path(one)) as file:
+                for _ in file.elements() if file.opening() == "[" else file.lines():
+                    pass
 
 
 def _stamp(path: str) -> tuple[int, int]:
@@ -318,6 +332,8 @@ def _of_json(session: Session, name: str, files: str) -> Source:
     """Return the source of JSON; all of it is looked at, for DuckDB drops a field that its sample has not."""
     told = f"read_json({files}, union_by_name = true, sample_size = -1"
     guessed = _described(session, f"{told})")
+    if list(guessed) == ["json"]:
+        raise InvalidLog(f"{name!r} has no events, which are JSON objects")
     kinds = {one: kind if kind == "JSON" or kind[-1] in ")]" else "VARCHAR" for one, kind in guessed.items()}
     columns = ", ".join(f"{literal(one)}: {literal(kind)}" for one, kind in kinds.items())
     source = _kept(session, name, f"SELECT * FROM {told}, columns = {{{columns}}})")
@@ -344,7 +360,7 @@ def _refuse_renamed(source: Source, told: str, names: Collection[str]) -> None:
 def _mixed(source: Source) -> dict[str, str]:
     """Return the columns of numbers beside texts, which DuckDB gives as JSON, and SQL of texts of them."""
     names = [name for name, kind in source.types().items() if kind == "JSON"]
-    asked = [f"count_if(json_type({quoted(name)}) IN ('OBJECT', 'ARRAY'))" for name in names]
+    asked = [f"count(*) FILTER (json_type({quoted(name)}) IN ('OBJECT', 'ARRAY'))" for name in names]
     found = source.session.rows(f"SELECT {', '.join(asked) or '0'} FROM ({source.select})")[0]
     return {name: f"{quoted(name)} ->> '$'" for name, nested in zip(names, found, strict=False) if not nested}
 

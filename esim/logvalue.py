@@ -76,7 +76,8 @@ def values(session: Session, texts: str, guessed: Mapping[str, str], formats: Ma
     }
     bad = [f"{quoted(name)} IS NOT NULL AND ({whole}) IS NULL" for name, (_, whole) in tried.items()]
     asked = [
-        f"count_if({one}), min({quoted(name)}) FILTER ({one})" for name, one in zip(tried, bad, strict=True)
+        f"count(*) FILTER ({one}), min({quoted(name)}) FILTER ({one})"
+        for name, one in zip(tried, bad, strict=True)
     ]
     seen = session.rows(f"SELECT {', '.join(asked)} FROM ({texts})")[0] if asked else ()
     good, remarks = {}, {}

@@ -229,7 +229,8 @@ class Writing:
 
     def _check(self) -> None:
         found = self._con.execute(
-            f"""SELECT count_if(coalesce({self._type}::VARCHAR, '') = ''), count_if({self._time} IS NULL),
+            f"""SELECT count(*) FILTER (coalesce({self._type}::VARCHAR, '') = ''),
+                  count(*) FILTER ({self._time} IS NULL),
                   count(*) - count(DISTINCT {self._id}) FROM {_NUMBERED}"""
         ).fetchall()[0]
         for count, told in zip(found, ("no activity", "no time", "no id of their own"), strict=True):

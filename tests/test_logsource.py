@@ -7,12 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from esim.errors import InvalidLog
+from esim.errors import InvalidLog, StoreLocked
 from esim.eventlog import EventLog
+from esim.store import EventStore
 
 Rows = list[tuple[Any, ...]]
 NAMES = ("case", "activity", "time")
@@ -273,3 +275,41 @@ def test_a_format_leaves_out_what_is_no_time_where_that_is_asked(tmp_path: Path)
         log = EventLog(file, bad="drop", timezone="Europe/Berlin")
         assert spans(log) == ("2024-07-01 10:00", "2024-07-01 11:00")
         assert any("(row 2: 'n/a'); those rows are left out" in note for note in log.notes)
+
+
+# --- what cannot be read -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("a.jsonl", '{"case": 1}\n{"case" 2}\n', "a.jsonl, line 2, column 9: "),
+        ("a.json", '[{"case": 1},\n{"case": 2,]\n', "a.json, line 2, column 12: "),
+        ("a.csv", "", "'a.csv' is empty"),
+        ("a.jsonl", "", "'a.jsonl' is empty"),
+        ("a.jsonl", "\n", "'a.jsonl' has no events"),
+        ("a.json", "[]", "'a.json' has no events"),
+        ("a.json", "[1, 2]", "'a.json' has no events"),
+    ],
+)
+def test_what_is_no_log_is_told_with_its_place(tmp_path: Path, name: str, text: str, told: str) -> None:
+    """Malformed JSON by line and column, and a file without events as such."""
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InvalidLog, match=told):
+        EventLog(tmp_path / name, format=name.rpartition(".")[2])
+
+
+def test_a_csv_without_events_is_an_empty_log(tmp_path: Path) -> None:
+    """Its header names the columns, and all questions have empty answers."""
+    with EventLog(written(tmp_path / "a.csv", [])) as log:
+        assert (len(log), len(log.variants())) == (0, 0)
+
+
+def test_a_file_that_is_open_here_is_told(tmp_path: Path) -> None:
+    """Neither a store nor a DuckDB file that this process has open is taken for a broken one."""
+    with EventStore(tmp_path / "s.duckdb"), pytest.raises(StoreLocked, match="open already in this process"):
+        EventLog(tmp_path / "s.duckdb")
+    with duckdb.connect(tmp_path / "d.duckdb") as con:
+        con.execute("CREATE TABLE events AS SELECT 1 AS n")
+        with pytest.raises(StoreLocked, match="open already in this process"):
+            EventLog(tmp_path / "d.duckdb")

@@ -6,6 +6,7 @@ that comes after the rows that DuckDB looks at for its guess, and an id stays as
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -54,6 +55,13 @@ def _value(text: str, kind: str, form: str | None) -> tuple[str, str] | None:
     return (value, value) if kind in ("DOUBLE", "BOOLEAN", "TIME") else None
 
 
+def _is_unsure(session: Session, texts: str, text: str, form: str) -> bool:
+    """Say whether days and months may have changed places, or days and years of two digits."""
+    other = re.sub("%[dm]", lambda found: "%m" if found[0] == "%d" else "%d", form)
+    wrong = f"{text} IS NOT NULL AND try_strptime({text}, {literal(other)}) IS NULL"
+    return "%y" in form or not session.rows(f"SELECT 1 FROM ({texts}) WHERE {wrong} LIMIT 1")
+
+
 class Values(NamedTuple):
     """SQL of the values of some columns of texts, and what there is to say of such columns."""
 
@@ -85,9 +93,9 @@ def values(session: Session, texts: str, guessed: Mapping[str, str], formats: Ma
         kind = guessed[name]
         if not count:
             good[name] = tried[name][0]
-            if kind in formats:
-                told = f"the times in {name} are read as {formats[kind]}"
-                remarks[name] = f"{told}; if they are not so, give time_format='%d/%m/%Y %H:%M'"
+            if kind in formats and _is_unsure(session, texts, quoted(name), formats[kind]):
+                told = f"the times in {name} are read as {formats[kind]}, and might be otherwise"
+                remarks[name] = f"{told}: as the log's time, give time_format='%d/%m/%Y %H:%M'"
         elif kind in _NUMBERS:
             told = f"{count:,} of its values {'is' if count == 1 else 'are'} no {kind}"
             remarks[name] = f"{name} is kept as text: {told} ({display.short(worst, 40)})"

@@ -141,9 +141,16 @@ def test_a_given_format_of_times_wins_over_a_guess(
     """`time_format` says how times are read, and a guess is said only where there is none."""
     log = EventLog(written(tmp_path / "a.csv", [(1, "A", times[0]), (1, "B", times[1])]), time_format=how)
     assert spans(log) == found
-    assert any(
-        "are read as %d/%m/%Y; if they are not so, give time_format=" in note for note in log.notes
-    ) == (how is None)
+    told = (
+        "the times in time are read as %d/%m/%Y, and might be otherwise: as the log's time, give time_format="
+    )
+    assert any(note.startswith(told) for note in log.notes) == (how is None)
+
+
+def test_a_format_that_the_times_prove_is_not_said(tmp_path: Path) -> None:
+    """There is no thirteenth month, so that only a guess of days and months is worth a word."""
+    log = EventLog(written(tmp_path / "a.csv", [(1, "A", "01/02/2024"), (1, "B", "13/02/2024")]))
+    assert (spans(log), log.notes) == (("2024-02-01 00:00", "2024-02-13 00:00"), ())
 
 
 def test_a_time_without_a_zone_beside_one_with_it(tmp_path: Path) -> None:

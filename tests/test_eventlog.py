@@ -375,14 +375,6 @@ def test_what_is_no_log_is_told(given: Any, told: str) -> None:
         EventLog(given)
 
 
-def test_a_broken_file_is_told_with_its_line(tmp_path: Path) -> None:
-    """DuckDB's word on where a file is broken is kept."""
-    path = tmp_path / "log.jsonl"
-    path.write_text('{"case": 1}\n{"case": \n', encoding="utf-8")
-    with pytest.raises(InvalidLog, match=r"'log.jsonl' cannot be read.*line 3"):
-        EventLog(path)
-
-
 def test_a_file_of_several_tables_asks_which(tmp_path: Path) -> None:
     """A DuckDB file without an obvious log names its tables."""
     with duckdb.connect(tmp_path / "x.duckdb") as con:

@@ -291,6 +291,7 @@ def test_a_format_leaves_out_what_is_no_time_where_that_is_asked(tmp_path: Path)
     ("name", "text", "told"),
     [
         ("a.jsonl", '{"case": 1}\n{"case" 2}\n', "a.jsonl, line 2, column 9: "),
+        ("a.jsonl", '{"case": 1}\n{"case": \n', "a.jsonl, line 3, column 1: the file ends too early"),
         ("a.json", '[{"case": 1},\n{"case": 2,]\n', "a.json, line 2, column 12: "),
         ("a.csv", "", "'a.csv' is empty"),
         ("a.jsonl", "", "'a.jsonl' is empty"),

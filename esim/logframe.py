@@ -59,8 +59,7 @@ def _refuse_mixed_times(columns: Any) -> None:
         found = {_told(one): one for one in values if isinstance(one, date) and one == one}  # noqa: PLR0124 - NaT
         if len(found) > 1:
             told = ", ".join(f"{kind} ({one})" for kind, one in sorted(found.items()))
-            way_out = f"make them one kind, as pd.to_datetime(df[{name!r}], utc=True) does"
-            raise InvalidLog(f"the column {name!r} mixes {told}: {way_out}")
+            raise InvalidLog(f"the column {name!r} mixes {told}: make them one kind first")
 
 
 def _told(value: date) -> str:

@@ -148,6 +148,8 @@ def _series(column: pa.ChunkedArray, kind: str) -> Any:
         return pd.Series(_listed(column), dtype=object)
     if pa.types.is_date(column.type) or (pa.types.is_timestamp(column.type) and column.type.tz):
         return _times(column)
+    if not len(column):
+        return pa.array([], column.type).to_pandas()  # texts of no chunk are what pandas cannot merge on
     return column.to_pandas()
 
 

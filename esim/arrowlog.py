@@ -17,6 +17,7 @@ import duckdb
 
 from esim import display
 from esim.errors import InvalidLog
+from esim.storefile import literal
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,6 +70,16 @@ class Tables(NamedTuple):
     header: dict[str, Any] | None = None
 
 
+class Times(NamedTuple):
+    """How times of a file are read: the zone of those that name none, and whether a bad one is an error."""
+
+    timezone: str = "UTC"
+    bad: str = "raise"
+
+
+AS_WRITTEN = Times()
+
+
 @cache
 def _root(_process: int) -> duckdb.DuckDBPyConnection:
     return duckdb.connect(config={"autoinstall_known_extensions": False})
@@ -97,7 +108,7 @@ def compute() -> Any:
 
 
 @dataclass
-class _Times:
+class _Seen:
     """What was seen in a column of times."""
 
     given: int = 0
@@ -110,12 +121,12 @@ class _Times:
 class Gather:
     """Gathers rows of texts, and gives them back as one Arrow table of typed columns."""
 
-    def __init__(self, label: str, times: Iterable[str] = ()) -> None:
+    def __init__(self, label: str, times: Iterable[str] = (), how: Times = AS_WRITTEN) -> None:
         """Begin with no row; `label` names the file; in the columns `times` every text must be a time."""
-        self._label, self._must = label, set(times)
+        self._label, self._must, self._how = label, set(times), how
         self._rows: list[dict[Key, str]] = []
         self._windows: list[pa.Table] = []
-        self._times: dict[str, _Times] = {}
+        self._times: dict[str, _Seen] = {}
         self._marks: dict[str, set[str]] = {}
         self._gathered = 0
 
@@ -208,8 +219,11 @@ class Gather:
 
         pc = compute()
         sql, looks = KINDS[kind]
-        good = f"CASE WHEN regexp_full_match(x, '{looks}') THEN try_cast(x AS {sql}) END"
         zoned = f"regexp_full_match(x, '{_ZONED}')" if kind == "date" else "true"
+        value, zone = f"try_cast(x AS {sql})", literal(self._how.timezone)
+        if kind == "date" and self._how.timezone != "UTC":
+            value = f"CASE WHEN {zoned} THEN {value} ELSE try_cast(x AS TIMESTAMP) AT TIME ZONE {zone} END"
+        good = f"CASE WHEN regexp_full_match(x, '{looks}') THEN {value} END"
         query = f"SELECT {good} AS value, {zoned} AS zoned FROM (SELECT trim(x, ' \t\r\n') AS x FROM w)"
         found = ask(query, w=pa.table({"x": texts})).combine_chunks()
         values = found.column(0).combine_chunks()
@@ -220,7 +234,7 @@ class Gather:
 
     def _note(self, name: str, texts: pa.Array, unread: pa.Array, naive: pa.Array) -> None:
         pc = compute()
-        seen = self._times.setdefault(name, _Times())
+        seen = self._times.setdefault(name, _Seen())
         naive = pc.and_not(pc.and_(naive, pc.is_valid(texts)), unread)
         seen.given += len(texts) - texts.null_count
         seen.unread += pc.sum(unread).as_py() or 0
@@ -231,7 +245,7 @@ class Gather:
 
     def _check_times(self) -> None:
         for name, seen in self._times.items():
-            if seen.unread and name in self._must:
+            if seen.unread and name in self._must and self._how.bad == "raise":
                 self._fail(
                     f"{seen.unread:,} of {seen.given:,} times in {name!r} cannot be read: "
                     f"{', '.join(seen.examples)}; write them like 2020-03-01T12:00:00+00:00"
@@ -249,9 +263,9 @@ class Gather:
 class Narrow:
     """Gathers rows of a fixed number of texts, and gives them back as one Arrow table."""
 
-    def __init__(self, label: str, *names: str) -> None:
+    def __init__(self, label: str, *names: str, timezone: str = "UTC") -> None:
         """Begin with no row of the columns `names`."""
-        self._gather = Gather(label, ("time",))
+        self._gather = Gather(label, ("time",), Times(timezone))
         self._keys = [(name, "date" if name == "time" else "string") for name in names]
 
     def add(self, *values: str | None) -> None:

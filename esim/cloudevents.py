@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from esim import display
-from esim.arrowlog import POSITION, Gather, Tables, ask, database, key_of, numbered
+from esim.arrowlog import AS_WRITTEN, POSITION, Gather, Tables, Times, ask, database, key_of, numbered
 from esim.errors import InvalidLog
 from esim.jsonstream import JsonFile, compact, dumped, is_number, text_of
 from esim.logtext import as_text, iso, kind_of, rows
@@ -51,12 +51,13 @@ _URI = "/:?#[]@!$&'()*+,;=~-._"
 _string = json.JSONEncoder(ensure_ascii=False).encode
 
 
-def read(path: Path) -> Tables:
-    """Return a batch of CloudEvents, or one on each line, as Tables. Times without a zone are UTC.
+def read(path: Path, how: Times = AS_WRITTEN) -> Tables:
+    """Return a batch of CloudEvents, or one on each line, as Tables.
 
-    Raises InvalidLog, with the line, for what is no CloudEvent: one without id, source or type, say.
+    Times without a zone are of `how.timezone`. Raises InvalidLog, with the line, for what is no CloudEvent,
+    as one without id, source or type.
     """
-    gather = Gather(path.name, _TIMES)
+    gather = Gather(path.name, _TIMES, how)
     with JsonFile(path) as file:
         batch = file.opening() == "["
         found = (value for _, value in file.elements()) if batch else file.lines()

@@ -10,6 +10,7 @@ CloudEvents, XES or OCEL. All work is done by DuckDB; what comes back is small.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from os import PathLike
@@ -32,6 +33,7 @@ from esim import (
     logwork,
     logwriting,
 )
+from esim.arrowlog import Times
 from esim.errors import InvalidArgument
 from esim.logcase import QUANTILES
 from esim.logcore import Log
@@ -41,7 +43,7 @@ from esim.logprepare import Reading
 from esim.logrule import Declared
 from esim.logsession import reading
 from esim.logsource import Source, Wish, linked, opened
-from esim.mapping import ROLES, mapped, sample
+from esim.mapping import ROLES, WRITTEN, mapped, sample
 from esim.result import Result
 from esim.state import State
 from esim.storefile import quoted
@@ -80,16 +82,17 @@ class EventLog(Filters):
 
         `objects` names columns that link to objects, as `{"order": "order_id", "item": "items"}`.
         `category`: of a store's streams; `table`: of a DuckDB file; `format`: where the name does not tell.
-        `timezone` is that of times without a zone, `time_format` how they are written. Events of a case are
-        in the order of time, ties broken by `order`; a store's are in the order of their versions, as
-        `sort="order"` says of any log. `bad="drop"` leaves out rows whose time cannot be read.
+        `timezone` is that of times without a zone, `time_format` how texts (or numbers as 20240301) are
+        written that are times; without it they are as in ISO 8601, or seconds to nanoseconds since 1970.
+        Events of a case are in the order of time, ties broken by `order`; a store's are in the order of their
+        versions, as `sort="order"` says of any log. `bad="drop"` leaves out rows whose time cannot be read.
         `memory` bounds what DuckDB takes, as '512MB'; what does not fit goes to disk.
         """
         columns = (case, activity, time, order, lifecycle, resource, event_id, data, correlation, causation)
         given = dict(zip(ROLES, columns, strict=True))
         _one_of("sort", sort, (None, "time", "order"))
         _one_of("bad", bad, ("raise", "drop"))
-        found = opened(source, Wish(table, format, category, objects, memory))
+        found = opened(source, Wish(table, format, category, objects, memory, Times(timezone, bad)))
         try:
             if objects is not None:
                 found.objects = linked(found, objects)
@@ -99,11 +102,17 @@ class EventLog(Filters):
             raise
 
     def _begin(self, source: Source, given: dict[str, str | None], how: Reading) -> None:
-        self._source, self._session, self._reading = source, source.session, how
-        types = source.types()
-        self.mapping = mapped(
-            types, given, source.roles, partial(_samples, source, types), source.object_types(),
-            gaps=partial(_gaps, source),
+        self._given, self._session, self._reading = source, source.session, how
+        valued, kinds = source.valued(), source.object_types()
+        found = mapped(valued.types(), given, source.roles, objects=kinds, gaps=partial(_gaps, valued))
+        written = {column for role, column in found.columns.items() if role in WRITTEN}
+        if how.time_format is not None:
+            written.add(found["time"])
+        self._source = source.valued(written)
+        types = self._source.types()
+        self.mapping = replace(
+            found, types=types, samples=partial(_samples, self._source, types),
+            gaps=partial(_gaps, self._source),
         )  # fmt: skip
         self._before = self._step = self._table = None
 
@@ -117,7 +126,7 @@ class EventLog(Filters):
             raise InvalidArgument(f"there is no role {unknown!r}: the roles are {', '.join(ROLES)}")
         made = object.__new__(type(self))
         kept: dict[str, str | None] = {role: roles.get(role, self.mapping.get(role) or "") for role in ROLES}
-        made._begin(self._source, kept, self._reading)
+        made._begin(self._given, kept, self._reading)
         for step in self._steps():
             made = made._narrowed(step)
         return made

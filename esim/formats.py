@@ -13,7 +13,7 @@ from os import PathLike
 from pathlib import Path
 
 from esim import cloudevents, display, oceljson, ocelsqlite, ocelxml, xes, xeswriter
-from esim.arrowlog import Tables, ask
+from esim.arrowlog import AS_WRITTEN, Tables, Times, ask
 from esim.contract import Store
 from esim.errors import InvalidArgument, InvalidLog
 from esim.logtext import replacing
@@ -24,7 +24,7 @@ from esim.xmlstream import GZIP
 
 __all__ = ["FORMATS", "Tables", "flatten", "format_of", "read_tables", "tables_of", "write_tables"]
 
-_READERS: dict[str, Callable[[Path], Tables]] = {
+_READERS: dict[str, Callable[[Path, Times], Tables]] = {
     "xes": xes.read,
     "xes.gz": xes.read,
     "ocel.json": oceljson.read,
@@ -60,13 +60,15 @@ _OCEL_JSON = re.compile(rb'^\s*\{\s*"(objectTypes|eventTypes|objects|events)"')
 _BY_LINES = re.compile(rb"^\s*\{.*\}[ \t\r]*\n\s*\{")
 
 
-def read_tables(path: str | PathLike[str], format: str | None = None) -> Tables:
+def read_tables(path: str | PathLike[str], format: str | None = None, how: Times = AS_WRITTEN) -> Tables:
     """Return the log in a file, in whichever of the FORMATS it is; times are UTC.
 
-    Raises InvalidLog, which says where, for what is malformed, and InvalidArgument for an unknown format.
+    Times that name no zone are of `how.timezone`; a column in which one cannot be read is an error, or with
+    `how.bad="drop"` one of texts. Raises InvalidLog, which says where, for what is malformed, and
+    InvalidArgument for an unknown format.
     """
     file = Path(path)
-    return _READERS[format_of(file, format)](file)
+    return _READERS[format_of(file, format)](file, how)
 
 
 def write_tables(

@@ -113,6 +113,7 @@ def _kinds(log: Log, version: str | None) -> dict[str, str]:
     order = log.mapping.get("order")
     counter = version if version is not None else order if plain(order or "") in _VERSIONED else None
     if counter is not None:
+        _must_count(log, counter)
         kinds |= _of_versions(log, log._column(counter))
     kinds |= _of_times(log)
     key, cause, story = (log.mapping.get(role) for role in ("event_id", "causation", "correlation"))
@@ -160,6 +161,16 @@ def _of_versions(log: Log, counter: str) -> dict[str, str]:
             f"FROM ({steps}) WHERE n < before"
         )
     return kinds
+
+
+def _must_count(log: Log, counter: str) -> None:
+    kind = next(
+        (kind for name, kind in log.mapping.types.items() if name.casefold() == counter.casefold()), ""
+    )
+    if kind and "INT" not in kind and not kind.startswith(("DECIMAL", "DOUBLE", "FLOAT")):
+        raise InvalidArgument(
+            f"version={counter!r} is of type {kind}, and versions are numbers: name another"
+        )
 
 
 def _of_times(log: Log) -> dict[str, str]:

@@ -14,7 +14,7 @@ from esim import display
 from esim.errors import InvalidArgument
 from esim.logpicture import Draw
 from esim.logprepare import Reading, Step, Table, narrowed, numbers, prepare
-from esim.logsession import Session
+from esim.logsession import Session, reading
 from esim.logsource import ROW, Source
 from esim.mapping import ColumnRoles
 from esim.processgraph import ProcessGraph
@@ -33,6 +33,7 @@ _OWN = {"case", "activity", "time", "s", "v", "a", "p", "z", "t", "w", "r"}
 class Log:
     """What a log is made of, and how a question is put to it."""
 
+    _given: Source
     _source: Source
     _session: Session
     _reading: Reading
@@ -99,6 +100,7 @@ class Log:
         return "coalesce(sum(w), 0)::BIGINT" if forward else "epoch_us(max(t)) - epoch_us(min(t))"
 
     def _use(self) -> None:
+        self._source.check()
         self._ready()
         self._session.use(self._table, self._views)
 
@@ -126,7 +128,7 @@ class Log:
 
     def rows(self, sql: str) -> list[Any]:
         """Return the rows of one of our own queries over the views."""
-        with self._session.alone():
+        with self._session.alone(), reading(self._source.name):
             self._use()
             return self._session.rows(sql)
 
@@ -141,7 +143,7 @@ class Log:
         flows: Callable[[pd.DataFrame], ProcessGraph] | None = None,
     ) -> Result:
         """Return the answer to a question: the rows of `sql`, whose `columns` are explained."""
-        with self._session.alone():
+        with self._session.alone(), reading(self._source.name):
             self._use()
             found = self._session.frame(sql)
         return Result(title, found, columns, sql, (*self.notes, *notes), draw, flows)
@@ -201,16 +203,17 @@ class Log:
         )
 
     def _expression(self, text: str) -> str:
-        """Return an SQL expression unchanged. Raises InvalidArgument unless it is one."""
+        """Return an SQL expression over the source unchanged. Raises InvalidArgument unless it is one."""
         from duckdb import Error
 
         try:
             found = self._session.cursor.extract_statements(f"SELECT ({text}\n) FROM source")
+            if len(found) != 1 or not text.strip():
+                raise InvalidArgument(f"{text!r} is no single SQL expression, as \"data->>'status'\"")
+            self._session.rows(f"DESCRIBE SELECT ({text}\n) FROM ({self._source.select}) AS source")
         except (Error, TypeError) as error:
             told = str(error).partition("\n")[0]
-            raise InvalidArgument(f"{text!r} is no SQL expression: {told}") from None
-        if len(found) != 1 or not text.strip():
-            raise InvalidArgument(f"{text!r} is no single SQL expression, as \"data->>'status'\"")
+            raise InvalidArgument(f"{text!r} is no SQL expression of this log: {told}") from None
         return text
 
     def close(self) -> None:

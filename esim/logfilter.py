@@ -120,7 +120,10 @@ class Filters(Log):
         if not 0 < share <= 1:
             raise InvalidArgument(f"share={share!r}: give a part of all cases, above 0 and up to 1")
         return self._narrowed(
-            Step(f"commonest variants, {share:.0%} of cases", lambda e, _: _common(e, f"before < {share!r}"))
+            Step(
+                f"commonest variants, {share:.0%} of cases",
+                lambda e, _: _common(e, f"before < {float(share)!r}"),
+            )
         )
 
     def commonest(self, count: int) -> Self:

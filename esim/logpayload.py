@@ -5,7 +5,8 @@ The fields are those of the JSON payload, where a column has that role, else the
 
 from __future__ import annotations
 
-from esim import logpicture
+from esim import display, logpicture
+from esim.errors import InvalidArgument
 from esim.logcore import Log
 from esim.logsource import picked
 from esim.logtime import check_period
@@ -84,11 +85,25 @@ def all_fields(log: Log, every: str, *, nulls: bool = False) -> str:
         empty = f"SELECT a, {period}, '' AS field, '' AS kind, '' AS value FROM e WHERE false"
         return " UNION ALL ".join(parts) or empty
     is_text = log.mapping.types[data] in ("JSON", "VARCHAR")
+    if is_text:
+        _refuse_other_texts(log, data)
     text = f"{quoted(data)}::JSON" if is_text else f"to_json({quoted(data)})"
     rows = f"SELECT a, {period}, x_data AS data FROM ({log._once}) JOIN {picked(data=text)} ON x_row = r"
     keyed = f"SELECT a, period, data, unnest(json_keys(data)) AS field FROM ({rows})"
-    path = """'$."' || replace(field, '"', '\\"') || '"'"""
+    path = "'/' || replace(replace(field, '~', '~0'), '/', '~1')"  # a pointer; a path has no empty name
     found = f"SELECT a, period, field, json_extract(data, {path}) AS found FROM ({keyed})"
     kind = "CASE json_type(found) WHEN 'UBIGINT' THEN 'BIGINT' ELSE json_type(found) END"
     every_value = f"SELECT a, period, field, {kind} AS kind, found ->> '$' AS value FROM ({found})"
     return every_value if nulls else f"{every_value} WHERE json_type(found) <> 'NULL'"
+
+
+def _refuse_other_texts(log: Log, data: str) -> None:
+    """Raise InvalidArgument where a column that is taken for payloads has texts that are no JSON."""
+    name = quoted(data)
+    query = f"SELECT count(*), min({name}::VARCHAR) FROM source WHERE NOT json_valid({name}::VARCHAR)"
+    count, example = log.rows(query)[0]
+    if count:
+        raise InvalidArgument(
+            f"{data!r} is taken for payloads, and {count:,} of its values are no JSON, as "
+            f"{display.short(example, 40)}: if it is another column, say so, EventLog(…, data='')"
+        )

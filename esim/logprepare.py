@@ -22,11 +22,11 @@ from esim import display
 from esim.errors import InvalidArgument, InvalidLog
 from esim.logsession import Kept, Session, reading
 from esim.logsource import ROW, Source, picked
+from esim.logvalue import aware, naive, zoned
 from esim.mapping import ColumnRoles
 from esim.storefile import literal, quoted
 
 _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "DOUBLE", "FLOAT", "DECIMAL", "U")
-_OFFSET = r"(Z|z|[+-]\d{2}(:?\d{2})?)\s*$"
 _NUMBERED = """(row_number() OVER each)::INT AS v, a, lag(a) OVER each AS p,
  lead(a) OVER each IS NULL AS z, t, epoch_us(t) - epoch_us(lag(t) OVER each) AS w, r"""
 _STREAMED = """
@@ -43,8 +43,9 @@ _UNITS = (
     (1e17, "// 1000", "nanoseconds"),
     (1e14, "", "microseconds"),
     (1e11, "* 1000", "milliseconds"),
-    (0, "* 1000000", "seconds"),
+    (1, "* 1000000", "seconds"),  # 0 is the same in all of them
 )
+_ZONED = ("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS")
 _WORST = 5  # rows that a message quotes
 _INT = 2**31
 _HASHED = 12  # DuckDB's own bound of bits
@@ -58,13 +59,15 @@ Codes = Callable[[Sequence[str]], list[int]]
 class Seen(NamedTuple):
     """What a first look at the rows tells: notes, whether each row is an event of a case, the highest `#row`.
 
-    `loose` says that rows without a case are events all the same: events of objects.
+    `loose` says that rows without a case are events all the same: events of objects. `finer` says that
+    there are times between two microseconds.
     """
 
     notes: tuple[str, ...]
     complete: bool
     loose: bool
     highest: int
+    finer: bool
 
 
 class Reading(NamedTuple):
@@ -111,11 +114,10 @@ class Table:
 def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) -> Table:
     """Return the table of a source. Raises InvalidLog if times cannot be read and `how.bad` says so."""
     with reading(source.name):
-        for name, select in source.views().items():
-            session.run(f"CREATE OR REPLACE TEMP VIEW {name} AS {select}")
-        session.run(f"CREATE OR REPLACE TEMP VIEW flat AS {_flat(source, roles)}")
-        seen = _looked_at(session, roles, how, objects=source.objects is not None)
-        base = _base(session, roles, how)
+        session.use(object(), lambda: {**source.views(), "flat": _flat(source, roles)})
+        finer = _finer(session, roles, how)
+        seen = _looked_at(session, roles, how, finer, objects=source.objects is not None)
+        base = _base(session, roles, how, finer if seen.finer else None)
         is_event = "n IS NOT NULL AND t IS NOT NULL"
         within = "" if seen.complete else f"WHERE c IS NOT NULL AND {is_event}"
         cases = _named(session, base, 'c AS "case"', "s", within)
@@ -128,12 +130,10 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
             f'JOIN {cases.name} ON "case" = c JOIN {activities.name} ON activity = n WHERE t IS NOT NULL'
         )
         events, tied, back = _numbered(session, rows, cases, how)
-        ties = [*_shared(session, events, roles), *_ties(roles, how, tied, back)]
+        ties = [*_shared(session, events, roles), *_ties(roles, how, tied, back, finer=seen.finer)]
         unbroken = _unbroken(session, events, roles, how) if tied or how.sort == "order" else []
-    told = () if how.time_format else source.notes
-    return Table(
-        events, cases, activities, (*told, *seen.notes, *ties, *unbroken), happened, forward=not back
-    )
+    notes = (*source.notes, *seen.notes, *ties, *unbroken)
+    return Table(events, cases, activities, notes, happened, forward=not back)
 
 
 def _numbered(session: Session, rows: str, cases: Kept, how: Reading) -> tuple[Kept, int, int]:
@@ -166,12 +166,27 @@ def _direct(cases: int) -> int:
     return bits if _HASHED <= bits <= _MOST_DIRECT else _HASHED
 
 
-def _base(session: Session, roles: ColumnRoles, how: Reading) -> str:
-    order = roles.get("order")
+def _base(session: Session, roles: ColumnRoles, how: Reading, finer: str | None) -> str:
+    order = quoted(roles["order"]) if roles.get("order") else None
+    order = f"{{'n': {finer}, 'o': {order}}}" if order and finer else order or finer or "NULL::INT"
     return (
         f'SELECT "#case" AS c, {quoted(roles["activity"])}::VARCHAR AS n, {_time(session, roles, how)} AS t, '
-        f"{quoted(order) if order else 'NULL::INT'} AS o, {ROW} AS r FROM flat"
+        f"{order} AS o, {ROW} AS r FROM flat"
     )
+
+
+def _finer(session: Session, roles: ColumnRoles, how: Reading) -> str | None:
+    """Return the SQL of the nanoseconds of times beside their microseconds, or None where none can be."""
+    column, kind = quoted(roles["time"]), roles.types[roles["time"]]
+    if how.sort == "order" or how.time_format is not None:
+        return None
+    if kind.endswith("_NS"):
+        return f"epoch_ns({column}) % 1000"
+    if kind.startswith("VARCHAR"):
+        return f"rpad(regexp_extract({column}, '\\.[0-9]{{6}}([0-9]{{1,3}})', 1), 3, '0')::INT"
+    if kind in ("BIGINT", "UBIGINT", "HUGEINT") and _epoch(session, column)[1] == "nanoseconds":
+        return f"{column} % 1000"
+    return None
 
 
 def _flat(source: Source, roles: ColumnRoles) -> str:
@@ -199,47 +214,68 @@ def _named(session: Session, base: str, column: str, code: str, where: str) -> K
 
 def _time(session: Session, roles: ColumnRoles, how: Reading) -> str:
     """Return the SQL of a column's time in UTC; NULL where it is none."""
-    column, kind = quoted(roles["time"]), roles.types[roles["time"]]
-    if kind == "TIMESTAMP WITH TIME ZONE":
-        found = f"{column} AT TIME ZONE 'UTC'"
-    elif kind.startswith(_WHOLE):
-        found = f"make_timestamp(({column} {_epoch(session, column)[0]})::BIGINT)"
-    elif kind.startswith("VARCHAR") and how.time_format is not None:
-        found = _in_utc(f"try_strptime({column}, {literal(how.time_format)})::TIMESTAMP", how.timezone)
-    elif kind.startswith("VARCHAR"):
-        naive = _in_utc(f"try_cast({column} AS TIMESTAMP)", how.timezone)
-        aware = f"try_cast({column} AS TIMESTAMPTZ) AT TIME ZONE 'UTC'"
-        found = f"CASE WHEN regexp_matches({column}, {literal(_OFFSET)}) THEN {aware} ELSE {naive} END"
-    elif kind.startswith(("TIMESTAMP", "DATE")):
-        found = _in_utc(f"{column}::TIMESTAMP", how.timezone)
-    else:
-        raise InvalidLog(f"time={roles['time']!r} is of type {kind}, which is no time; name another column")
-    return found
+    column, kind, local = quoted(roles["time"]), roles.types[roles["time"]], _local(roles, how)
+    if local is not None:
+        found = _in_utc(local, how.timezone)
+        return f"coalesce({found}, {aware(column)} AT TIME ZONE 'UTC')" if _is_text(roles, how) else found
+    if how.time_format is not None:
+        return f"try_strptime({column}::VARCHAR, {literal(how.time_format)}) AT TIME ZONE 'UTC'"
+    if kind in _ZONED:
+        return f"({column} AT TIME ZONE 'UTC')::TIMESTAMP"
+    return f"TRY(make_timestamp(({column} {_epoch(session, column)[0]})::BIGINT))"
 
 
-def _in_utc(naive: str, timezone: str) -> str:
+def _local(roles: ColumnRoles, how: Reading) -> str | None:
+    """Return the SQL of a column's times as they are written without a zone; None where there are no such."""
+    name, form = roles["time"], how.time_format
+    column, kind = quoted(name), roles.types[name]
+    if form is not None:
+        if not kind.startswith(("VARCHAR", *_WHOLE)):
+            raise InvalidArgument(f"time_format={form!r} is for texts, and {name} is of type {kind}")
+        with_zone = "%z" in form.casefold().replace("%%", "")
+        return None if with_zone else f"try_strptime({column}::VARCHAR, {literal(form)})"
+    if kind in _ZONED or kind.startswith(_WHOLE):
+        return None
+    if kind.startswith("VARCHAR"):
+        return naive(column)
+    if kind.startswith(("TIMESTAMP", "DATE")):
+        return f"{column}::TIMESTAMP"
+    raise InvalidLog(f"time={name!r} is of type {kind}, which is no time; name another column")
+
+
+def _is_text(roles: ColumnRoles, how: Reading) -> bool:
+    """Say whether times are texts as ISO 8601 has them, some of which may name a zone."""
+    return roles.types[roles["time"]].startswith("VARCHAR") and how.time_format is None
+
+
+def _in_utc(local: str, timezone: str) -> str:
     if timezone == "UTC":
-        return naive
-    return f"(({naive}) AT TIME ZONE {literal(timezone)}) AT TIME ZONE 'UTC'"
+        return local
+    return f"(({local}) AT TIME ZONE {literal(timezone)}) AT TIME ZONE 'UTC'"
 
 
-def _epoch(session: Session, column: str) -> tuple[str, str]:
-    """Return what makes numbers microseconds, and their unit: by their size, times since 1970 are meant."""
-    most = session.rows(f"SELECT max(abs({column}::DOUBLE)) FROM source")[0][0] or 0
-    return next((factor, unit) for size, factor, unit in _UNITS if most >= size)
+def _epoch(session: Session, column: str) -> tuple[str, str, int]:
+    """Return what makes numbers microseconds, the unit of most by their size, and how many are of others."""
+    counts = ", ".join(f"count(*) FILTER (abs({column}::DOUBLE) >= {size})" for size, *_ in _UNITS)
+    found = session.rows(f"SELECT {counts} FROM source WHERE isfinite({column}::DOUBLE)")[0]
+    of_unit = [more - less for more, less in zip(found, (0, *found), strict=False)]
+    most = of_unit.index(max(of_unit)) if any(of_unit) else -1
+    return *_UNITS[most][1:], sum(of_unit) - of_unit[most]
 
 
-def _looked_at(session: Session, roles: ColumnRoles, how: Reading, *, objects: bool) -> Seen:
+def _looked_at(
+    session: Session, roles: ColumnRoles, how: Reading, finer: str | None, *, objects: bool
+) -> Seen:
     """Return what is to be said of rows that are no events and of times; raises InvalidLog for bad ones."""
     if how.sort == "order" and roles.get("order") is None:
         raise InvalidArgument("sort='order' needs an order column: EventLog(…, order='version')")
     column, time = quoted(roles["time"]), _time(session, roles, how)
-    text = roles.types[roles["time"]].startswith("VARCHAR") and how.time_format is None
-    zoned = f"count(*) FILTER (regexp_matches({column}, {literal(_OFFSET)}))" if text else "0"
+    with_zone = f"count(*) FILTER ({zoned(column)} AND {time} IS NOT NULL)" if _is_text(roles, how) else "0"
     parts = ['count("#case")', *(f"count({quoted(roles[role])})" for role in ("activity", "time"))]
-    parts += [f"count({time})", zoned, f"max({ROW})"]
+    parts += [f"count({time})", with_zone, f"max({ROW})"]
+    parts.append("0" if finer is None else f"count(*) FILTER ({finer} <> 0)")
     found = session.rows(f"SELECT count(*), {', '.join(parts)} FROM flat")[0]
-    rows, cases, activities, times, read, with_zone, highest = found
+    rows, cases, activities, times, read, named, highest, precise = found
     notes = []
     if read < times:
         notes.append(
@@ -256,15 +292,38 @@ def _looked_at(session: Session, roles: ColumnRoles, how: Reading, *, objects: b
             but = " but where objects are asked about" if role == "case" and objects else ""
             told = f"{rows - count:,} of {rows:,} rows have no {role} ({roles[role]}{other})"
             notes.append(f"{told} and are left out{but}")
-    if 0 < with_zone < times:
+    if 0 < named < read:
         notes.append(
-            f"{with_zone:,} times name their zone and {times - with_zone:,} do not; "
-            f"the latter are taken as {how.timezone} (timezone='…')"
+            f"{named:,} of {read:,} times name their zone; "
+            f"the others are taken as {how.timezone} (timezone='…')"
         )
     notes += _lifecycle(session, roles)
-    if roles.types[roles["time"]].startswith(_WHOLE):
-        notes.append(f"the numbers in {roles['time']} are taken as {_epoch(session, column)[1]} since 1970")
-    return Seen(tuple(notes), rows == min(cases, activities, read), objects and cases < rows, highest or 0)
+    if roles.types[roles["time"]].startswith(_WHOLE) and how.time_format is None:
+        _, unit, others = _epoch(session, column)
+        some = f", as most are by their size (others: {others:,})" if others else ""
+        notes.append(f"the numbers in {roles['time']} are taken as {unit} since 1970{some}")
+    notes += _clock_changes(session, roles, how)
+    complete, loose = rows == min(cases, activities, read), objects and cases < rows
+    return Seen(tuple(notes), complete, loose, highest or 0, finer=precise > 0)
+
+
+def _clock_changes(session: Session, roles: ColumnRoles, how: Reading) -> list[str]:
+    """Say how many times a change of the clock leaves out, or lets come twice."""
+    local, hour = _local(roles, how), "INTERVAL 1 HOUR"
+    if local is None or how.timezone == "UTC":
+        return []
+    zone = f"AT TIME ZONE {literal(how.timezone)}"
+    twice = f"(u - {hour}) {zone} = x OR (u + {hour}) {zone} = x"
+    times = f"SELECT x, x {zone} AS u FROM (SELECT {local} AS x FROM source)"
+    missing, double = session.rows(
+        f"SELECT count(*) FILTER (u {zone} <> x), count(*) FILTER ({twice}) FROM ({times})"
+    )[0]
+    told = (("do not exist", missing, "an hour later"), ("come twice", double, "the second of both"))
+    return [
+        f"times that {what} in {how.timezone} ({count:,}) are taken as {taken}"
+        for what, count, taken in told
+        if count
+    ]
 
 
 def _lifecycle(session: Session, roles: ColumnRoles) -> list[str]:
@@ -308,11 +367,13 @@ def _shared(session: Session, events: Kept, roles: ColumnRoles) -> list[str]:
     return [told] if count else []
 
 
-def _ties(roles: ColumnRoles, how: Reading, tied: int, back: int) -> list[str]:
+def _ties(roles: ColumnRoles, how: Reading, tied: int, back: int, *, finer: bool) -> list[str]:
     order, notes = roles.get("order"), []
     if tied and how.sort == "time":
         by = f"{order} breaks the ties" if order else "the order of rows breaks the ties (order='…')"
-        notes.append(f"{_events(tied)} the same time as the one before in the case; {by}")
+        same = "the same time to the microsecond" if finer else "the same time"
+        by = f"nanoseconds, then {by}" if finer else by
+        notes.append(f"{_events(tied)} {same} as the one before in the case; {by}")
     if back:
         notes.append(f"{_events(back)} a time before the one of the event before: {order} says the order")
     return notes

@@ -3,13 +3,15 @@
 Each source adds the column `#row`, a number that tells its rows apart and follows their order: a store's
 position, a table's rowid, a Parquet file's own row number. Parquet and stores are read where they lie; CSV
 and JSON, which are slow to read again, and relations of other connections are copied into a temporary table.
+CSV and JSON are kept there as texts: an id is compared as it was written, so that 1.1 is no 1.10.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from glob import glob, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,11 +19,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import duckdb
 
 from esim import display
-from esim.arrowlog import Tables
+from esim.arrowlog import AS_WRITTEN, Tables, Times
 from esim.connection import Connection
 from esim.contract import AsOf, Store
 from esim.errors import InvalidArgument, InvalidLog
+from esim.jsonstream import JsonFile
+from esim.logframe import arrow, refuse_doubles
 from esim.logsession import Kept, Session, reading
+from esim.logvalue import NONE, Values, values
 from esim.memory import MemoryStore
 from esim.storefile import literal, probe, quoted
 from esim.upcast import roads
@@ -59,6 +64,10 @@ FROM (SELECT "#row", unnest(tags) AS tag FROM source)"""
 _NO_OBJECTS = """
 SELECT NULL::BIGINT AS "#row", NULL::VARCHAR AS object_type, NULL::VARCHAR AS object_id,
  NULL::VARCHAR AS qualifier WHERE false"""
+_AS_TEXT = {
+    "JSON": "{column} ->> '$'",
+    **dict.fromkeys(("DOUBLE", "FLOAT"), "regexp_replace({column}::VARCHAR, '\\.0$', '')"),  # ids with gaps
+}
 
 
 def picked(**columns: str) -> str:
@@ -73,7 +82,9 @@ class Source:
 
     `ids` is a SELECT of the ids of all events where the source leaves some out, as those of other categories.
     `objects` is a SELECT of (#row, object_type, object_id, qualifier) over the view `source`, or None; their
-    types are `kinds`, once asked for; `rest` is what the reader of a format gave beside the events.
+    types are `kinds`, once asked for; `rest` is what the reader of a format gave beside the events; `said` is
+    what those columns say that `select` has as texts; `files` are those that are read where they lie, as they
+    were.
     """
 
     name: str
@@ -87,6 +98,26 @@ class Source:
     rest: Tables | None = None
     kinds: dict[str, int] = field(default_factory=dict)
     kept: tuple[Kept, ...] = ()
+    said: Values = NONE
+    held: object = None
+    files: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Raise InvalidLog if a file that is read where it lies is no longer what it was."""
+        for path, stamp in self.files.items():
+            if not Path(path).is_file() or _stamp(path) != stamp:
+                raise InvalidLog(f"{Path(path).name!r} has changed since the log was made: make the log anew")
+
+    def valued(self, texts: Collection[str] = ()) -> Source:
+        """Return this source with values for texts, but the columns `texts` as they were written."""
+        found = {name: sql for name, sql in self.said.values.items() if name not in texts}
+        for name, kind in self.types().items():
+            if name in texts and kind in _AS_TEXT:
+                found[name] = _text(name, kind)
+        remarks = [text for name, text in self.said.remarks.items() if name not in texts]
+        listed = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in found.items())
+        select = f"SELECT * REPLACE ({listed}) FROM ({self.select})" if found else self.select
+        return replace(self, select=select, notes=(*self.notes, *remarks), said=NONE)
 
     def views(self) -> dict[str, str]:
         """Return the views that all logs of this source share."""
@@ -102,10 +133,14 @@ class Source:
         """Return the types of objects and how many events have one; none for a store: streams are cases."""
         if self.objects is None or self.versioned:
             return {}
-        self.session.run(f"CREATE OR REPLACE TEMP VIEW source AS {self.select}")
+        self.session.use(self, lambda: {"source": self.select})
         query = f"SELECT object_type, count(DISTINCT {ROW}) FROM ({self.objects}) GROUP BY ALL"
         self.kinds = dict(self.session.rows(query))
         return self.kinds
+
+
+def _text(name: str, kind: str) -> str:
+    return _AS_TEXT.get(kind, "{column}").format(column=quoted(name))
 
 
 class Wish(NamedTuple):
@@ -116,6 +151,7 @@ class Wish(NamedTuple):
     category: str | None = None
     objects: Mapping[str, str] | None = None
     memory: str | None = None
+    times: Times = AS_WRITTEN
 
 
 def opened(given: Any, wish: Wish) -> Source:
@@ -129,7 +165,10 @@ def opened(given: Any, wish: Wish) -> Source:
     session = _own(wish)
     if isinstance(given, duckdb.DuckDBPyRelation):
         return _of_relation(session, given)
-    return _of_table(session, _arrow(given), f"the {type(given).__name__}")
+    name = f"the {type(given).__name__}"
+    if type(given).__module__.startswith("pandas"):
+        given = given.copy(deep=False)  # copies nothing: while we hold it, a change of the other one does
+    return replace(_of_table(session, arrow(given), name), held=given)
 
 
 def linked(source: Source, columns: Mapping[str, str]) -> str:
@@ -139,11 +178,13 @@ def linked(source: Source, columns: Mapping[str, str]) -> str:
     for kind, name in columns.items():
         if name not in types:
             raise InvalidLog(f"there is no column {name!r} for objects={{{kind!r}: {name!r}}}")
-        value = f"unnest({quoted(name)})" if types[name].endswith("[]") else quoted(name)
+        value = f"unnest({quoted(name)})" if types[name].endswith("[]") else _text(name, types[name])
         parts.append(
             f"SELECT {ROW}, {literal(kind)} AS object_type, id AS object_id, NULL::VARCHAR AS qualifier "
             f"FROM (SELECT {ROW}, {value}::VARCHAR AS id FROM source) WHERE id IS NOT NULL"
         )
+    texts = {name: sql for name, sql in source.said.values.items() if name not in columns.values()}
+    source.said = Values(texts, source.said.remarks)
     return " UNION ALL ".join(parts)
 
 
@@ -184,49 +225,13 @@ def _copied(store: MemoryStore) -> Store:
 # --- tables ------------------------------------------------------------------------------------------------
 
 
-def _arrow(given: Any) -> pa.Table:
-    """Return a dataframe of any library as an Arrow table."""
-    import pyarrow as pa
-
-    if isinstance(given, pa.Table):
-        return given
-    try:
-        if type(given).__module__.startswith("pandas"):
-            return pa.Table.from_pandas(given, preserve_index=False)
-        if hasattr(given, "collect"):
-            given = given.collect()
-        if hasattr(given, "to_arrow"):
-            return given.to_arrow()
-        return pa.table(given)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise InvalidLog(
-            f"the {type(given).__name__} has a column of mixed types ({error}); give it one type"
-        ) from None
-    except TypeError:
-        raise InvalidArgument(
-            f"{display.short(given)} is no log: give a store, a dataframe, an Arrow table, a DuckDB "
-            "relation, or the path of a file"
-        ) from None
-
-
 def _of_table(session: Session, table: pa.Table, name: str) -> Source:
     import pyarrow as pa
 
-    _refuse_doubles(table.column_names, name)
+    refuse_doubles(table.column_names, name)
     numbered = table.append_column("#row", pa.array(range(table.num_rows), pa.int64()))
     session.cursor.register("esim_given", numbered)
     return Source(name, "SELECT * FROM esim_given", session)
-
-
-def _refuse_doubles(names: list[str], what: str) -> None:
-    seen: dict[str, str] = {}
-    for name in names:
-        if name.casefold() in seen:
-            raise InvalidLog(
-                f"{what} has two columns {seen[name.casefold()]!r} and {name!r}, and SQL knows no case in "
-                "names: rename one"
-            )
-        seen[name.casefold()] = name
 
 
 def _of_relation(session: Session, relation: duckdb.DuckDBPyRelation) -> Source:
@@ -253,8 +258,10 @@ def _of_path(path: str, wish: Wish) -> Source:
     missing = [one for one in files if not Path(one).is_file()]
     if missing:
         raise InvalidLog(f"there is no file {missing[0]!r}")
-    kind = wish.format or _kind(files[0])
     name = Path(files[0]).name if len(files) == 1 else f"{len(files)} files"
+    if not any(Path(one).stat().st_size for one in files):
+        raise InvalidLog(f"{name!r} is empty: not even columns are named")
+    kind = wish.format or _kind(files[0])
     readers = {"csv": _of_csv, "parquet": _of_parquet, "jsonl": _of_json, "json": _of_json}
     if kind == "duckdb":
         return _of_database(files[0], name, wish)
@@ -263,10 +270,33 @@ def _of_path(path: str, wish: Wish) -> Source:
     session = _own(wish)
     try:
         with reading(repr(name)):
-            return readers[kind](session, name, f"[{', '.join(map(literal, files))}]")
-    except BaseException:
+            stamps = {one: _stamp(one) for one in files}
+            source = readers[kind](session, name, f"[{', '.join(literal(_pattern(one)) for one in files)}]")
+            return replace(source, files=stamps) if kind == "parquet" else source
+    except BaseException as error:
         session.close()
+        if kind in ("json", "jsonl") and isinstance(error, InvalidLog):
+            _look_for_fault(files)
         raise
+
+
+def _look_for_fault(files: Sequence[str]) -> None:
+    """Raise InvalidLog with the line and column of what is no JSON, which DuckDB counts its own way."""
+    for one in files:
+        if not one.endswith(".gz"):
+            with JsonFile(Path(one)) as file:
+                for _ in file.elements() if file.opening() == "[" else file.lines():
+                    pass
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    found = Path(path).stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _pattern(path: str) -> str:
+    """Return the pattern that DuckDB takes for this one file, whatever signs are in its name."""
+    return re.sub(r"([*?\[])", r"[\1]", path)
 
 
 def _kind(path: str) -> str | None:
@@ -284,14 +314,21 @@ def _kind(path: str) -> str | None:
 
 
 def _of_csv(session: Session, name: str, files: str) -> Source:
-    source = _kept(session, name, f"SELECT * FROM read_csv({files}, union_by_name = true)")
-    found = session.rows(f"SELECT TimestampFormat, DateFormat FROM sniff_csv({files}[1])")
-    said = [text for text in found[0] if text and "%Y-%m-%d" not in text] if found else []
-    if said:
-        source.notes = (
-            f"times look like {' and '.join(said)}; if they are not, give time_format='%d/%m/%Y %H:%M'",
-        )
+    how = "comment = ''"  # a guessed one would take the rows that begin with it
+    told = f"read_csv({files}, union_by_name = true, {how}"
+    source = _kept(session, name, f"SELECT * FROM {told}, all_varchar = true)")
+    query = f"SELECT TimestampFormat, DateFormat, SkipRows FROM sniff_csv({files}[1], {how})"
+    stamp, day, skipped = session.rows(query)[0]
+    if skipped:
+        source.notes = (f"{skipped:,} lines before the header are passed over",)
+    formats = {"TIMESTAMP": stamp, "DATE": day}
+    formats = {kind: form for kind, form in formats.items() if form and "%Y-%m-%d" not in form}
+    source.said = values(session, source.select, _described(session, f"{told})"), formats)
     return source
+
+
+def _described(session: Session, table: str) -> dict[str, str]:
+    return {name: kind for name, kind, *_ in session.rows(f"DESCRIBE FROM {table}")}
 
 
 def _of_parquet(session: Session, name: str, files: str) -> Source:
@@ -300,7 +337,40 @@ def _of_parquet(session: Session, name: str, files: str) -> Source:
 
 
 def _of_json(session: Session, name: str, files: str) -> Source:
-    return _kept(session, name, f"SELECT * FROM read_json({files}, union_by_name = true)")
+    """Return the source of JSON; all of it is looked at, for DuckDB drops a field that its sample has not."""
+    told = f"read_json({files}, union_by_name = true, sample_size = -1"
+    guessed = _described(session, f"{told})")
+    if list(guessed) == ["json"]:
+        raise InvalidLog(f"{name!r} has no events, which are JSON objects")
+    kinds = {one: kind if kind == "JSON" or kind[-1] in ")]" else "VARCHAR" for one, kind in guessed.items()}
+    columns = ", ".join(f"{literal(one)}: {literal(kind)}" for one, kind in kinds.items())
+    source = _kept(session, name, f"SELECT * FROM {told}, columns = {{{columns}}})")
+    _refuse_renamed(source, f"{told})", guessed)
+    texts = {one: kind for one, kind in guessed.items() if kinds[one] == "VARCHAR"}
+    found = values(session, source.select, texts, {})
+    source.said = Values({**found.values, **_mixed(source)}, found.remarks)
+    return source
+
+
+def _refuse_renamed(source: Source, told: str, names: Collection[str]) -> None:
+    """Refuse fields that differ only in case: DuckDB calls the second `name_1`, as another may be called."""
+    known = {name.casefold() for name in names}
+    for name in names:
+        first, sign, number = name.rpartition("_")
+        if sign and number.isdecimal() and first.casefold() in known:
+            count = f"SELECT count({quoted(name)}) FROM"
+            if source.session.rows(f"{count} {told}") != source.session.rows(f"{count} ({source.select})"):
+                raise InvalidLog(
+                    f"{source.name} has fields that differ only in case ({name!r} would be one): rename them"
+                )
+
+
+def _mixed(source: Source) -> dict[str, str]:
+    """Return the columns of numbers beside texts, which DuckDB gives as JSON, and SQL of texts of them."""
+    names = [name for name, kind in source.types().items() if kind == "JSON"]
+    asked = [f"count(*) FILTER (json_type({quoted(name)}) IN ('OBJECT', 'ARRAY'))" for name in names]
+    found = source.session.rows(f"SELECT {', '.join(asked) or '0'} FROM ({source.select})")[0]
+    return {name: f"{quoted(name)} ->> '$'" for name, nested in zip(names, found, strict=False) if not nested}
 
 
 def _of_database(path: str, name: str, wish: Wish) -> Source:
@@ -341,7 +411,8 @@ def _table(name: str, tables: list[str], wanted: str | None) -> str:
 def _of_format(path: str, name: str, wish: Wish) -> Source:
     from esim import formats
 
-    return of_tables(formats.read_tables(path, wish.format), name, wish)
+    with reading(repr(name)):
+        return of_tables(formats.read_tables(path, wish.format, wish.times), name, wish)
 
 
 def of_tables(tables: Tables, name: str, wish: Wish) -> Source:

@@ -161,7 +161,8 @@ ranked AS (SELECT s, begun, row_number() OVER (ORDER BY begun, s) - 1 AS row FRO
 bounds AS (SELECT epoch_us(min(t)) AS low, greatest(epoch_us(max(t)) - epoch_us(min(t)), 1) AS width,
     count(DISTINCT s) AS cases FROM e),
 celled AS (SELECT r, a, row * {side} // cases * cases // {side} AS row,
-    low + least((epoch_us(t) - low) * {side} // width, {side - 1}) * width // {max(side - 1, 1)} AS cell,
+    (low + least((epoch_us(t) - low)::HUGEINT * {side} // width, {side - 1}) * width
+        // {max(side - 1, 1)})::BIGINT AS cell,
     epoch_us(t) - epoch_us(begun) AS since FROM e JOIN ranked USING (s), bounds)
 SELECT '' AS "case", row, make_timestamp(cell) AT TIME ZONE 'UTC' AS time, avg(since) / 1e6 AS since_s,
     activity, {log._counted} AS events

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from esim import formats
 from esim.arrowlog import ATTRIBUTES, LINKS, Tables, ask
-from esim.errors import InvalidArgument
+from esim.errors import InvalidArgument, InvalidLog
 from esim.logcore import Log
 from esim.logsource import ROW
 from esim.logtext import replacing
@@ -54,7 +54,22 @@ def write(log: Log, path: str | PathLike[str], format: str | None) -> Path:
 def _copy(log: Log, path: Path, options: str) -> None:
     with log._session.alone():
         log._use()
+        if options.startswith("FORMAT csv"):
+            _refuse_empty(log)
         log._session.run(f"COPY ({_events(log, by_case=True)}) TO {literal(str(path))} ({options})")
+
+
+def _refuse_empty(log: Log) -> None:
+    """Raise InvalidLog for events whose case or activity is an empty text: in CSV, a missing one."""
+    query = """SELECT count(*) FROM e JOIN cases USING (s) JOIN activities USING (a)
+WHERE "case" = '' OR activity = ''"""
+    count = log._session.rows(query)[0][0]
+    if count:
+        have = "event has" if count == 1 else "events have"
+        raise InvalidLog(
+            f"{count:,} {have} an empty text as case or activity, which CSV does not tell from a missing "
+            "one: write Parquet or JSON Lines"
+        )
 
 
 def tables(log: Log, *, by_case: bool) -> Tables:

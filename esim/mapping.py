@@ -3,7 +3,8 @@
 A name is compared without case, spaces and signs. A whole name that is usual for a role comes before a word
 in a longer name, and among usual names the commoner one wins, unless more than one row in ten has no value
 there: an event that lacks a role is left out. Two equally good guesses are an error that names both, for a
-wrong guess would give wrong figures in silence.
+wrong guess would give wrong figures in silence. So are two names of different things, as the time when a
+ticket was created and when it was updated, however full their columns are.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ _SPARSE = 0.1  # the part of rows without a value from which on another column i
 
 Gaps: TypeAlias = "Callable[[Sequence[str]], tuple[int, Mapping[str, int]]]"
 """Says how many rows there are, and in how many of them each of some columns has no value."""
+WRITTEN = frozenset({"case", "activity", "lifecycle", "resource", "event_id", "correlation", "causation"})
+"""The roles whose values are names: they are compared as they are written."""
 
 _USUAL: dict[str, tuple[str, ...]] = {
     "case": ("caseconceptname", "caseid", "case", "streamid", "stream", "traceid", "trace", "aggregateid",
@@ -49,6 +52,12 @@ _USUAL: dict[str, tuple[str, ...]] = {
     "correlation": ("correlationid", "correlation"),
     "causation": ("causationid", "causation"),
 }  # fmt: skip
+_UNSURE: dict[str, tuple[str, ...]] = {
+    "activity": ("event", "action", "task", "type", "step", "state", "status"),
+    "time": ("completetime", "endtime", "starttime", "createdat", "updatedat", "closedat", "date"),
+}
+"""Usual names that are a role's only where no other column could be."""
+
 _WORDS: dict[str, tuple[str, ...]] = {
     "case": ("case", "stream", "trace"),
     "activity": ("activity", "action", "event"),
@@ -142,6 +151,7 @@ def mapped(
         if role not in chosen and role not in _without(given):
             found = _guess(role, types, set(chosen.values()), gaps)
             if found is not None:
+                _refuse_rivals(role, found, types, set(chosen.values()))
                 chosen[role] = found
     if kind is not None:
         chosen["case"] = kind
@@ -220,6 +230,24 @@ def _fullest(names: Sequence[str], gaps: Gaps) -> str:
     rows, missing = gaps(names)
     full = (name for name in names if missing.get(name, 0) <= _SPARSE * rows)
     return next(full, min(names, key=lambda name: missing.get(name, 0)))
+
+
+def _refuse_rivals(role: str, found: str, types: Mapping[str, str], taken: set[str]) -> None:
+    """Raise InvalidLog where the name of a guess does not make it likelier than another column."""
+    unsure = _UNSURE.get(role, ())
+    if plain(found) not in unsure:
+        return
+    usual = _USUAL[role]
+    commoner = usual[: usual.index(plain(found))] if plain(found) in usual else ()  # too many rows lack them
+    sure = set(usual) - {*unsure, *commoner}
+    rivals = [
+        name
+        for name, kind in types.items()
+        if name not in taken and _can_be(role, kind) and plain(name) not in sure
+        if plain(name) in {*unsure, *commoner} or (role == "time" and kind.startswith("TIMESTAMP"))
+    ]
+    if len(rivals) > 1:
+        raise InvalidLog(_several(role, rivals))
 
 
 def _can_be(role: str, kind: str) -> bool:

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from esim import display
 from esim.arrowlog import (
+    AS_WRITTEN,
     ATTRIBUTES,
     LINKS,
     RELATIONS,
     Gather,
     Narrow,
     Tables,
+    Times,
     compute,
     database,
     key_of,
@@ -54,15 +56,17 @@ Declared = dict[str, dict[str, str]]
 class Reading:
     """Gathers what a file says, and gives it back as Tables."""
 
-    def __init__(self, label: str) -> None:
-        """Begin with nothing; `label` names the file in messages."""
+    def __init__(self, label: str, how: Times = AS_WRITTEN) -> None:
+        """Begin with nothing; `label` names the file in messages, `how` times are read."""
         self._label = label
         self.event_types: Declared = {}
         self.object_types: Declared = {}
-        self._events = Gather(label, ("time",))
+        self._events = Gather(label, ("time",), how)
         self._objects = Narrow(label, "object_id", "object_type")
         self._links = Narrow(label, "event_id", "object_id", "qualifier")
-        self._attributes = Narrow(label, "object_id", "attribute", "value", "type", "time")
+        self._attributes = Narrow(
+            label, "object_id", "attribute", "value", "type", "time", timezone=how.timezone
+        )
         self._relations = Narrow(label, "source_id", "target_id", "qualifier")
 
     def event(self, id: str, type: str, time: str, attributes: dict[tuple[str, str], str]) -> None:
@@ -225,7 +229,8 @@ class Writing:
 
     def _check(self) -> None:
         found = self._con.execute(
-            f"""SELECT count(*) FILTER ({self._type} IS NULL), count(*) FILTER ({self._time} IS NULL),
+            f"""SELECT count(*) FILTER (coalesce({self._type}::VARCHAR, '') = ''),
+                  count(*) FILTER ({self._time} IS NULL),
                   count(*) - count(DISTINCT {self._id}) FROM {_NUMBERED}"""
         ).fetchall()[0]
         for count, told in zip(found, ("no activity", "no time", "no id of their own"), strict=True):

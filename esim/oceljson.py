@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from esim import display
-from esim.arrowlog import Tables
+from esim.arrowlog import AS_WRITTEN, Tables, Times
 from esim.jsonstream import Digits, JsonFile, dumped, is_number, text_of
 from esim.ocel import Declared, Reading, Writing
 
@@ -16,13 +16,13 @@ _LISTS = ("eventTypes", "objectTypes", "events", "objects")
 _string = json.JSONEncoder(ensure_ascii=False).encode
 
 
-def read(path: Path) -> Tables:
-    """Return an OCEL 2.0 log as Tables. Times without a zone are UTC.
+def read(path: Path, how: Times = AS_WRITTEN) -> Tables:
+    """Return an OCEL 2.0 log as Tables. Times without a zone are of `how.timezone`.
 
     Raises InvalidLog, with the line, for what is no OCEL 2.0: an event without id, type or time, say.
     """
     with JsonFile(path) as file:
-        log = _Reading(file, path.name)
+        log = _Reading(file, path.name, how)
         for name, value in file.elements():
             if name in _LISTS:
                 log.take(name, value)
@@ -35,9 +35,9 @@ def read(path: Path) -> Tables:
 
 
 class _Reading:
-    def __init__(self, file: JsonFile, label: str) -> None:
+    def __init__(self, file: JsonFile, label: str, how: Times) -> None:
         self._file = file
-        self.reading = Reading(label)
+        self.reading = Reading(label, how)
 
     def take(self, name: str, value: Any) -> None:
         if not isinstance(value, dict):

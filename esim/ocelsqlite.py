@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
-from esim.arrowlog import Tables
+from esim.arrowlog import AS_WRITTEN, Tables, Times
 from esim.bar import Bar
 from esim.errors import InvalidLog
 from esim.ocel import BEGINNING, Declared, Object, Reading, Writing
@@ -29,24 +29,24 @@ _LARGEST = 2**63
 T = TypeVar("T")
 
 
-def read(path: Path) -> Tables:
+def read(path: Path, how: Times = AS_WRITTEN) -> Tables:
     """Return an OCEL 2.0 log as Tables, events in the order of the table `event`.
 
-    Times without a zone are UTC. Raises InvalidLog for what is no SQLite database, or lacks a table or
-    column of OCEL 2.0.
+    Times without a zone are of `how.timezone`. Raises InvalidLog for what is no SQLite database, or lacks a
+    table or column of OCEL 2.0.
     """
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as con:
             con.execute("PRAGMA trusted_schema = OFF")
-            return _Reading(con, path.name).tables()
+            return _Reading(con, path.name, how).tables()
     except sqlite3.Error as error:
         raise InvalidLog(f"{path.name}: this cannot be read as an OCEL 2.0 database: {error}") from error
 
 
 class _Reading:
-    def __init__(self, con: sqlite3.Connection, label: str) -> None:
+    def __init__(self, con: sqlite3.Connection, label: str, how: Times) -> None:
         self._con, self._label = con, label
-        self._reading = Reading(label)
+        self._reading = Reading(label, how)
         names = {
             row[0] for row in con.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
         }

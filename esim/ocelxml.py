@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from esim.arrowlog import Tables
+from esim.arrowlog import AS_WRITTEN, Tables, Times
 from esim.ocel import Declared, Reading, Writing
 from esim.xmlstream import XmlReader, escape
 
 _SECTIONS = ("object-types", "event-types", "objects", "events")
 
 
-def read(path: Path) -> Tables:
-    """Return an OCEL 2.0 log as Tables. Times without a zone are UTC.
+def read(path: Path, how: Times = AS_WRITTEN) -> Tables:
+    """Return an OCEL 2.0 log as Tables. Times without a zone are of `how.timezone`.
 
     Raises InvalidLog, with line and column, for what is no OCEL 2.0.
     """
     reader = XmlReader(path)
-    log = _Reading(reader, path.name)
+    log = _Reading(reader, path.name, how)
     reader.parse(log.start, log.end, log.text)
     return log.reading.tables()
 
@@ -26,9 +26,9 @@ def read(path: Path) -> Tables:
 class _Reading:
     """What has been read, and the elements that are open."""
 
-    def __init__(self, reader: XmlReader, label: str) -> None:
+    def __init__(self, reader: XmlReader, label: str, how: Times) -> None:
         self._reader = reader
-        self.reading = Reading(label)
+        self.reading = Reading(label, how)
         self._path: list[str] = []
         self._type: dict[str, str] = {}
         self._of: dict[str, str] = {}

@@ -285,6 +285,8 @@ def translated(path: Path) -> Iterator[None]:
         if "Could not set lock" in text:
             pid = re.search(r"\(PID (\d+)\)", text)
             refuse_second(path, _named(pid[1]) if pid else None)
+        if "different configuration" in text:  # this process has it, as a store or by duckdb.connect
+            refuse_second(path, Holder(os.getpid()))
         if "Permission denied" in text or "Read-only file system" in text:
             raise ReadOnlyStore(
                 f"{path.name!r} cannot be written here; copy it to a folder of your own"

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esim.arrowlog import (
+    AS_WRITTEN,
     WINDOW,
     Gather,
     Key,
     Tables,
+    Times,
     ask,
     compute,
     distinct_names,
@@ -56,14 +58,14 @@ Node = dict[str, Any]
 """An attribute: key, kind, value (of no list or container), attributes (those below it)."""
 
 
-def read(path: Path) -> Tables:
-    """Return an XES log as Tables. Times without a zone are UTC.
+def read(path: Path, how: Times = AS_WRITTEN) -> Tables:
+    """Return an XES log as Tables. Times without a zone are of `how.timezone`.
 
     The role of the case is the trace's name; where traces have none, or share one, it is their number in the
     file, `case:trace`. Raises InvalidLog, with line and column, for what is no XES.
     """
     reader = XmlReader(path)
-    log = _Reading(reader, path.name)
+    log = _Reading(reader, path.name, how)
     reader.parse(log.start, log.end)
     return log.tables()
 
@@ -75,9 +77,9 @@ class _Reading:
     belongs to the log itself, is kept as a node until it ends.
     """
 
-    def __init__(self, reader: XmlReader, label: str) -> None:
+    def __init__(self, reader: XmlReader, label: str, how: Times) -> None:
         self._reader = reader
-        self._gather = Gather(label, ("time:timestamp",))
+        self._gather = Gather(label, ("time:timestamp",), how)
         self._traces = array("q")  # of each event, the number of its trace
         self._places = [""]
         self._row: dict[Key, str] | None = None  # of the event or trace that is open

@@ -181,3 +181,9 @@ def test_without_ids_they_are_asked_for() -> None:
     """A log without event ids or causes says which column it needs."""
     with pytest.raises(InvalidArgument, match="EventLog\\(…, event_id='…'\\)"):
         logged(SHOP).causes("1")
+
+
+def test_versions_are_numbers() -> None:
+    """A column of other texts counts nothing, and is told."""
+    with pytest.raises(InvalidArgument, match="is of type VARCHAR, and versions are numbers: name another"):
+        logged(SHOP).anomalies(version="who")

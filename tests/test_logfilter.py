@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -222,3 +223,8 @@ def test_patterns_are_those_of_words(stories: list[list[str]], wanted: list[str]
         assert set(log.containing(*wanted).cases().df["case"]) == parts
         subsequences = {name for name, s in zip(names, stories, strict=True) if later(s)}
         assert set(log.followed_by(*wanted).cases().df["case"]) == subsequences
+
+
+def test_a_share_may_come_from_numpy() -> None:
+    """What numpy calls a number is one."""
+    assert cases(logged(SHOP).covering(np.float64(0.3))) == cases(logged(SHOP).covering(0.3))

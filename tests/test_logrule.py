@@ -138,3 +138,9 @@ def test_rules_say_what_a_plain_reading_says(story: list[str]) -> None:
     asked = [n for n, one in enumerate(story) if one == "y" and "x" in story[:n]]
     kept = [n for n in asked if "z" in story[n + 1 :]]
     assert rows(log.conformance(Rule("y", given="x", then="z")), "asked", "kept") == [[len(asked), len(kept)]]
+
+
+def test_columns_that_are_not_there_are_told() -> None:
+    """The expression is named, and what of it is unknown."""
+    with pytest.raises(InvalidArgument, match=r"'nope' is no SQL expression of this log: .*nope.* not found"):
+        logged(SHOP).conformance([("a", "b")], columns=("nope", "who"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -309,3 +310,27 @@ def test_columns_of_any_name_disturb_no_question(ask: Any) -> None:
     assert list(answer.columns) == list(answer.df.columns)
     assert all(answer.columns.values())
     assert "<script" not in answer._repr_html_()
+
+
+def test_a_column_of_other_texts_is_no_payload() -> None:
+    """What is called data and is no JSON is told with the way out, which then works."""
+    rows_ = [row("a", "Placed", 0, data="hello"), row("a", "Paid", 1, data='{"": 1}')]
+    for ask in (EventLog.payloads, EventLog.draft):
+        with pytest.raises(InvalidArgument, match=r"'data' is taken for payloads, and 1 .* 'hello'.*data=''"):
+            ask(logged(rows_))
+    assert set(logged(rows_, data="").payloads().df["field"]) == {"data"}
+
+
+def test_a_payload_may_have_any_names() -> None:
+    """A field is found by its name, be it empty or full of signs that paths are made of."""
+    names = ["", "a.b", 'q"', "/", "~", "$", "a b"]
+    found = logged([row("a", "Placed", 0, data=json.dumps(dict.fromkeys(names, 7)))]).payloads().df
+    assert (sorted(found["field"]), set(found["common"])) == (sorted(names), {"7"})
+
+
+def test_logs_of_which_nothing_is_left_do_not_differ() -> None:
+    """An empty answer is one, and no error of a library."""
+    none = logged(SHOP).sized(9)
+    for of in ("follows", "activities", "variants"):
+        assert len(none.difference(none, of=of)) == 0
+        assert len(logged(SHOP).difference(none, of=of)) > 0

@@ -148,3 +148,10 @@ def test_an_empty_log_has_no_rates_dots_or_funnel() -> None:
     empty = logged(SHOP).where("false")
     assert [len(one) for one in (empty.rates(), empty.cohorts(), empty.dots())] == [0, 0, 0]
     assert empty.funnel("Placed", "Paid").df["cases"].tolist() == [0, 0]
+
+
+def test_dots_at_the_end_of_all_days() -> None:
+    """A time far off makes the grid wide, and no number too large."""
+    far = [{**row("a", "Placed", n), "time": "2026-01-05"} for n in range(20)]
+    log = logged([*far, {**far[0], "time": "9999-12-31"}])
+    assert rows(log.dots(most=16), "events") == [[20], [1]]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from esim.errors import InvalidArgument
+from esim.errors import InvalidArgument, InvalidLog
 from esim.eventlog import EventLog
 from esim.formats import FORMATS, read_tables
 from esim.memory import MemoryStore
@@ -97,3 +97,18 @@ def test_a_store_in_memory_can_be_written(tmp_path: Path) -> None:
     """An empty store gives an empty log."""
     log = EventLog(MemoryStore())
     assert log.write(tmp_path / "log.csv").read_text().startswith("position,stream,version,type")
+
+
+def test_what_a_format_does_not_tell_from_nothing_is_refused(tmp_path: Path) -> None:
+    """An activity that is an empty text would be gone when it is read again, so it is not written."""
+    log = EventLog(frame().replace({"activity": {"pay": ""}}))
+    for name, told in (
+        ("a.csv", "events? ha(s|ve) an empty text"),
+        ("a.ocel.json", "events have no activity"),
+    ):
+        with pytest.raises(InvalidLog, match=told):
+            log.write(tmp_path / name)
+        assert not (tmp_path / name).exists()
+    left = log.without("")
+    assert len(EventLog(left.write(tmp_path / "a.csv"))) == len(left)
+    assert len(EventLog(log.write(tmp_path / "a.jsonl"))) == len(log)

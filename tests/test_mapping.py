@@ -136,3 +136,53 @@ def test_a_guess_that_lacks_values_is_said_with_the_way_to_correct_it() -> None:
     told = "5 of 1,200 rows have none: time='…' names another column"
     assert told in repr(found)
     assert "5 of 1,200 rows have none: time=&#x27;…&#x27; names another column" in found._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("types", "told"),
+    [
+        ({"created_at": TIME, "updated_at": TIME, "activity": TEXT}, "time: 'created_at', 'updated_at'"),
+        ({"created_at": TEXT, "updated_at": TEXT, "activity": TEXT}, "time: 'created_at', 'updated_at'"),
+        ({"start_time": TIME, "end_time": TIME, "activity": TEXT}, "time: 'start_time', 'end_time'"),
+        ({"created_at": TIME, "left": TIME, "activity": TEXT}, "time: 'created_at', 'left'"),
+        ({"time": TIME, "event": TEXT, "type": TEXT}, "activity: 'event', 'type'"),
+        ({"time": TIME, "status": TEXT, "type": TEXT}, "activity: 'status', 'type'"),
+    ],
+)
+def test_names_of_different_things_are_asked_about(types: dict[str, str], told: str) -> None:
+    """A ticket was created and updated, and an event has a type: which of them is meant nobody can guess."""
+    with pytest.raises(InvalidLog, match=f"several columns could be the {told}"):
+        mapped({"case": TEXT, **types}, {}, {})
+
+
+@pytest.mark.parametrize("missing", [{"created_at": 60}, {"updated_at": 60}])
+def test_a_fuller_column_is_not_the_one_that_is_meant(missing: dict[str, int]) -> None:
+    """That few tickets were updated says nothing of which time is meant."""
+    types = {"case": TEXT, "activity": TEXT, "created_at": TIME, "updated_at": TIME}
+    with pytest.raises(InvalidLog, match="several columns could be the time: 'created_at', 'updated_at'"):
+        mapped(types, {}, {}, gaps=lambda names: (100, {one: missing.get(one, 0) for one in names}))
+
+
+@pytest.mark.parametrize("other", ["created_at", "date"])
+def test_a_plain_name_that_many_rows_lack_is_asked_about(other: str) -> None:
+    """A sparse `timestamp` does not win, and no time of another thing is taken for it in silence."""
+    types = {"case": TEXT, "activity": TEXT, "timestamp": TIME, other: TIME}
+    with pytest.raises(InvalidLog, match=f"several columns could be the time: 'timestamp', '{other}'"):
+        mapped(types, {}, {}, gaps=lambda names: (100, {one: 60 * (one == "timestamp") for one in names}))
+    few = mapped(types, {}, {}, gaps=lambda names: (100, {one: 10 * (one == "timestamp") for one in names}))
+    assert few["time"] == "timestamp"
+
+
+def test_a_plain_name_has_no_rival() -> None:
+    """`timestamp` and `activity` are what they are called, whatever else there is; so is a lonely `type`."""
+    assert (
+        guessed(case=TEXT, activity=TEXT, type=TEXT, timestamp=TIME, created_at=TIME)["time"] == "timestamp"
+    )
+    assert guessed(case=TEXT, type=TEXT, created_at=TIME, events=INT) == {
+        "case": "case",
+        "activity": "type",
+        "time": "created_at",
+    }
+    both = {"case": TEXT, "type": TEXT, "event": TEXT, "created_at": TIME, "updated_at": TIME}
+    found = mapped(both, {"activity": "event"}, {"time": "updated_at"})
+    assert (found["activity"], found["time"]) == ("event", "updated_at")

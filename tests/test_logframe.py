@@ -1,0 +1,62 @@
+"""A dataframe is taken as it is: no hour is cut off, no zone lost, and no later change seeps in."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from esim.errors import InvalidLog
+from esim.eventlog import EventLog
+
+DAY, NAIVE = date(2024, 1, 1), datetime(2024, 1, 1, 5)
+AWARE = NAIVE.replace(tzinfo=UTC)
+
+
+def columns(*times: Any) -> dict[str, Any]:
+    size = len(times)
+    return {"case": ["1"] * size, "activity": ["A"] * size, "time": pd.Series(times, dtype=object)}
+
+
+@pytest.mark.parametrize("times", [(DAY, NAIVE), (NAIVE, AWARE), (AWARE, NAIVE), (DAY, None, AWARE)])
+def test_python_times_of_several_kinds_are_refused(times: tuple[Any, ...]) -> None:
+    """Arrow would take the kind of the first: hours or zones of the others would be gone."""
+    for given in (columns(*times), pd.DataFrame(columns(*times))):
+        with pytest.raises(InvalidLog, match=r"the column 'time' mixes .*: make them one kind"):
+            EventLog(given)
+
+
+@pytest.mark.parametrize(
+    ("times", "start"),
+    [
+        ((DAY, None, DAY), "2024-01-01 00:00"),
+        ((NAIVE, pd.NaT, pd.Timestamp(NAIVE)), "2024-01-01 05:00"),
+        ((AWARE, pd.Timestamp("2024-01-01 08:00", tz="Asia/Tokyo")), "2023-12-31 23:00"),
+    ],
+)
+def test_python_times_of_one_kind_are_times(times: tuple[Any, ...], start: str) -> None:
+    """Missing ones beside them, and zones of their own, do no harm."""
+    found = EventLog(pd.DataFrame(columns(*times))).cases().df["start"]
+    assert str(found.iloc[0])[:16] == start
+
+
+def test_a_dataframe_may_change_after_it() -> None:
+    """A log is of the values that were handed in, though none of them is copied."""
+    frame = pd.DataFrame({"case": [1, 2], "activity": ["A", "B"], "time": [1.7e9, 1.7e9], "n": [1.5, 2.5]})
+    log = EventLog(frame)
+    frame.loc[0, "n"] = 99
+    frame.loc[0, "case"] = 2
+    assert log.sql('SELECT n, "case" FROM source').to_numpy().tolist() == [[1.5, 1], [2.5, 2]]
+
+
+def test_ids_are_whole_numbers_where_a_gap_made_fractions_of_them() -> None:
+    """A case 1 beside a missing one is 1 and not 1.0, and the id of a cause is that of the event."""
+    frame = pd.DataFrame({
+        "case": [1, 1, None], "activity": ["A", "B", "C"], "time": [1.7e9, 1.7e9 + 1, 1.7e9],
+        "event_id": [10, 11, 12], "causation_id": [None, 10, None],
+    })  # fmt: skip
+    log = EventLog(frame)
+    assert log.cases().df["case"].tolist() == ["1"]
+    assert log.causes(11).df["event_id"].tolist() == ["10", "11"]

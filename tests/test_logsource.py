@@ -1,0 +1,323 @@
+"""A log from a file is what the file says: no row, no id and no field of it is lost or taken for another."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from esim.errors import InvalidLog, StoreLocked
+from esim.eventlog import EventLog
+from esim.store import EventStore
+
+Rows = list[tuple[Any, ...]]
+NAMES = ("case", "activity", "time")
+MANY = 21_000
+"""More rows than DuckDB looks at for its guess."""
+
+
+def written(path: Path, rows: Rows, names: tuple[str, ...] = NAMES) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([names, *rows])
+    return path
+
+
+def lined(path: Path, rows: Rows, names: tuple[str, ...] = NAMES) -> Path:
+    path.write_text("".join(json.dumps(dict(zip(names, row, strict=False))) + "\n" for row in rows))
+    return path
+
+
+def cases(log: EventLog) -> set[str]:
+    return set(log.cases().df["case"])
+
+
+def spans(log: EventLog) -> tuple[str, str]:
+    found = log.cases().df.iloc[0]
+    return str(found["start"])[:16], str(found["end"])[:16]
+
+
+# --- CSV ---------------------------------------------------------------------------------------------------
+
+
+def test_rows_that_begin_with_a_hash_are_events(tmp_path: Path) -> None:
+    """No row of a CSV is a comment: tickets #1 and #3 are cases as 2 is."""
+    file = written(tmp_path / "a.csv", [(one, "A", "2024-01-01") for one in ("#1", "2", "#3")])
+    assert cases(EventLog(file)) == {"#1", "2", "#3"}
+
+
+def test_lines_before_the_header_are_said(tmp_path: Path) -> None:
+    """Titles are passed over, and how many lines that is."""
+    file = tmp_path / "a.csv"
+    file.write_text("# Tickets\n# of May\ncase,activity,time\n1,A,2024-01-01\n2,A,2024-01-02\n")
+    log = EventLog(file)
+    assert (cases(log), log.notes) == ({"1", "2"}, ("2 lines before the header are passed over",))
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.sampled_from(
+            ["1", "1.0", "1.10", "1.1", "1e3", "1000", "007", "7", "t", "true", "#1", "2024-01-01"]
+        )
+        | st.text("0123456789.eE+-_x:tf", min_size=1, max_size=6),
+        min_size=1,
+        max_size=6,
+        unique=True,
+    ),
+    st.sampled_from(["case", "activity", "item"]),
+)
+def test_ids_are_compared_as_they_are_written(tmp_path: Path, ids: list[str], role: str) -> None:
+    """Whatever numbers, dates or truths they look like, different texts are different cases or activities."""
+    rows = [
+        (one if role == "case" else "c", one if role == "activity" else "A", "2024-01-01", one) for one in ids
+    ]
+    file = written(tmp_path / "a.csv", rows, (*NAMES, "item"))
+    with EventLog(file, case="case", activity="activity", objects={"item": "item"}) as log:
+        found = {
+            "case": cases(log),
+            "activity": set(log.activities().df["activity"]),
+            "item": set(log.sql("SELECT object_id FROM objects")["object_id"]),
+        }
+        assert found[role] == set(ids)
+
+
+def test_the_same_texts_are_ids_here_and_numbers_there(tmp_path: Path) -> None:
+    """A column is read as texts where it names cases, and as numbers where it does not, side by side."""
+    file = written(
+        tmp_path / "a.csv",
+        [("x", "A", "2024-01-01", "1.1"), ("x", "B", "2024-01-02", "1.10")],
+        (*NAMES, "amount"),
+    )
+    log = EventLog(file)
+    assert log.sql("SELECT sum(amount) AS n FROM events")["n"].tolist() == [2.2]
+    assert cases(log.using(case="amount")) == {"1.1", "1.10"}
+    assert log.sql("SELECT sum(amount) AS n FROM events")["n"].tolist() == [2.2]
+
+
+def test_what_comes_late_is_read_as_well(tmp_path: Path) -> None:
+    """After the rows that a guess rests on, an id of letters is an id, and a bad time is shown by its row."""
+    good: Rows = [(n // 3, "A", f"2024-01-01 00:00:{n % 60:02d}", n) for n in range(MANY)]
+    file = written(
+        tmp_path / "a.csv",
+        [*good, ("X1", "B", "n/a", "none"), ("X1", "B", "2024-01-02", 1)],
+        (*NAMES, "amount"),
+    )
+    with pytest.raises(InvalidLog, match=r"1 value of time cannot .* \(row 21,001: 'n/a'\)"):
+        EventLog(file).cases()
+    log = EventLog(file, bad="drop")
+    assert (len(log), "X1" in cases(log)) == (MANY + 1, True)
+    assert log.notes[0] == "amount is kept as text: 1 of its values is no BIGINT ('none')"
+
+
+def test_numbers_are_not_rounded_to_what_the_first_rows_are(tmp_path: Path) -> None:
+    """A fraction after many whole numbers stays what it is."""
+    rows: Rows = [(1, "A", "2024-01-01", 5)] * MANY + [(1, "B", "2024-01-02", 5.7)]
+    log = EventLog(written(tmp_path / "a.csv", rows, (*NAMES, "amount")))
+    assert log.sql("SELECT amount FROM events WHERE activity = 'B'")["amount"].tolist() == ["5.7"]
+
+
+@pytest.mark.parametrize(
+    ("times", "how", "found"),
+    [
+        (("01/02/2024", "03/02/2024"), "%m/%d/%Y", ("2024-01-02 00:00", "2024-03-02 00:00")),
+        (("01/02/2024", "03/02/2024"), None, ("2024-02-01 00:00", "2024-02-03 00:00")),
+        (
+            ("01/02/24 10:00:00", "03/02/24 10:00:00"),
+            "%d/%m/%y %H:%M:%S",
+            ("2024-02-01 10:00", "2024-02-03 10:00"),
+        ),
+        (("20240301", "20240305"), "%Y%m%d", ("2024-03-01 00:00", "2024-03-05 00:00")),
+    ],
+)
+def test_a_given_format_of_times_wins_over_a_guess(
+    tmp_path: Path, times: tuple[str, str], how: str | None, found: tuple[str, str]
+) -> None:
+    """`time_format` says how times are read, and a guess is said only where there is none."""
+    log = EventLog(written(tmp_path / "a.csv", [(1, "A", times[0]), (1, "B", times[1])]), time_format=how)
+    assert spans(log) == found
+    told = (
+        "the times in time are read as %d/%m/%Y, and might be otherwise: as the log's time, give time_format="
+    )
+    assert any(note.startswith(told) for note in log.notes) == (how is None)
+
+
+def test_a_format_that_the_times_prove_is_not_said(tmp_path: Path) -> None:
+    """There is no thirteenth month, so that only a guess of days and months is worth a word."""
+    log = EventLog(written(tmp_path / "a.csv", [(1, "A", "01/02/2024"), (1, "B", "13/02/2024")]))
+    assert (spans(log), log.notes) == (("2024-02-01 00:00", "2024-02-13 00:00"), ())
+
+
+def test_a_time_without_a_zone_beside_one_with_it(tmp_path: Path) -> None:
+    """In a CSV, too, `timezone` says what times are that name none, and their number is said."""
+    file = written(
+        tmp_path / "a.csv", [(1, "A", "2024-03-01 12:00:00+02:00"), (1, "B", "2024-03-01 12:30:00")]
+    )
+    log = EventLog(file, timezone="America/New_York")
+    assert spans(log) == ("2024-03-01 10:00", "2024-03-01 17:30")
+    assert log.notes == (
+        "1 of 2 times name their zone; the others are taken as America/New_York (timezone='…')",
+    )
+
+
+# --- JSON --------------------------------------------------------------------------------------------------
+
+
+def test_an_id_of_letters_after_many_numbers(tmp_path: Path) -> None:
+    """JSON may mix numbers and texts in a field: each is the id that it says, however late it comes."""
+    rows: Rows = [(n // 3, "A", "2024-01-01") for n in range(MANY)]
+    log = EventLog(
+        lined(
+            tmp_path / "a.jsonl",
+            [*rows, ("X1", "A", "2024-01-01"), (12345678901234567890123, "A", "2024-01-01")],
+        )
+    )
+    assert {"X1", "12345678901234567890123", "6999"} < cases(log)
+
+
+def test_a_field_that_comes_late_is_there(tmp_path: Path) -> None:
+    """DuckDB drops fields which the rows that it looks at have not; a log has them, nested ones too."""
+    rows = [{"case": 1, "activity": "A", "time": "2024-01-01", "more": {"a": 1}}] * MANY
+    last = {"case": 1, "activity": "B", "time": "2024-01-02", "more": {"a": 1, "b": 2}, "late": "x"}
+    file = tmp_path / "a.jsonl"
+    file.write_text("\n".join(map(json.dumps, [*rows, last])))
+    found = EventLog(file).sql("SELECT late, more.b AS b FROM events WHERE activity = 'B'")
+    assert found.to_numpy().tolist() == [["x", 2]]
+
+
+def test_fields_that_differ_in_case_are_refused(tmp_path: Path) -> None:
+    """SQL takes Case for case, so both in one file are an error; case_1 beside them is only a name."""
+    fields = {"case": 1, "activity": "A", "time": "2024-01-01", "case_1": "x"}
+    (tmp_path / "a.json").write_text(json.dumps([fields]))
+    assert EventLog(tmp_path / "a.json").sql("SELECT case_1 FROM events")["case_1"].tolist() == ["x"]
+    (tmp_path / "a.json").write_text(json.dumps([{**fields, "Case": 2}]))
+    with pytest.raises(InvalidLog, match="fields that differ only in case"):
+        EventLog(tmp_path / "a.json")
+
+
+# --- files -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["log[1].csv", "l*g1.csv", "log?.csv", "[a", "{a,log1}.csv"])
+def test_a_name_that_looks_like_a_pattern_is_that_file(tmp_path: Path, name: str) -> None:
+    """A file that is there is read, and not the ones that its name would fit as a pattern."""
+    written(tmp_path / "log1.csv", [("wrong", "A", "2024-01-01")])
+    file = written(tmp_path / name, [("right", "A", "2024-01-01")])
+    assert cases(EventLog(file, format="csv")) == {"right"}
+    frame = EventLog(file, format="csv").write(tmp_path / f"{name}.parquet")
+    assert cases(EventLog(frame)) == {"right"}
+
+
+def test_files_of_a_pattern_may_have_such_names(tmp_path: Path) -> None:
+    """Each file that a pattern finds is read once, by its own name."""
+    for name in ("log1.csv", "log[1].csv"):
+        written(tmp_path / name, [(name, "A", "2024-01-01")])
+    log = EventLog(tmp_path / "*.csv")
+    assert (cases(log), len(log)) == ({"log1.csv", "log[1].csv"}, 2)
+
+
+def test_a_file_that_is_replaced_is_told(tmp_path: Path) -> None:
+    """Parquet is read where it lies: what is another file now answers no more, also where we wrote it."""
+    rows = [("1", "A", "2024-01-01", "mia"), ("2", "B", "2024-01-02", "noor")]
+    file = EventLog(written(tmp_path / "a.csv", rows, (*NAMES, "who"))).write(tmp_path / "a.parquet")
+    log = EventLog(file, resource="who")
+    assert log.sql("SELECT who FROM events ORDER BY who")["who"].tolist() == ["mia", "noor"]
+    log.without("A").write(file)
+    told = r"'a\.parquet' has changed since the log was made: make the log anew"
+    asked = (log.resources, log.without("A").cases, lambda: log.sql("SELECT 1"), lambda: log.write(file))
+    for ask in asked:
+        with pytest.raises(InvalidLog, match=told):
+            ask()
+    assert EventLog(file, resource="who").sql("SELECT who FROM events")["who"].tolist() == ["noor"]
+    file.unlink()
+    with pytest.raises(InvalidLog, match="has changed"):
+        log.cases()
+
+
+# --- formats -----------------------------------------------------------------------------------------------
+
+
+def in_each_format(folder: Path, *times: str) -> list[Path]:
+    """Return files in which a case has an event at each of these times, as they stand in them."""
+    events = [
+        {"specversion": "1.0", "id": f"e{n}", "source": "/", "type": f"A{n}", "subject": "1", "time": time}
+        for n, time in enumerate(times)
+    ]
+    (folder / "a.cloudevents.json").write_text(json.dumps(events))
+    told = "".join(
+        f'<event><string key="concept:name" value="A{n}"/><date key="time:timestamp" value="{time}"/></event>'
+        for n, time in enumerate(times)
+    )
+    name = '<string key="concept:name" value="1"/>'
+    (folder / "a.xes").write_text(f'<log xes.version="1.0"><trace>{name}{told}</trace></log>')
+    given = [
+        {"id": f"e{n}", "type": f"A{n}", "time": time, "relationships": [{"objectId": "1", "qualifier": ""}]}
+        for n, time in enumerate(times)
+    ]
+    types = [{"name": f"A{n}", "attributes": []} for n in range(len(times))]
+    objects = [{"id": "1", "type": "order"}]
+    log = {"eventTypes": types, "objectTypes": [{"name": "order", "attributes": []}]}
+    (folder / "a.ocel.json").write_text(json.dumps({**log, "events": given, "objects": objects}))
+    return [folder / f"a.{ending}" for ending in ("cloudevents.json", "xes", "ocel.json")]
+
+
+def test_a_format_takes_the_zone_of_times_that_name_none(tmp_path: Path) -> None:
+    """XES, OCEL and CloudEvents, too, are read with `timezone`, where their times say no other."""
+    for file in in_each_format(tmp_path, "2024-07-01T12:00:00", "2024-07-01T13:00:00"):
+        assert spans(EventLog(file, timezone="Europe/Berlin")) == ("2024-07-01 10:00", "2024-07-01 11:00")
+    for file in in_each_format(tmp_path, "2024-07-01T12:00:00Z", "2024-07-01T13:00:00+01:00"):
+        assert spans(EventLog(file, timezone="Europe/Berlin")) == ("2024-07-01 12:00", "2024-07-01 12:00")
+
+
+def test_a_format_leaves_out_what_is_no_time_where_that_is_asked(tmp_path: Path) -> None:
+    """A bad time is an error that shows it, and with `bad="drop"` a note that does."""
+    for file in in_each_format(tmp_path, "2024-07-01T12:00:00", "n/a", "2024-07-01T13:00:00"):
+        with pytest.raises(InvalidLog, match=r"1 of 3 times in '.*' cannot be read: event 2 has 'n/a'"):
+            EventLog(file)
+        log = EventLog(file, bad="drop", timezone="Europe/Berlin")
+        assert spans(log) == ("2024-07-01 10:00", "2024-07-01 11:00")
+        assert any("(row 2: 'n/a'); those rows are left out" in note for note in log.notes)
+
+
+# --- what cannot be read -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("a.jsonl", '{"case": 1}\n{"case" 2}\n', "a.jsonl, line 2, column 9: "),
+        ("a.jsonl", '{"case": 1}\n{"case": \n', "a.jsonl, line 3, column 1: the file ends too early"),
+        ("a.json", '[{"case": 1},\n{"case": 2,]\n', "a.json, line 2, column 12: "),
+        ("a.csv", "", "'a.csv' is empty"),
+        ("a.jsonl", "", "'a.jsonl' is empty"),
+        ("a.jsonl", "\n", "'a.jsonl' has no events"),
+        ("a.json", "[]", "'a.json' has no events"),
+        ("a.json", "[1, 2]", "'a.json' has no events"),
+    ],
+)
+def test_what_is_no_log_is_told_with_its_place(tmp_path: Path, name: str, text: str, told: str) -> None:
+    """Malformed JSON by line and column, and a file without events as such."""
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InvalidLog, match=told):
+        EventLog(tmp_path / name, format=name.rpartition(".")[2])
+
+
+def test_a_csv_without_events_is_an_empty_log(tmp_path: Path) -> None:
+    """Its header names the columns, and all questions have empty answers."""
+    with EventLog(written(tmp_path / "a.csv", [])) as log:
+        assert (len(log), len(log.variants())) == (0, 0)
+
+
+def test_a_file_that_is_open_here_is_told(tmp_path: Path) -> None:
+    """Neither a store nor a DuckDB file that this process has open is taken for a broken one."""
+    with EventStore(tmp_path / "s.duckdb"), pytest.raises(StoreLocked, match="open already in this process"):
+        EventLog(tmp_path / "s.duckdb")
+    with duckdb.connect(tmp_path / "d.duckdb") as con:
+        con.execute("CREATE TABLE events AS SELECT 1 AS n")
+        with pytest.raises(StoreLocked, match="open already in this process"):
+            EventLog(tmp_path / "d.duckdb")

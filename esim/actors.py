@@ -137,7 +137,7 @@ class Follower(Player):
         return (_PARKED if parked else _PLACES[name]).format(self._named(position))
 
     def _named(self, position: int) -> str:
-        found = self.stage.store.read(after=position - 1, until=position, limit=1).first()
+        found = self.stage.store.read(after=max(position, 1) - 1, until=position, limit=1).first()
         return f"{position} {found.type}" if found else str(position)
 
     @property

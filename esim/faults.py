@@ -50,7 +50,7 @@ class Crash(BaseException):
 
 
 class ForeignWorld(BaseException):
-    """A handler uses a world that the simulation does not know; it is told to whoever simulates."""
+    """A handler uses what the simulation has not, another world or a socket; whoever simulates is told."""
 
 
 class Unavailable(ConnectionError):

@@ -75,6 +75,9 @@ class Player(ABC):
         self._steps: Generator[Any, None, Any] | None = None
         self.until: datetime | None = None
         """When it goes on, if it waits between its steps for a time."""
+        self._idle: Callable[[], bool] | None = None
+        """Says whether there is nothing to do still, if it waits for another."""
+        self._in_vain = False
         self.ended = ""
         """Why it does not go on: it is done, dead, or it failed and how."""
         self.failure = ""
@@ -83,7 +86,7 @@ class Player(ABC):
     @property
     def goes_on(self) -> bool:
         """Whether it is at work, and waits for no time."""
-        return self._steps is not None and self.until is None
+        return self._steps is not None and self.until is None and self._idle is None
 
     @property
     def working(self) -> bool:
@@ -96,10 +99,23 @@ class Player(ABC):
         return None
 
     def waits(self) -> bool:
-        """Say whether the time has not come yet for which it waits between its steps."""
+        """Say whether the time has not come yet, or what another is to do, for which it waits."""
         if self.until is not None and self.until <= self.stage.clock._now:
             self.until = None
-        return self.until is not None
+        if self._idle is not None and not self._idle():
+            self._idle = None
+        return self.until is not None or self._idle is not None
+
+    def block(self, idle: Callable[[], bool]) -> bool:
+        """Wait for another while it is `idle`; say whether that makes sense still."""
+        self._idle = None if self._in_vain else idle
+        self._in_vain = False
+        return self._idle is not None
+
+    def gives_up_waiting(self) -> bool:
+        """Wait no more for another, as there is none that goes on; say whether it did."""
+        self._in_vain, self._idle = self._idle is not None, None
+        return self._in_vain
 
     def time(self) -> float:
         """Return the time in seconds, from whenever on."""
@@ -175,6 +191,7 @@ class Player(ABC):
     def let_go(self) -> None:
         """Drop the steps under way, as a crash does: nothing of them is finished or committed."""
         steps, self._steps, self.until = self._steps, None, None
+        self._idle, self._in_vain = None, False
         if steps is None:
             return
         self.stage.crashing = True  # so that no `finally` on the way out does anything

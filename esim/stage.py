@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 from esim.actors import players_of
@@ -229,6 +230,8 @@ class Stage:
         ready = [one for one in players if one.ready()]
         while not ready and self._later():
             ready = [one for one in players if one.ready()]
+        if not ready:
+            ready = list(islice((one for one in players if one.gives_up_waiting()), 1))
         if not ready:
             self._over = True
             return None

@@ -1,7 +1,9 @@
 """Coroutines on a virtual event loop: nothing is waited for, and each await is a place to stop at.
 
 The loop runs asyncio's own tasks and futures. Where nothing is left to run but to wait for a timer, whoever
-sets its pace is told for how long; by itself it goes on to the timer at once.
+sets its pace is told for how long; by itself it goes on to the timer at once. Each coroutine that is gone
+through has a loop of its own, and all that code sees of them is one: so what several of them share, such as
+a lock, is of one loop, and who waits for it goes on once another gives it back.
 """
 
 from __future__ import annotations
@@ -9,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import heapq
 import inspect
-from asyncio import events
+from asyncio import events, tasks
 from collections import deque
-from collections.abc import Callable, Generator
-from contextlib import suppress
-from contextvars import Context
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import Context, ContextVar, copy_context
 from typing import Any, Protocol, cast
+
+from esim.faults import ForeignWorld
 
 
 class Pace(Protocol):
@@ -26,6 +30,10 @@ class Pace(Protocol):
 
     def sleep(self, seconds: float) -> None:
         """Have so many seconds pass before the coroutine goes on."""
+        ...
+
+    def block(self, idle: Callable[[], bool]) -> bool:
+        """Wait while it is `idle`, as there is nothing to do; say whether anybody else may change that."""
         ...
 
 
@@ -41,25 +49,15 @@ class _AtOnce:
     def sleep(self, seconds: float) -> None:
         self._now += seconds
 
+    def block(self, idle: Callable[[], bool]) -> bool:  # noqa: ARG002 - there is nobody else
+        return False
 
-class VirtualLoop:
-    """As much of an event loop as coroutines need that sleep, gather, time out and wait for each other.
+
+class _OneLoop:
+    """What code sees of every loop: it hands on what it is asked to the loop whose turn it is.
 
     It is none by class, as it has no sockets, signals or child processes.
     """
-
-    def __init__(self, pace: Pace) -> None:
-        """Have time pass as `pace` says."""
-        self._pace = pace
-        self._reached = pace.time()
-        self._soon: deque[asyncio.Handle] = deque()
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
-        self._count = 0
-        self._tasks: list[asyncio.Task[Any]] = []
-
-    def time(self) -> float:
-        """Return the loop's time in seconds."""
-        return max(self._pace.time(), self._reached)
 
     def get_debug(self) -> bool:
         """Return False."""
@@ -76,15 +74,76 @@ class VirtualLoop:
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Drop it: what a dead process leaves undone is no error here."""
 
+    def call_soon(
+        self, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Have a function called next, by the loop of whoever waits for it."""
+        loop = (context or copy_context()).get(_MINE) or _MINE.get()
+        return loop.call_soon(callback, *args, context=context)
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Do nothing: a cancelled timer is passed over when its time comes."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        found = getattr(_MINE.get(), name, None)
+        if found is None:
+            raise ForeignWorld(
+                f"{name} of an event loop is not simulated: it has no sockets, signals, threads or child "
+                "processes; keep them out of what is explored, behind a service of the world"
+            )
+        return found
+
+    def __reduce__(self) -> str:
+        return "_ONE"  # also if what it is a part of is copied
+
+
+_ONE = _OneLoop()
+_SEEN = cast("asyncio.AbstractEventLoop", _ONE)
+_MINE: ContextVar[VirtualLoop] = ContextVar("_MINE")
+"""The loop that runs the code at hand."""
+
+
+class VirtualLoop:
+    """As much of an event loop as coroutines need that sleep, gather, time out and wait for each other."""
+
+    def __init__(self, pace: Pace) -> None:
+        """Have time pass as `pace` says."""
+        self._pace = pace
+        self._reached = pace.time()
+        self._soon: deque[asyncio.Handle] = deque()
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._count = 0
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    def time(self) -> float:
+        """Return the loop's time in seconds."""
+        return max(self._pace.time(), self._reached)
+
     def create_future(self) -> asyncio.Future[Any]:
         """Return a future of this loop."""
-        return asyncio.Future(loop=cast("asyncio.AbstractEventLoop", self))
+        return asyncio.Future(loop=_SEEN)
 
     def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
         """Return a task of this loop."""
-        task: asyncio.Task[Any] = asyncio.Task(coro, loop=cast("asyncio.AbstractEventLoop", self), **options)
+        task: asyncio.Task[Any] = asyncio.Task(coro, loop=_SEEN, **options)
         self._tasks.append(task)
         return task
+
+    def run_in_executor(
+        self,
+        executor: object,  # noqa: ARG002 - its threads have no work
+        function: Callable[..., Any],
+        *args: Any,
+    ) -> asyncio.Future[Any]:
+        """Call a function in the place of a thread, at once; whoever awaits it goes on a moment later."""
+        future = self.create_future()
+        try:
+            self.call_soon(_settle, future, function(*args), None)
+        except Exception as error:  # noqa: BLE001 - it is raised where it is awaited
+            self.call_soon(_settle, future, None, error)
+        return future
 
     def abandon(self) -> None:
         """Close the coroutines that have not ended, at once and not when garbage is collected."""
@@ -99,7 +158,7 @@ class VirtualLoop:
         self, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
         """Have a function called next."""
-        handle = asyncio.Handle(callback, args, cast("asyncio.AbstractEventLoop", self), context)
+        handle = asyncio.Handle(callback, args, _SEEN, context)
         self._soon.append(handle)
         return handle
 
@@ -113,13 +172,10 @@ class VirtualLoop:
         self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Have a function called at a time."""
-        handle = asyncio.TimerHandle(when, callback, args, cast("asyncio.AbstractEventLoop", self), context)
+        handle = asyncio.TimerHandle(when, callback, args, _SEEN, context)
         self._count += 1
         heapq.heappush(self._timers, (when, self._count, handle))
         return handle
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """Do nothing: a cancelled timer is passed over when its time comes."""
 
     def doze(self) -> None:
         """Wait for the next timer, if nothing else is left to do."""
@@ -131,6 +187,10 @@ class VirtualLoop:
             if left > 0:
                 self._pace.sleep(left)
 
+    def idle(self) -> bool:
+        """Say whether there is nothing to run."""
+        return not self._soon
+
     def run_one(self) -> bool:
         """Run what comes next; say whether there was something."""
         while self._timers and self._timers[0][0] <= self.time():
@@ -139,32 +199,56 @@ class VirtualLoop:
             return False
         handle = self._soon.popleft()
         if not handle.cancelled():
-            former = events._get_running_loop()
-            events._set_running_loop(cast("asyncio.AbstractEventLoop", self))
-            try:
+            with _running():
                 handle._run()
-            finally:
-                events._set_running_loop(former)
         return True
+
+
+@contextmanager
+def _running() -> Iterator[None]:
+    """Be the running loop, also where a task of it runs already."""
+    former = events._get_running_loop()
+    outer = asyncio.current_task(_SEEN) if former is _SEEN else None
+    if outer is not None:
+        tasks._leave_task(_SEEN, outer)
+    events._set_running_loop(_SEEN)
+    try:
+        yield
+    finally:
+        events._set_running_loop(former)
+        if outer is not None:
+            tasks._enter_task(_SEEN, outer)
+
+
+def _settle(future: asyncio.Future[Any], value: Any, error: Exception | None) -> None:
+    if future.done():
+        return  # nobody waits any more
+    if error is None:
+        future.set_result(value)
+    else:
+        future.set_exception(error)
 
 
 def pausing(result: Any, pace: Pace | None = None) -> Generator[str, None, Any]:
     """Return what an awaitable gives, with a yield wherever it waits; any other value as it is.
 
-    Where it has nothing to do but to wait for a time, `pace` is told before the yield.
+    Where it has nothing to do but to wait for a time, or for another, `pace` is told before the yield.
     Raises what it raises, and RuntimeError if it waits for what never comes.
     """
     if not inspect.isawaitable(result):
         return result
-    loop = VirtualLoop(_AtOnce() if pace is None else pace)
-    task = loop.create_task(_waiting(result))
+    pace = _AtOnce() if pace is None else pace
+    loop, context = VirtualLoop(pace), copy_context()
+    context.run(_MINE.set, loop)
+    task = loop.create_task(_waiting(result), context=context)
     try:
         while True:
-            if not loop.run_one():
+            if loop.run_one():
+                if task.done():
+                    return task.result()
+                loop.doze()
+            elif not pace.block(loop.idle):
                 raise RuntimeError("a coroutine waits for something that never comes")
-            if task.done():
-                return task.result()
-            loop.doze()
             yield "awaits"
     finally:
         loop.abandon()
@@ -184,7 +268,7 @@ class Coroutines:
     @staticmethod
     def inside() -> bool:
         """Say whether this is asked by a coroutine."""
-        return isinstance(events._get_running_loop(), VirtualLoop)
+        return events._get_running_loop() is _SEEN
 
     def steps(self, awaitable: Any) -> Generator[str, None, Any]:
         """Wait for an awaitable step by step."""

@@ -7,6 +7,7 @@ are plain objects, so that a handler can be tried by hand.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import re
 from abc import ABC, abstractmethod
@@ -22,6 +23,7 @@ from esim.arguments import storable
 from esim.errors import InvalidArgument, said
 from esim.faults import FAILED, ForeignWorld, OutcomeUnknown, Unavailable
 from esim.frozen import PLAIN, frozen, written
+from esim.virtual import Coroutines
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -277,8 +279,15 @@ class Service(Part):
         def called(*args: Any, **kwargs: Any) -> Any:
             return self.call(signature, args, kwargs)
 
-        called.__dict__["_service_"] = self
-        return called
+        @wraps(known)
+        async def awaited(*args: Any, **kwargs: Any) -> Any:
+            answer = self.call(signature, args, kwargs)
+            await asyncio.sleep(0)  # others may go on before it is here
+            return answer
+
+        found = awaited if inspect.iscoroutinefunction(known) else called
+        found.__dict__["_service_"] = self
+        return found
 
     def call(self, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Carry a call out, unless the simulation has it fail."""
@@ -321,15 +330,19 @@ class Service(Part):
     def _answered(self, bound: inspect.BoundArguments, gate: Gate | None) -> Any:
         """Have the function do its work, which it does in a process of its own."""
         if gate is None:
-            return self._function(*bound.args, **bound.kwargs)
+            return self._done(bound)
         former, gate.sheltered = gate.sheltered, True
         try:
-            return self._function(*bound.args, **bound.kwargs)
+            return self._done(bound)
         except Exception as error:
             gate.note(self.name, f"fails: {said(error)}", FAILED)
             raise
         finally:
             gate.sheltered = former
+
+    def _done(self, bound: inspect.BoundArguments) -> Any:
+        answer = self._function(*bound.args, **bound.kwargs)
+        return Coroutines().result(answer) if inspect.iscoroutine(answer) else answer
 
     def snapshot(self) -> tuple[list[Call], list[Any], int]:
         """Return the calls so far, what was answered, and for how many more it is down."""

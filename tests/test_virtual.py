@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from typing import Any
 
 import pytest
@@ -12,7 +13,11 @@ from esim.virtual import Coroutines, pausing
 
 def run(awaitable: Any) -> tuple[Any, int]:
     """Return what a coroutine gives, and how often it paused."""
-    steps, pauses = pausing(awaitable), 0
+    return outcome(pausing(awaitable))
+
+
+def outcome(steps: Any) -> tuple[Any, int]:
+    pauses = 0
     while True:
         try:
             next(steps)
@@ -129,3 +134,91 @@ def test_a_result_is_given_at_once_and_nothing_is_left_running():
     assert inside == [True]
     assert not waiter.inside()
     assert asyncio._get_running_loop() is before
+
+
+class Patient:
+    """A pace whose owner waits for others, until told that there is none."""
+
+    def __init__(self) -> None:
+        self.idle: Any = None
+        self.alone = False
+
+    def time(self) -> float:
+        return 0.0
+
+    def sleep(self, seconds: float) -> None:
+        raise AssertionError("nobody sleeps here")
+
+    def block(self, idle: Any) -> bool:
+        self.idle = idle
+        return not self.alone
+
+
+def test_what_two_coroutines_share_is_of_one_loop():
+    """An event, and a queue: who waits is idle until the other, or plain code, has done its part."""
+    gate, queue = asyncio.Event(), asyncio.Queue()
+
+    async def waits() -> str:
+        await gate.wait()
+        return await queue.get()
+
+    async def gives() -> None:
+        await asyncio.sleep(0)
+        await queue.put("mug")
+
+    pace = Patient()
+    waiting, giving = pausing(waits(), pace), pausing(gives())
+    next(waiting)
+    next(waiting)
+    assert pace.idle()
+    gate.set()
+    assert not pace.idle()
+    for _ in range(2):
+        next(waiting)
+    assert pace.idle()
+    assert list(giving)
+    assert not pace.idle()
+    assert outcome(waiting)[0] == "mug"
+
+
+def test_what_waits_in_vain_fails():
+    """Once there is nobody else to wait for."""
+    pace = Patient()
+    waiting = pausing(asyncio.Event().wait(), pace)
+    for _ in range(3):
+        next(waiting)
+    pace.alone = True
+    with pytest.raises(RuntimeError, match="waits for something that never comes"):
+        next(waiting)
+
+
+def test_a_coroutine_may_be_waited_for_within_another():
+    """The task of the outer one is the current one again afterwards."""
+
+    async def inner() -> int:
+        await asyncio.sleep(1)
+        return 1
+
+    async def outer() -> bool:
+        before = asyncio.current_task()
+        assert Coroutines().result(inner()) == 1
+        await asyncio.sleep(1)
+        return asyncio.current_task() is before
+
+    assert run(outer())[0]
+
+
+def test_a_copy_of_what_holds_the_loop_holds_the_same():
+    """A lock that was waited for knows its loop; where it is copied, it is for the same."""
+    lock = asyncio.Lock()
+
+    async def twice() -> None:
+        async def once() -> None:
+            async with lock:
+                await asyncio.sleep(0)
+
+        await asyncio.gather(once(), once())
+
+    run(twice())
+    lock = copy.deepcopy(lock)
+    run(twice())

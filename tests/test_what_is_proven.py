@@ -607,3 +607,119 @@ def test_what_a_service_refuses_is_not_carried_out():
     found = explore(history, [settle], checks, faults=Faults(crash=1, unknown=1), world=world)
     assert found.holds
     assert "gives up 1 of 2 events: ValueError: declined" in repr(found)
+
+
+@pytest.mark.parametrize("tasks", [2, 3])
+def test_a_lock_of_asyncio_between_tasks_keeps_its_word(tasks):
+    """One waits for another that has it, and goes on once it is given back; no third gets in between."""
+    world = World()
+    shelf = world.table("shelf", {"n": 0})
+
+    def actors(store: Any) -> list[Any]:
+        lock = asyncio.Lock()
+
+        async def count() -> None:
+            async with lock:
+                before = shelf["n"]
+                await asyncio.sleep(0)
+                shelf["n"] = before + 1
+
+        return [task(count, name=f"task {n}") for n in range(tasks)]
+
+    def without(store: Any) -> list[Any]:
+        async def count() -> None:
+            before = shelf["n"]
+            await asyncio.sleep(0)
+            shelf["n"] = before + 1
+
+        return [task(count, name=f"task {n}") for n in range(tasks)]
+
+    right = {"all": eventually(lambda look: look.table("shelf")["n"] == tasks)}
+    given = {"world": world, "faults": Faults(preempt=3)}
+    assert explore([], actors, right, **given).holds
+    assert explore([], without, right, **given).counterexample is not None
+
+
+def test_who_waits_for_what_never_comes_fails_once_nobody_else_goes_on():
+    """And not before."""
+    world = World()
+    seen = world.table("seen")
+
+    def actors(store: Any) -> list[Any]:
+        never = asyncio.Event()
+
+        def other() -> Any:
+            for n in range(5):
+                seen[n] = True
+                yield
+
+        return [task(never.wait, name="waits"), task(other)]
+
+    run = simulate([], actors, world=world)
+    failed = next(step for step in run.steps if step.failed)
+    assert failed.text == "failed: RuntimeError: a coroutine waits for something that never comes"
+    assert failed.number > next(step for step in run.steps if step.told.startswith("4:")).number
+
+
+def test_work_in_a_thread_is_done_in_its_place():
+    """`to_thread` gives what the function gives, or raises what it raises, and others may go on meanwhile."""
+    world = World()
+    shelf = world.table("shelf", {"n": 0})
+
+    def add(n: int) -> int:
+        if n > 1:
+            raise ValueError("too many")
+        return shelf["n"] + n
+
+    async def threaded(event: Rung) -> None:
+        shelf["n"] = await asyncio.to_thread(add, 1)
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, add, 2)
+        except ValueError:
+            shelf["refused"] = True
+
+    def fine(look: Any) -> bool:
+        return dict(look.table("shelf")) == {"n": 1, "refused": True} and not look.dead_letters()
+
+    assert explore(HISTORY, [threaded], {"fine": eventually(fine)}, world=world).holds
+
+
+def test_what_an_event_loop_cannot_do_here_is_told():
+    """A socket is no dead letter."""
+
+    async def connects(event: Rung) -> None:
+        await asyncio.open_connection("shop.example", 80)
+
+    with pytest.raises(InvalidArgument, match="create_connection of an event loop is not simulated"):
+        explore(HISTORY, [connects])
+
+
+@pytest.mark.parametrize("outbox", [False, True])
+def test_an_async_handler_awaits_its_effects(outbox):
+    """Be they of the world, carried out once by key, or only noted; nothing is a dead letter."""
+    world = World()
+    books = world.table("books", {"in": 0, "out": 0})
+
+    async def send_mail(to: str, key: str) -> None: ...
+
+    @world.service(once_by="key")
+    async def charge(key: str, amount: int) -> str:
+        books["in"] += amount
+        await asyncio.sleep(1)
+        books["out"] += amount
+        return f"receipt of {amount}"
+
+    async def thank(event: Rung, effects: Effects) -> None:
+        await effects.call(send_mail, "ann")
+        receipt = await effects.call(charge, amount=1)
+        assert outbox or receipt in ("receipt of 1", None)
+
+    def done(look: Any) -> bool:
+        calls = len(look.calls("send_mail")) >= 1 == len(look.calls("charge"))
+        return calls and not look.dead_letters() and look.table("books")["out"] == 1
+
+    even = always(lambda look: look.table("books")["in"] == look.table("books")["out"])
+    actors = [follow(thank, outbox=outbox, sends=[charge, send_mail] if outbox else [])]
+    checks = {"done": eventually(done), "in is out": even}
+    verdict = explore(HISTORY, actors, checks, faults=Faults(crash=2, duplicate=1), world=world)
+    assert verdict.holds, verdict

@@ -1,4 +1,4 @@
-"""What becomes of a crash: a row for each event, a column for each place where the process can die."""
+"""What becomes of a crash: a table for each process, of events by the places where it can die."""
 
 from __future__ import annotations
 
@@ -47,33 +47,41 @@ class Matrix:
         ]
         return pd.DataFrame(rows, columns=["process", "position", "place", "told", "holds", "token"])
 
-    def _table(self) -> tuple[list[str], list[list[str]]]:
-        places = list(dict.fromkeys((one.process, one.place) for one, _ in self.cells))
-        several = len({process for process, _ in places}) > 1
-        header = [f"{process}: {place}" if several else place for process, place in places]
-        rows: dict[int, dict[tuple[str, str], list[bool]]] = {}
+    def _tables(self) -> dict[str, tuple[list[str], list[list[str]]]]:
+        """Return for each process the header of its table, and its rows."""
+        cells: dict[str, dict[int, dict[str, list[bool]]]] = {}
         for one, run in self.cells:
-            cell = rows.setdefault(one.position, {}).setdefault((one.process, one.place), [])
-            cell.append(run.broken is None)
-        body = []
-        for position, cells in rows.items():
-            marks = [_mark(cells.get(place)) for place in places]
-            body.append([self._named(position), *marks])
-        return ["event", *header], body
+            row = cells.setdefault(one.process, {}).setdefault(one.position, {})
+            row.setdefault(one.place, []).append(run.broken is None)
+        tables = {}
+        for process, rows in cells.items():
+            places = list(dict.fromkeys(place for row in rows.values() for place in row))
+            marked = [
+                [self._named(at), *(_mark(row.get(place)) for place in places)] for at, row in rows.items()
+            ]
+            tables[process] = ["event", *places], marked
+        return tables
 
     def _named(self, position: int) -> str:
         found = self.base.stage.store.read(after=position - 1, until=position).first() if position else None
         return f"{position} {found.type}" if found else "–"
 
     def __repr__(self) -> str:
-        header, body = self._table()
-        lines = [" | ".join(header), *(" | ".join(row) for row in body)]
-        return "\n".join([f"<{self._told()}>", *lines])
+        lines, tables = [f"<{self._told()}>"], self._tables()
+        for process, (header, body) in tables.items():
+            lines += [f"{process}:"] if len(tables) > 1 else []
+            lines += [" | ".join(row) for row in (header, *body)]
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        header, body = self._table()
-        rows = [[display.escape(row[0]), *map(_colored, row[1:])] for row in body]
-        return display.table(header, rows, self._told())
+        html, tables = (
+            [f'<div style="color:{display.MUTED}">{display.escape(self._told())}</div>'],
+            self._tables(),
+        )
+        for process, (header, body) in tables.items():
+            rows = [[display.escape(row[0]), *map(_colored, row[1:])] for row in body]
+            html.append(display.table(header, rows, process if len(tables) > 1 else ""))
+        return "".join(html)
 
 
 def _mark(held: list[bool] | None) -> str:

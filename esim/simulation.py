@@ -345,7 +345,7 @@ def crash_matrix(
     *,
     world: World | None = None,
 ) -> Any:
-    """Return a table of what becomes of a crash: a row for each event, a column for each place to die at.
+    """Return what becomes of a crash: for each process a table of events by the places to die at.
 
     Where something is broken without a crash already, it says so, and all is run to the end nevertheless.
     """

@@ -1,4 +1,4 @@
-"""A crash at each place, in one table."""
+"""A crash at each place, in one table for each process."""
 
 from __future__ import annotations
 
@@ -62,14 +62,17 @@ def test_rows_in_one_transaction_hold_everywhere():
     assert made.holds and "✗" not in repr(made) + made._repr_html_()
 
 
-def test_several_processes_have_columns_of_their_own():
-    """Their names are in the header."""
+def test_each_process_has_a_table_of_its_own():
+    """Under its name, with the places at which that process can die."""
     history, actors, _, world = naive(1)
     made = matrix(
         history, [*actors, follow(actors[0], "other")], {"any": eventually(lambda look: True)}, world
     )
-    header = repr(made).splitlines()[1]
-    assert "deduct: " in header and "other: " in header
+    first, one, header, row, other, *rest = repr(made).splitlines()
+    assert first == "<12 of 12 crashes do no harm>"
+    assert (one, other) == ("deduct:", "other:")
+    assert header.startswith("event | before it begins | ") and rest == [header, row]
+    assert made._repr_html_().count("<table>") == 2
 
 
 def test_each_cell_replays_by_its_token():

@@ -1,14 +1,26 @@
-"""A counterexample as a test file, which imports its scenario."""
+"""A counterexample as a test file, which imports its scenario.
+
+One that is no module's, but made in a notebook or a script, is written beside the test; what was taken out of
+the code there is enough if a process of its own comes to exactly the same run, and no test is written else.
+"""
 
 from __future__ import annotations
 
 import inspect
+import json
+import os
+import re
+import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 from esim.errors import InvalidArgument, TokenMismatch, said
+from esim.origin import Origin, as_module
 from esim.recording import Recording, Run, token_read
 from esim.scenario import Scenario
 from esim.stage import Stage
@@ -32,16 +44,38 @@ def test_{slug}_whatever_goes_wrong():
     verdict = explore({name}, {options})
     assert {holds}, verdict
 '''
+_NOWHERE = (
+    "a test needs to import the scenario{why}: put it into a module, as `{name} = Scenario(…)`, and give "
+    "to_pytest(path, module='shop_scenarios')"
+)
 
 
-def as_test(run: Run, options: Mapping[str, Any], module: str | None, name: str | None) -> str:
-    """Return the source of a test of a run that breaks something; it explores with these options.
+class Found(NamedTuple):
+    """How a counterexample was found: where from, and how a test is to look for more."""
+
+    origin: Origin | None
+    options: Mapping[str, Any]
+
+
+def write_test(
+    target: Path, run: Run, found: Found, module: str | None = None, name: str | None = None
+) -> None:
+    """Write a test of a run that breaks something, and its scenario beside it if no module has that.
 
     Raises InvalidArgument where the scenario cannot be imported, or is another than that of the run.
     """
-    module, name = (module, name or "scenario") if module else _where(run.scenario, name)
+    known = (module, name or "scenario") if module else _module_of(run.scenario, name)
+    if known is not None:
+        _must_break(_imported(*known), run, ".".join(known))
+    elif found.origin is None or name is not None:
+        raise InvalidArgument(_NOWHERE.format(name=name or "scenario", why=""))
+    else:
+        known = _scenario_beside(target, run, found.origin), "scenario"
+    target.write_text(_as_test(run, found.options, *known), encoding="utf-8")
+
+
+def _as_test(run: Run, options: Mapping[str, Any], module: str, name: str) -> str:
     invariant = run.broken[0] if run.broken else ""
-    _must_break(_imported(module, name), run.token, invariant, f"{module}.{name}")
     words = "".join(c if c.isalnum() and c.isascii() else " " for c in invariant).split()
     by_chance = options.get("strategy") == "random"
     return _TEST.format(
@@ -55,17 +89,56 @@ def as_test(run: Run, options: Mapping[str, Any], module: str | None, name: str 
     )
 
 
-def _where(scenario: Scenario, name: str | None) -> tuple[str, str]:
+def _module_of(scenario: Scenario, name: str | None) -> tuple[str, str] | None:
     """Return the module that has a scenario, and its name there."""
     for module, loaded in list(sys.modules.items()):
         if module != "__main__" and inspect.ismodule(loaded):
             for known, value in list(vars(loaded).items()):
                 if value is scenario and name in (None, known):
                     return module, known
-    raise InvalidArgument(
-        "a test needs to import the scenario: put it into a module, as "
-        f"`{name or 'scenario'} = Scenario(…)`, and give to_pytest(path, module='shop_scenarios')"
+    return None
+
+
+def _scenario_beside(target: Path, run: Run, origin: Origin) -> str:
+    """Write the scenario of a notebook or a script beside the test, once it is seen to break there, too."""
+    module = re.sub(r"\W", "_", f"{target.stem.removeprefix('test_')}_scenario")
+    path = target.with_name(f"{module}.py")
+    first = f'"""The scenario of {target.name}, as it was explored; written by esim."""'
+    if path.exists() and not path.read_text(encoding="utf-8").startswith(first):
+        raise InvalidArgument(f"{path} is there already, and is something else")
+    try:
+        source = f"{first}\n\n{as_module(origin)}"
+        with TemporaryDirectory() as folder:
+            (Path(folder) / path.name).write_text(source, encoding="utf-8")
+            _must_break_alone(Path(folder), module, run)
+    except InvalidArgument as cannot:
+        why = f", and it cannot be taken out of here ({cannot})"
+        raise InvalidArgument(_NOWHERE.format(name="scenario", why=why)) from None
+    path.write_text(source, encoding="utf-8")
+    return module
+
+
+def _must_break_alone(folder: Path, module: str, run: Run) -> None:
+    """Raise InvalidArgument unless the module breaks in a process of its own exactly as the run did."""
+    code = (
+        f"import json, {module} as made; from esim.simulation import replay\n"
+        f"run = replay({run.token!r}, made.scenario)\n"
+        "print(json.dumps([run.broken, [[step.lane, step.text] for step in run.steps]]))"
     )
+    paths = os.pathsep.join([str(folder), *filter(None, sys.path)])
+    done = subprocess.run(  # noqa: S603 - the code of the scenario, which has run here already
+        [sys.executable, "-B", "-c", code],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    told = (done.stdout if done.returncode == 0 else done.stderr).strip().rpartition("\n")[2]
+    if done.returncode != 0:
+        raise InvalidArgument(f"alone, its code ends by {told}")
+    mine = json.dumps([run.broken, [[step.lane, step.text] for step in run.steps]])
+    if told != mine:
+        raise InvalidArgument("alone, its code does something else")
 
 
 def _imported(module: str, name: str) -> Scenario:
@@ -80,19 +153,17 @@ def _imported(module: str, name: str) -> Scenario:
     return found
 
 
-def _must_break(scenario: Scenario, token: str, invariant: str, where: str) -> None:
-    """Raise InvalidArgument unless the schedule of a token breaks an invariant of a scenario."""
-    fingerprint, choices = token_read(token)
+def _must_break(scenario: Scenario, run: Run, where: str) -> None:
+    """Raise InvalidArgument unless the schedule of a run breaks the same in a scenario."""
+    fingerprint, choices = token_read(run.token)
     stage = Stage(scenario)
     broken = None
     if stage.fingerprint == fingerprint:
         recording = Recording.of(stage, scenario.invariants, choices, strict=True)
-        try:
+        with suppress(TokenMismatch):
             broken = recording.run(stage.begin(scenario.faults.budgets()), checks=True).broken
-        except TokenMismatch:
-            broken = None
-    if broken is None or broken[0] != invariant:
+    if broken is None or broken != run.broken:
         raise InvalidArgument(
-            f"{where} is another scenario than that of the counterexample: {token} does not break "
-            f"{invariant!r} there"
+            f"{where} is another scenario than that of the counterexample: {run.token} does not break the "
+            "same there"
         )

@@ -29,7 +29,9 @@ from esim.explore import (
     deadline,
 )
 from esim.faults import Faults
+from esim.origin import called_from
 from esim.player import failing
+from esim.pytestfile import Found
 from esim.reach import CHANGED, Remembered
 from esim.recording import Recording, Run, token_read
 from esim.scenario import SIDES, Scenario, consume, follow, side_of, task
@@ -87,6 +89,7 @@ def explore(
     Raises InvalidArgument for what makes no sense, and Unsteady where the code depends on something else than
     the log and the world: clocks, chance, what it keeps in memory, or reads once and not again after a death.
     """
+    origin = called_from(whole=isinstance(history, Scenario))
     scenario = _scenario(history, actors, invariants, faults, world)
     check_strategy(strategy)
     check_limits(seconds, schedules)
@@ -119,8 +122,8 @@ def explore(
         with suppress(KeyboardInterrupt):  # what was found is as good, if longer
             found = _shrunk(scenario, found, over)
     run = _again(scenario, found)
-    sought = _sought(strategy, seed=seed, seconds=seconds, schedules=schedules)
-    counterexample = Counterexample(run, _confirmed(run, confirm, seconds), sought)
+    how = Found(origin, _sought(strategy, seed=seed, seconds=seconds, schedules=schedules))
+    counterexample = Counterexample(run, _confirmed(run, confirm, seconds), how)
     scenario.world.reset()
     return Verdict(scenario, search, exhausted=False, stopped="", counterexample=counterexample)
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from esim import display
 from esim.explore import Search
-from esim.pytestfile import as_test
+from esim.pytestfile import Found, write_test
 from esim.recording import Run
 from esim.scenario import Scenario
 
@@ -29,9 +27,9 @@ _IN_TURN = (
 class Counterexample:
     """A schedule that breaks an invariant: a picture, and a token that replays it."""
 
-    def __init__(self, run: Run, confirmed: str, sought: Mapping[str, Any]) -> None:
-        """Keep a run that has broken something, how it was confirmed, and how a test is to look for more."""
-        self.run, self.confirmed, self._sought = run, confirmed, sought
+    def __init__(self, run: Run, confirmed: str, found: Found) -> None:
+        """Keep a run that has broken something, and how it was confirmed and found."""
+        self.run, self.confirmed, self._found = run, confirmed, found
         self.scenario, self.token = run.scenario, run.token
         self.invariant, self.message = run.broken or ("", "")
 
@@ -39,12 +37,12 @@ class Counterexample:
         """Write a test that replays this schedule, and explores the others: it fails until all hold.
 
         `module` and `name`: where the test imports the `Scenario` from; by default the module that has it.
-        It explores for as long as it takes; what was found by chance, as it was looked for.
-        Raises InvalidArgument where there is none, or another than that of this counterexample.
+        If none has, what a notebook's cells or a script explored is written beside the test, as a module.
+        The test explores for as long as it takes; what was found by chance, as it was looked for.
+        Raises InvalidArgument where there is no scenario to import, or another than this counterexample's.
         """
-        test = as_test(self.run, self._sought, module, name)
         target = Path(path)
-        target.write_text(test, encoding="utf-8")
+        write_test(target, self.run, self._found, module, name)
         return target
 
     def __repr__(self) -> str:

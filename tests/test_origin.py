@@ -161,7 +161,7 @@ def test_one_call_writes_a_test_and_its_scenario(tmp_path, kind):
     ("extra", "why"),
     [
         (
-            "exec('stock.update(cup=1)\\nworld.table(\"a\")')",
+            'exec(\'stock = world.table("stock", {"mug": 9, "cup": 1})\')',
             "alone, its code ends by esim.errors.TokenMismatch",
         ),
         ("exec('def by(event): return 2')", "alone, its code does something else"),

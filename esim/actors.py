@@ -197,7 +197,7 @@ class Follower(Player):
     def _wanted(self, until: int) -> list[int]:
         """Return the positions of the events up to `until` that are for this subscription."""
         settings = self._mine._settings
-        intake = Intake(self.stage.store, settings.wanted, settings.partition, settings.batch)
+        intake = Intake(self.stage.store, settings.wanted, settings.partition, until + 1)
         return [row[0] for batch in intake.batches(0, until, 0) for row, _ in batch.rows]
 
     def _watched(self, handler: HandlerOf) -> HandlerOf:

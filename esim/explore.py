@@ -98,9 +98,10 @@ class Search:
 
     def nodes(self, faults: Faults, strategy: Strategy, below: float = inf) -> Iterator[Broken | None]:
         """Run schedule after schedule, `below` so many faults; give what each has broken, if anything."""
-        first = self.stage.begin(faults.budgets())
-        self._deep = any(faults.budgets()[kind] for kind in _IN_FLIGHT)
-        self._few = faults.budgets()["preempt"] if strategy == "few_preemptions" else 0
+        budgets = faults.budgets()
+        first = self.stage.begin(budgets)
+        self._deep = any(budgets[kind] for kind in _IN_FLIGHT)
+        self._few = budgets["preempt"] if strategy == "few_preemptions" else 0
         self._node = _Node(first, {}, first.choices, {})
         self._push(self._node)
         while self._frontier and len(self._frontier[0][2].choices) < below:
@@ -181,8 +182,7 @@ class Search:
             return
         self._seen.add(key)
         choices = {**self._node.choices, at: index}
-        moment = stage.moment()._replace(left=left, choices=at + 1, died=died)
-        self._push(_Node(moment, {}, at + 1, choices))
+        self._push(_Node(stage.moment(died), {}, at + 1, choices))
 
     def rest(self, stage: Stage) -> bool:
         """Go on unless what could follow is known already."""

@@ -38,6 +38,7 @@ WHO = "who goes on"
 MOST_STEPS = 10_000
 STEPS_OF_AN_EVENT = 100
 """Steps after which a run is said to have no end: so many, and for each process and event of its history."""
+_RIGHT = timedelta(0)
 _OFTEN = 64
 """Steps between two looks at whether the time is over."""
 
@@ -278,7 +279,7 @@ class Stage:
             else:
                 self.dead(player)
         finally:
-            self.clock.skew = timedelta(0)
+            self.clock.skew = _RIGHT
             self.at = None
 
     def dead(self, player: Player) -> None:
@@ -419,18 +420,17 @@ class Stage:
         players = tuple([one.kept(relative=True) for one in self.players])
         return self.key(), tuple(self.left.values()), players
 
-    def moment(self) -> Moment:
-        """Return the present moment, to come back to."""
+    def moment(self, died: tuple[int, str] | None = None) -> Moment:
+        """Return the present moment, to come back to, or that after the next choice: somebody has `died`."""
         self.key()
         for index, fresh in enumerate(self._fresh):
             if not fresh:
                 self._pictures[index] = self.parts[index].snapshot()
                 self._fresh[index] = True
         players = tuple([one.kept(relative=False) for one in self.players])
-        return Moment(
-            *(tuple(self._pictures), tuple(self._known), tuple(self.left.values()), players),
-            *(self.clock._now, self.choices),
-        )
+        left = tuple(self.left.values()) if died is None else self.left_after(died[1])
+        now, choices = self.clock._now, self.choices + (died is not None)
+        return Moment(tuple(self._pictures), tuple(self._known), left, players, now, choices, died)
 
     def back_to(self, moment: Moment) -> None:
         """Stand at an earlier moment; a process that died then has died."""

@@ -227,22 +227,20 @@ def _invariant(given: object, name: str) -> Invariant:
 def no_effect_twice(service: str | None = None, *, by: Sequence[str] = ()) -> Invariant:
     """Return the invariant that no call (of one service) is carried out twice with the same arguments.
 
-    `by` names the arguments that count, by default all but `key`.
+    `by` names the arguments that count, by default all but `key`, unless there is no other.
     """
 
     def no_effect_twice(look: Look) -> None:
-        seen = Counter(
-            (call.service, repr([(n, v) for n, v in call.arguments.items() if _counts(n, by)]))
-            for call in look.calls(service)
-        )
+        seen = Counter((call.service, repr(_counting(call.arguments, by))) for call in look.calls(service))
         for (name, told), count in seen.items():
             assert count == 1, f"{name} was called {count} times with {told}"  # noqa: S101 - that is the check
 
     return Invariant("always", no_effect_twice, lambda look: look.calls(service))
 
 
-def _counts(name: str, by: Sequence[str]) -> bool:
-    return name in by if by else name != "key"
+def _counting(arguments: Mapping[str, Any], by: Sequence[str]) -> list[tuple[str, Any]]:
+    names = by or [name for name in arguments if name != "key"] or ["key"]
+    return [(name, value) for name, value in arguments.items() if name in names]
 
 
 def nothing_lost(service: str, event: type[Event], *, by: str) -> Invariant:

@@ -34,6 +34,9 @@ _HERE = str(Path(__file__).parent)
 _LIBRARY = str(PurePath(inspect.__file__).parent)
 _CONTAINERS = (list, tuple, dict, set, frozenset, deque)
 _ATOMS = (type(None), int, float, str, bytes, bytearray, Decimal, date, timedelta, Enum, UUID, count, Random)
+_SHARED = {"asyncio", "threading", "queue"}
+_STATES = (bool, int, list, deque)
+_WAITING = {"_waiters", "_getters", "_putters", "waiters"}  # nobody waits while no process is at work
 _GONE = object()
 
 
@@ -188,6 +191,8 @@ class _Way:
             self._in_class(one)
         elif _is_users_class(type(one)):
             self._in_object(one, told)
+        elif type(one).__module__.partition(".")[0] in _SHARED:
+            self._in_shared(one, told)
 
     def _in_partial(self, one: partial[Any]) -> None:
         numbered = {f"argument {number}": value for number, value in enumerate(one.args, 1)}
@@ -224,6 +229,12 @@ class _Way:
         slots = [vars(each).get("__slots__", ()) for each in cls.__mro__]
         keys = [key for each in slots for key in ((each,) if isinstance(each, str) else each)]
         self._has(one, {key: getattr(one, key, _GONE) for key in keys if not _is_esims(key, cls)}, told)
+
+    def _in_shared(self, one: Any, told: str) -> None:
+        """Look into what tasks or threads share: an event that is set, a queue with something in it."""
+        inside = getattr(one, "__dict__", {})
+        values = {key: value for key, value in inside.items() if key not in _WAITING}
+        self._has(inside, {key: it for key, it in values.items() if isinstance(it, _STATES)}, told)
 
     def _has(self, owner: Any, values: Mapping[str, Any], name: str) -> None:
         self.owners[id(owner)] = owner

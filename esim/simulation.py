@@ -111,8 +111,8 @@ def explore(
         why = f"{seconds:g} s are over"
     if search is None or remembered is None:  # not even the run without faults came to its end
         search = Search(Stage(scenario), scenario.invariants, prune=prune)
-    elif changed := remembered.put_back():
-        raise Unsteady(f"{', '.join(changed)}{CHANGED}")
+    else:
+        _must_be_put_back(remembered)
     if found is None:
         exhausted = not why and strategy != "random"
         scenario.world.reset()
@@ -126,6 +126,12 @@ def explore(
     counterexample = Counterexample(run, _confirmed(run, confirm, seconds), how)
     scenario.world.reset()
     return Verdict(scenario, search, exhausted=False, stopped="", counterexample=counterexample)
+
+
+def _must_be_put_back(remembered: Remembered) -> None:
+    """Have all that code keeps in memory be as it was. Raises Unsteady, and names it, if that was needed."""
+    if changed := remembered.put_back():
+        raise Unsteady(f"{', '.join(changed)}{CHANGED}")
 
 
 def _gone_through(
@@ -351,11 +357,15 @@ def crash_matrix(
     """Return what becomes of a crash: for each process a table of events by the places to die at.
 
     Where something is broken without a crash already, it says so, and all is run to the end nevertheless.
+    Raises Unsteady for what is kept in memory, which a crash would lose.
     """
     from esim.matrix import Matrix
 
     scenario = _scenario(history, actors, invariants, Faults(crash=1), world)
+    remembered = Remembered(Stage(scenario))
     base = _run(scenario, {}, checks=False)
+    _must_be_put_back(remembered)
     checks = base.broken is None
     cells = [(one, _run(scenario, {one.number: 1}, checks=checks)) for one in base.asked]
+    _must_be_put_back(remembered)
     return Matrix(scenario, base, cells)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import random
+import threading
 from contextlib import suppress
 from typing import Any
 
@@ -28,7 +30,7 @@ from esim.invariant import (
 from esim.memory import MemoryStore
 from esim.rows import Key, Row, Rows
 from esim.scenario import consume, follow, task
-from esim.simulation import Faults, World, explore, replay, simulate
+from esim.simulation import Faults, World, crash_matrix, explore, replay, simulate
 
 
 class Rung(Event):
@@ -723,3 +725,52 @@ def test_an_async_handler_awaits_its_effects(outbox):
     checks = {"done": eventually(done), "in is out": even}
     verdict = explore(HISTORY, actors, checks, faults=Faults(crash=2, duplicate=1), world=world)
     assert verdict.holds, verdict
+
+
+@pytest.mark.parametrize(
+    ("shared", "use", "told"),
+    [
+        (asyncio.Event, lambda one: one.set(), "'_value'"),
+        (threading.Event, lambda one: one.set(), "'_flag'"),
+        (queue.Queue, lambda one: one.put("a"), "'queue'"),
+        (asyncio.Queue, lambda one: one.put_nowait("a"), "'_queue'"),
+    ],
+)
+def test_what_tasks_share_and_a_death_would_lose_is_told(shared, use, told):
+    """An event that is set is set in the next schedule, too: what comes of that is no proof."""
+
+    def actors(store: Any) -> list[Any]:
+        one = shared()
+        return [task(lambda: use(one), name="who uses it")]
+
+    with pytest.raises(Unsteady, match=f"{told} of one of .* changed"):
+        explore([], actors)
+
+
+def test_a_crash_matrix_of_what_is_kept_in_memory_is_none():
+    """A crash would lose it, and the matrix would say that it does no harm."""
+    kept, world = set[str](), World()
+    mail = world.service("mail")
+
+    def thank(event: Rung) -> None:
+        if event.bell not in kept:
+            kept.add(event.bell)
+            mail(event.bell)
+
+    with pytest.raises(Unsteady, match="'kept' of thank changed"):
+        crash_matrix(HISTORY, [thank], [no_effect_twice("mail")], world=world)
+    assert kept == set()
+
+
+def test_calls_that_differ_in_their_key_alone_are_not_the_same():
+    """Where the key is all that a service is given."""
+    world = World()
+    mail = world.service("mail")
+
+    def send(event: Rung) -> None:
+        mail(key=event.bell)
+
+    history = [*HISTORY, ("Bell/2", Rung(bell="b"))]
+    assert explore(history, [send], [no_effect_twice("mail")], world=world).holds
+    found = explore(history, [send], [no_effect_twice("mail")], faults=Faults(crash=1), world=world)
+    assert found.counterexample is not None

@@ -111,8 +111,8 @@ def explore(
         why = f"{seconds:g} s are over"
     if search is None or remembered is None:  # not even the run without faults came to its end
         search = Search(Stage(scenario), scenario.invariants, prune=prune)
-    else:
-        _must_be_put_back(remembered)
+    elif changed := remembered.put_back():
+        raise Unsteady(f"{', '.join(changed)}{CHANGED}")
     if found is None:
         exhausted = not why and strategy != "random"
         scenario.world.reset()
@@ -126,12 +126,6 @@ def explore(
     counterexample = Counterexample(run, _confirmed(run, confirm, seconds), how)
     scenario.world.reset()
     return Verdict(scenario, search, exhausted=False, stopped="", counterexample=counterexample)
-
-
-def _must_be_put_back(remembered: Remembered) -> None:
-    """Have all that code keeps in memory be as it was. Raises Unsteady, and names it, if that was needed."""
-    if changed := remembered.put_back():
-        raise Unsteady(f"{', '.join(changed)}{CHANGED}")
 
 
 def _gone_through(
@@ -307,7 +301,8 @@ def simulate(
 ) -> Run:
     """Run once, with faults by chance from `seed`; `faults` holds probabilities, or budgets to spend.
 
-    Returns the run: a timeline, dataframes of steps, tables, dead letters and effects, and `at(step)`.
+    Returns the run: a timeline, dataframes of steps, tables, dead letters and effects, and `at(step)`. What
+    the code has kept in memory is as it was before.
     """
     scenario = _scenario(history, actors, invariants, faults, world)
     stage = Stage(scenario)
@@ -315,7 +310,9 @@ def simulate(
     budgets = _allowed(scenario.faults)
     chances = {name: value if isinstance(value, float) else 0.15 for name, value in given.items()}
     chance = Chance(f"simulate {seed}", chances)
+    remembered = Remembered(stage)
     run = Recording(stage, scenario.invariants, chance.pick).run(stage.begin(budgets), checks=False)
+    remembered.put_back()  # so that what comes next begins as this did
     run.seed = seed
     return run
 
@@ -357,15 +354,13 @@ def crash_matrix(
     """Return what becomes of a crash: for each process a table of events by the places to die at.
 
     Where something is broken without a crash already, it says so, and all is run to the end nevertheless.
-    Raises Unsteady for what is kept in memory, which a crash would lose.
+    Raises Unsteady as `explore` does: what is kept in memory would be lost by a crash.
     """
     from esim.matrix import Matrix
 
     scenario = _scenario(history, actors, invariants, Faults(crash=1), world)
-    remembered = Remembered(Stage(scenario))
+    unsteady(scenario)
     base = _run(scenario, {}, checks=False)
-    _must_be_put_back(remembered)
     checks = base.broken is None
     cells = [(one, _run(scenario, {one.number: 1}, checks=checks)) for one in base.asked]
-    _must_be_put_back(remembered)
     return Matrix(scenario, base, cells)

@@ -774,3 +774,18 @@ def test_calls_that_differ_in_their_key_alone_are_not_the_same():
     assert explore(history, [send], [no_effect_twice("mail")], world=world).holds
     found = explore(history, [send], [no_effect_twice("mail")], faults=Faults(crash=1), world=world)
     assert found.counterexample is not None
+
+
+def test_what_a_simulation_left_in_memory_is_no_base_for_a_proof():
+    """It leaves nothing: what is explored after it is told as it would have been before."""
+    kept, world = dict[str, int](), World()
+    shelf = world.table("shelf", {"mug": 9})
+
+    def take(event: Rung) -> None:
+        shelf["mug"] = kept.setdefault("first", shelf["mug"]) - 1
+
+    right = {"right": eventually(lambda look: look.table("shelf")["mug"] == 8)}
+    assert simulate(HISTORY, [take], right, world=world).broken is None
+    assert kept == {}
+    with pytest.raises(Unsteady, match="'kept' of take changed"):
+        explore(HISTORY, [take], right, faults=Faults(crash=2), world=world)

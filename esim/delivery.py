@@ -332,9 +332,7 @@ class Delivery:
         self._new = [letter for letter in self._new if not self._is_open(letter)]
 
     def _undo(self, recorded: RecordedEvent[Any]) -> None:
-        if self._rows is not None:
-            self._rows.undo()
-        self.effects.take_back()
+        self._failed()
         self._inbox = [entry for entry in self._inbox if entry[0] != key_of(recorded)]
 
     def _is_open(self, one: RecordedEvent[Any] | Letter) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, Self
 
 from esim.arguments import whole
@@ -97,16 +98,34 @@ class ConsumerGroup:
 
         Ctrl-C ends each member after the event at hand, and keeps what was handled.
         """
-        with ThreadPoolExecutor(len(self.members)) as pool:
-            running = {pool.submit(member.catch_up): member for member in self.members}
+        lock, under_way, halted = threading.Lock(), set[Subscription](), threading.Event()
+
+        def deliver(member: Subscription) -> None:
+            with lock:
+                if halted.is_set():
+                    return
+                under_way.add(member)
             try:
-                for done in running:
-                    done.result()
-            except KeyboardInterrupt:
-                for done, member in running.items():
+                member.catch_up()
+            finally:
+                with lock:
+                    under_way.discard(member)
+                    member._halting.clear()
+
+        pool = ThreadPoolExecutor(len(self.members))
+        try:
+            running = [pool.submit(deliver, member) for member in self.members]
+            wait(running)
+        except KeyboardInterrupt:
+            with lock:
+                halted.set()
+                for member in under_way:
                     member._halting.set()
-                    done.add_done_callback(_released(member))
-                raise
+            raise
+        finally:
+            pool.shutdown()
+        for done in running:
+            done.result()
         return self
 
     def start(self) -> Self:
@@ -158,8 +177,3 @@ def _common(name: str, former: Sequence[Progress], members: int) -> Mark | None:
 
 def _between(positions: Sequence[int]) -> str:
     return " and ".join(f"{each:,}" for each in dict.fromkeys((positions[0], positions[-1])))
-
-
-def _released(member: Subscription) -> Callable[[Future[Subscription]], None]:
-    """Return what lets a member deliver again, once it has ended."""
-    return lambda _: member._halting.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -204,6 +205,35 @@ def test_an_interrupt_ends_a_groups_catch_up_after_the_events_at_hand(store):
     assert len(seen) == 2
     ended.set()
     group.catch_up()
+    assert sorted(seen) == list(range(60))
+
+
+def test_an_interrupt_while_the_members_are_still_being_started_ends_those_that_run(store, monkeypatch):
+    """Also the one whose start was interrupted: nobody holds what would tell that it runs."""
+    seen: list[int] = []
+    begun, ended = threading.Event(), threading.Event()
+
+    @on(Paid)
+    def handler(event):
+        if not ended.is_set():
+            begun.set()
+            assert group.members[0]._halting.wait(5)
+        seen.append(event.amount)
+
+    class Interrupted(ThreadPoolExecutor):
+        def submit(self, *args, **named):
+            super().submit(*args, **named)
+            begun.wait(30)
+            raise KeyboardInterrupt
+
+    group = ConsumerGroup(store, handler, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr("esim.group.ThreadPoolExecutor", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            group.catch_up()
+    assert len(seen) == 1
+    ended.set()
+    assert group.catch_up().position == 60
     assert sorted(seen) == list(range(60))
 
 

@@ -14,6 +14,7 @@ from esim.effects import Effects
 from esim.errors import HandlerFailed, InvalidArgument, Superseded
 from esim.event import Event
 from esim.group import ConsumerGroup
+from esim.intake import share_of
 from esim.memory import MemoryStore
 from esim.progress import Mark
 from esim.projection import Projection, on
@@ -185,11 +186,10 @@ def test_an_interrupt_ends_a_groups_catch_up_after_the_events_at_hand(store):
     both, ended = threading.Barrier(3), threading.Event()
 
     @on(Paid)
-    def handler(event):
+    def handler(event, recorded):
         if not ended.is_set():
             both.wait(30)
-            for member in group.members:
-                member._halting.wait(5)
+            assert group.members[share_of(recorded.stream, 2)]._halting.wait(30)
         seen.append(event.amount)
 
     def interrupt() -> None:

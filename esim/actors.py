@@ -64,6 +64,7 @@ class Follower(Player):
         mine = self.subscription = self._mine = _subscribed(stage, spec)
         super().__init__(stage, mine.name, spec.told())
         self._handler = self._watched(self._mine.handler)
+        self._effects = partial(_Effects, stage)
         self._delivery: Delivery | None = None
         self._failing = False
         self._poisoned: frozenset[int] = frozenset()
@@ -118,7 +119,7 @@ class Follower(Player):
         delivery = Delivery(
             *(stage.store, progress, self._handler, settings, self._sleep),
             waiter=cast("Waiter", Coroutines(self, stage.clock)),  # waits by the virtual clock
-            effects=partial(_Effects, stage),
+            effects=self._effects,
         )
         if self._open is not None:
             delivery.open_until, delivery._in_a_row = self._open[0].timestamp(), self._open[1]
@@ -173,7 +174,7 @@ class Follower(Player):
         lost = parked if mine._settings.on_exhausted == "dead_letter" else self._given_up
         if not lost:
             return super().failing()
-        wanted = self._wanted(self.stage.store.position)
+        wanted = self._wanted(0, self.stage.store.position)
         done = [position for position in wanted if position <= mine.position and position not in lost]
         why = [f": {one.cause_type}: {one.cause_message}" for one in letters if one.cause_type]
         why += [f": {self.failure}"] if self.failure else [""]
@@ -185,7 +186,7 @@ class Follower(Player):
             self.let_go()
             progress = self._mine._progress
             mark = progress.load()
-            before = (self._wanted(mark.position) or [mark.position])[-1] - 1
+            before = self._last_wanted(mark.position) - 1
             progress.commit(mark._replace(position=before, begun=before))
         elif fault == "poison":
             self._poisoned |= {self._at}
@@ -194,11 +195,16 @@ class Follower(Player):
         else:
             super().suffer(fault)
 
-    def _wanted(self, until: int) -> list[int]:
-        """Return the positions of the events up to `until` that are for this subscription."""
+    def _wanted(self, after: int, until: int) -> list[int]:
+        """Return the positions of the events between two that are for this subscription."""
         settings = self._mine._settings
         intake = Intake(self.stage.store, settings.wanted, settings.partition, until + 1)
-        return [row[0] for batch in intake.batches(0, until, 0) for row, _ in batch.rows]
+        return [row[0] for batch in intake.batches(after, until, 0) for row, _ in batch.rows]
+
+    def _last_wanted(self, until: int) -> int:
+        """Return the position of the last event up to `until` that is for this subscription, or `until`."""
+        back = (position for position in range(until, 0, -1) if self._wanted(position - 1, position))
+        return next(back, until)
 
     def _watched(self, handler: HandlerOf) -> HandlerOf:
         """Return the handler with a way to have it fail."""

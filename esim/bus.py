@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from esim import display
 from esim.contract import Store, must_be_store
-from esim.envelope import RecordedEvent, Row, reacting
+from esim.envelope import Reacting, RecordedEvent, Row
 from esim.errors import InvalidArgument, UpcasterFailed, said
 from esim.event import Event, current
 from esim.handler import HandlerOf, handler_of
@@ -153,7 +153,7 @@ class Bus:
     def _hand(self, subscriber: _Subscriber, recorded: RecordedEvent[Any]) -> None:
         calls = subscriber.handler.calls
         try:
-            with reacting(lambda: recorded):
+            with Reacting(lambda: recorded):
                 result = (calls.get(recorded.type) or calls[""])(recorded, None, None)
                 if isinstance(result, Awaitable):
                     self._waiter.result(result)

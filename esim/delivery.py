@@ -471,15 +471,16 @@ class Delivery:
 
         Attempts at an event that is not done with stay noted, unless it is said how many there were.
         """
-        position = max(self._position, self.mark.position)
-        noted = (self.mark.trying, self.mark.part)
+        mark = self.mark
+        position = max(self._position, mark.position)
+        noted = (mark.trying, mark.part)
         at = (trying.position, trying.part) if trying else max(self._parts, noted)
         if at[0] <= position:
             at = (0, 0)
         if attempts is None:
-            attempts = self.mark.attempts if at == noted else 0
+            attempts = mark.attempts if at == noted else 0
         begun = max(begun, position)
-        self._keep(Mark(position, begun, *at, attempts, self.mark.gate, self.mark.paused, told))
+        self._keep(Mark(position, begun, *at, attempts, mark.gate, mark.paused, told))
 
     def _keep(self, mark: Mark, *, gone: Sequence[int] = ()) -> None:
         if mark == self.mark and not (self._new or self._inbox or self.effects.fresh or gone):

@@ -10,9 +10,9 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 from uuid import UUID, uuid5
 
 from esim import display
@@ -66,8 +66,7 @@ def _text(value: object) -> str | None:
     return None if value is None else storable(str(value), "an id")
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """What the envelope of each event says that is appended inside `metadata(...)` or `caused_by(...)`."""
 
     correlation_id: str | None = None
@@ -89,10 +88,10 @@ def context() -> Context:
         return here
     recorded = here.cause()
     if recorded is None:
-        return replace(here, cause=None)
+        return here._replace(cause=None)
     cause = str(recorded.event_id)
     correlation = here.correlation_id or recorded.correlation_id or cause
-    return replace(here, causation_id=here.causation_id or cause, correlation_id=correlation, cause=None)
+    return here._replace(causation_id=here.causation_id or cause, correlation_id=correlation, cause=None)
 
 
 @contextmanager
@@ -135,21 +134,30 @@ def caused_by(recorded: RecordedEvent[Event]) -> Iterator[Context]:
         yield inner
 
 
-@contextmanager
-def reacting(cause: Callable[[], RecordedEvent[Any] | None]) -> Iterator[None]:
-    """Make what `cause` returns, if any, the cause of each event appended here; it is asked at an append."""
-    outer = _context.get()
-    token = _context.set(Context(user_id=outer.user_id, extra=outer.extra, cause=cause))
-    try:
-        yield
-    finally:
-        _context.reset(token)
+class Reacting:
+    """A block in which what `cause` returns, if any, is the cause of each event; it is asked at an append."""
+
+    def __init__(self, cause: Callable[[], RecordedEvent[Any] | None]) -> None:
+        """Ask `cause`."""
+        self._cause = cause
+        self._outer: Context | None = None
+        self._inner = Context(cause=cause)
+
+    def __enter__(self) -> None:
+        outer = _context.get()
+        if outer is not self._outer:
+            self._outer = outer
+            self._inner = Context(user_id=outer.user_id, extra=outer.extra, cause=self._cause)
+        self._token = _context.set(self._inner)
+
+    def __exit__(self, *_: object) -> None:
+        _context.reset(self._token)
 
 
 @contextmanager
 def keyed(key: str) -> Iterator[None]:
     """Derive the ids of the events of the one append in this block from `key`: see `derived_id`."""
-    token = _context.set(replace(_context.get(), key=key))
+    token = _context.set(_context.get()._replace(key=key))
     try:
         yield
     finally:

@@ -186,9 +186,10 @@ class Search:
 
     def rest(self, stage: Stage) -> bool:
         """Go on unless what could follow is known already."""
-        if not self.step(stage):
-            return False
         key = stage.rest_key()
+        self._check(stage, key[0])
+        if self._broken is not None:
+            return False
         if key in self._path:
             self._broken = ENDLESS, "the same state comes again and again"
             return False
@@ -204,7 +205,7 @@ class Search:
 
     def step(self, stage: Stage) -> bool:
         """Check what must always hold; go on if it does."""
-        self._check(stage)
+        self._check(stage, stage.key())
         return self._broken is None
 
     def note(self, stage: Stage, lane: str, told: str, fault: str) -> None:
@@ -212,8 +213,7 @@ class Search:
 
     # --- invariants ----------------------------------------------------------------------------------------
 
-    def _check(self, stage: Stage) -> None:
-        key = stage.key()
+    def _check(self, stage: Stage, key: tuple[int, ...]) -> None:
         if key in self._checked:
             return
         self._checked.add(key)

@@ -114,20 +114,21 @@ class Kept(Part):
         """Stand for what `store` keeps of `subscription`."""
         self.name = f"kept {subscription.name}"
         self._of, self._store, self._subscription = subscription.name, store, subscription
-        kept(store)[self._of].watch = self
+        self._all = kept(store)
+        self._all[self._of].watch = self
 
     def snapshot(self) -> Any:
         """Return a copy."""
-        return kept(self._store)[self._of].copy()
+        return self._all[self._of].copy()
 
     def restore(self, state: Any) -> None:
         """Put back a copy."""
-        kept(self._store)[self._of] = state.copy()
+        self._all[self._of] = state.copy()
         self._subscription._delivery = None  # what it has in memory is of another moment
 
     def frozen(self) -> Hashable:
         """Return checkpoint, rows, letters, ledger and inbox, without ids and times."""
-        mine = kept(self._store)[self._of]
+        mine = self._all[self._of]
         mark = mine.mark
         if not (mine.letters or mine.effects or mine.inbox or mine.rows):
             return mark

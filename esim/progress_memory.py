@@ -159,7 +159,10 @@ class MemoryProgress(Progress):
         return [row for row in self.all() if getattr(row, field)]
 
     def letters(self) -> list[Letter]:
-        found = (one for one in self._kept().letters.values() if one is not None)
+        letters = self._kept().letters
+        if not letters:  # each life of a process asks
+            return []
+        found = (one for one in letters.values() if one is not None)
         return sorted(found, key=lambda one: (one.position, one.part))
 
     def next_letter(self) -> int:
@@ -171,7 +174,7 @@ class MemoryProgress(Progress):
         return found and found.status
 
     def waiting(self, status: Literal["pending", "failed"]) -> list[Waiting]:
-        found = (one for one in self.ledger() if one.status == status)
+        found = (one for one in self.ledger() if one.status == status) if self._kept().effects else ()
         return [Waiting(one.key, one.effect, one.arguments, one.attempts) for one in found]
 
     def tried(self, key: str, attempts: int) -> None:

@@ -14,7 +14,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast, get_args, get_origin
 
 from esim import display
-from esim.envelope import RecordedEvent, reacting
+from esim.envelope import Reacting, RecordedEvent
 from esim.errors import InvalidArgument, ProjectionFailed, SqlRefused, said
 from esim.event import Event, batch_decoder, current, known_events
 from esim.eventtable import where
@@ -134,7 +134,7 @@ class Projection(ReadModel, Generic[R]):
         positions, types, texts = self._payloads(low, high)
         done = 0
         try:
-            with reacting(lambda: self._at(positions[done].as_py())):
+            with Reacting(lambda: self._at(positions[done].as_py())):
                 for kind, event in zip(types, decode(types, texts), strict=True):
                     calls[kind](event, rows)
                     done += 1
@@ -148,7 +148,7 @@ class Projection(ReadModel, Generic[R]):
             done = 0
             try:
                 decoded = decode([row[3] for row, _ in told], [row[5] for row, _ in told])
-                with reacting(lambda: RecordedEvent(told[done][0])):  # noqa: B023 - asked inside the loop
+                with Reacting(lambda: RecordedEvent(told[done][0])):  # noqa: B023 - asked inside the loop
                     for (row, part), event in zip(told, decoded, strict=True):
                         calls[row[3]](event, rows, RecordedEvent(row, event, part=part))
                         done += 1

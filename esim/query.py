@@ -49,7 +49,7 @@ class QueryItem:
 
     def matches(self, type: str, tags: Iterable[str]) -> bool:
         """Say whether an event of this type with these tags matches."""
-        return (not self.types or type in self.types) and set(self.tags) <= set(tags)
+        return (not self.types or type in self.types) and (not self.tags or set(self.tags) <= set(tags))
 
 
 class Query:
@@ -78,7 +78,10 @@ class Query:
 
     def matches(self, type: str, tags: Iterable[str]) -> bool:
         """Say whether an event of this type with these tags matches."""
-        return not self.items or any(item.matches(type, tags) for item in self.items)
+        for item in self.items:  # any() of a generator would be a fifth of a reading in memory
+            if item.matches(type, tags):
+                return True
+        return not self.items
 
     def __or__(self, other: Query) -> Query:
         return Query(*self.items, *other.items) if self.items and other.items else Query()

@@ -20,7 +20,7 @@ from esim.actors import players_of
 from esim.bus import Bus
 from esim.contract import Store
 from esim.effects import name_of
-from esim.envelope import RecordedEvent, reacting
+from esim.envelope import Reacting
 from esim.errors import InvalidArgument
 from esim.faults import Crash, ForeignWorld, OutcomeUnknown
 from esim.invariant import Look
@@ -84,6 +84,13 @@ class Moment(NamedTuple):
     died: tuple[int, str] | None = None
 
 
+class _Left(NamedTuple):
+    """What follows from how many faults are left: what can happen, by what could; how many are left then."""
+
+    options: dict[tuple[str, ...], tuple[str, ...]]
+    after: dict[str, tuple[int, ...]]
+
+
 class Stage:
     """A scenario on a store; see the module's text."""
 
@@ -106,14 +113,15 @@ class Stage:
         self.world.owner = self
         self.driver: Driver
         self.left: dict[str, int] = {}
-        self._options: dict[tuple[str, ...], tuple[str, ...]] = {}
-        self._after: dict[str, tuple[int, ...]] = {}
+        self._worked_out: dict[tuple[int, ...], _Left] = {}
+        self._options, self._after = _Left({}, {})
         self._over = self._stopped = False
         self.at: Player | None = None
         self.crashing = False
         """Whether a process is on its way out: nothing that it does has any effect."""
         self.steps = self.choices = 0
         self._commit = self.store._commit
+        self._reacting = Reacting(lambda: None if self.at is None else self.at.cause)
         self.parts: list[Part] = list(self.world.parts.values())
         self._by_name: dict[str, Part] = dict(self.world.parts)
         self.services: dict[str, Any] = {}
@@ -188,7 +196,7 @@ class Stage:
         self.store._commit = self._appended  # type: ignore[method-assign]  # a place where things go wrong
         self.steps = self._pause = 0
         try:
-            with self.world.simulated(self), reacting(self._cause):
+            with self.world.simulated(self), self._reacting:
                 try:
                     return self._play()
                 finally:
@@ -224,7 +232,10 @@ class Stage:
     def _next(self, current: Player | None) -> Player | None:
         """Return who takes the next step; None where the run is over, or goes on no further."""
         players, self._over = self.players, False
-        if (current is None or not current.working) and not any(one.working for one in players):
+        for one in players:
+            if one.working:
+                break
+        else:
             current = None
             if not self.driver.rest(self):
                 return None
@@ -373,9 +384,6 @@ class Stage:
             raise OutcomeUnknown(f"{told}: whether it was appended is not known")
         return recorded
 
-    def _cause(self) -> RecordedEvent[Any] | None:
-        return None if self.at is None else self.at.cause
-
     # --- moments -------------------------------------------------------------------------------------------
 
     def key(self) -> tuple[int, ...]:
@@ -394,9 +402,12 @@ class Stage:
         return tuple(self._known)
 
     def _changed_left(self) -> None:
-        """Forget what was worked out from how many faults were left."""
-        self._options.clear()
-        self._after.clear()
+        """Use what was worked out from how many faults are left now, not from how many there were."""
+        left = tuple(self.left.values())
+        found = self._worked_out.get(left)
+        if found is None:
+            found = self._worked_out[left] = _Left({}, {})
+        self._options, self._after = found
 
     def left_after(self, kind: str) -> tuple[int, ...]:
         """Return how many faults of each kind are left once one of a `kind` has happened."""
@@ -406,8 +417,8 @@ class Stage:
             found = self._after[kind] = tuple(left.values())
         return found
 
-    def rest_key(self) -> Hashable:
-        """Return what tells a moment at which no process is at work from another.
+    def rest_key(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[Hashable, ...]]:
+        """Return what tells a moment at which no process is at work from another: the state comes first.
 
         Raises InvalidArgument if a subscription was made on the way, of which the stage knows nothing.
         """
@@ -434,7 +445,10 @@ class Stage:
 
     def back_to(self, moment: Moment) -> None:
         """Stand at an earlier moment; a process that died then has died."""
-        pictures = [*moment.parts, *self._first[len(moment.parts) :]]
+        pictures, known = moment.parts, moment.known
+        new = len(self.parts) - len(known)  # stand-ins that were made since
+        if new:
+            pictures, known = (*pictures, *self._first[-new:]), (*known, *[0] * new)
         if self.world.owner is not self:  # another stage has used it since
             self.world.owner, self._fresh = self, [False] * len(self.parts)
         for index, picture in enumerate(pictures):
@@ -444,7 +458,7 @@ class Stage:
                 part.stale = False
                 self._pictures[index] = picture
                 self._fresh[index] = True
-        self._known = [*moment.known, *[0] * (len(self.parts) - len(moment.known))]
+        self._known = list(known)
         self.left = dict(zip(self.left, moment.left, strict=True))
         self._changed_left()
         for player, kept in zip(self.players, moment.players, strict=True):

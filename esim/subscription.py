@@ -25,7 +25,7 @@ from esim.columns import columns_of
 from esim.contract import Moment, Store
 from esim.deadletters import DeadLetters
 from esim.delivery import Checkpoint, Delivery, Exhausted
-from esim.envelope import reacting
+from esim.envelope import Reacting
 from esim.errors import InvalidArgument, NotCaughtUp, StoreClosed, Superseded, said
 from esim.follower import Follower
 from esim.handler import HandlerOf, handler_of
@@ -191,7 +191,7 @@ class Subscription:
                 if fit:
                     must_fit(self.name, self._delivery.mark, self._head)
                 effects = self._delivery.effects
-                with reacting(lambda: effects.cause):  # of what handlers append
+                with Reacting(lambda: effects.cause):  # of what handlers append
                     yield self._delivery
             except BaseException:
                 self._delivery = None

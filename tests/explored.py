@@ -85,8 +85,7 @@ class Everything(Search):
             if broken is not None:
                 self.verdicts.add(broken.invariant)
 
-    def _check(self, stage: Stage) -> None:
-        key: Any = stage.key()
+    def _check(self, stage: Stage, key: Any) -> None:
         if key not in self._checked:
             self._checked.add(key)
             self.verdicts |= {name for name, one in self._always if one.broken(stage.look) is not None}

@@ -13,8 +13,8 @@ from esim.arguments import whole
 from esim.logcore import Log
 from esim.result import Result
 
-# Without the offset small numbers collide, and without the inner hash of each the order would be lost.
-FINGERPRINT = "bit_xor(hash(xor(hash(a), hash(v::BIGINT + 1099511627776))))"
+# The offset keeps places and activities apart: small numbers next to each other would collide.
+FINGERPRINT = "bit_xor(hash(a::BIGINT * 1099511627776 + v))"
 """The sum over a case that tells its sequence of activities from all others of the same length."""
 
 COLUMNS = {
@@ -33,21 +33,19 @@ _WHOLE = "list_sort(list(v::BIGINT * 4294967296 + a))"
 
 def variants(log: Log, top: int | None, *, times: bool, exact: bool) -> Result:
     """Return the variants of a log, the commonest first."""
-    limit = "" if top is None else f" LIMIT {whole(top, 'top')}"
+    chosen = "" if top is None else f" WHERE k <= {whole(top, 'top')}"
     lasts, middle = (f", {log._lasts()} AS lasts", "median(lasts) / 1e6 AS median_s, ") if times else ("", "")
     sql = f"""WITH each AS (SELECT s, {_WHOLE if exact else FINGERPRINT} AS kind{lasts} FROM e GROUP BY s),
 grouped AS (SELECT count(*) AS cases, {middle}min(s) AS one FROM each GROUP BY kind),
 ranked AS MATERIALIZED (
-    SELECT *, cases / sum(cases) OVER () AS share,
-        sum(cases) OVER (ORDER BY cases DESC, one) / sum(cases) OVER () AS coverage
-    FROM grouped ORDER BY cases DESC, one{limit}),
-spelled AS (
-    SELECT s AS one, list(a ORDER BY v) AS codes FROM e WHERE s IN (SELECT one FROM ranked) GROUP BY s),
+    SELECT *, row_number() OVER ranks AS k, sum(cases) OVER ranks AS upto FROM grouped
+    WINDOW ranks AS (ORDER BY cases DESC, one ROWS UNBOUNDED PRECEDING)),
+spelled AS (SELECT k, list(a ORDER BY v) AS codes FROM e JOIN ranked ON s = one{chosen} GROUP BY k),
 named AS (SELECT list(activity ORDER BY a) AS names FROM activities)
-SELECT list_select(names, codes) AS variant, cases, share, coverage, len(codes) AS steps,
-    {"median_s, " if times else ""}"case" AS example
-FROM ranked JOIN spelled USING (one) JOIN cases ON s = one, named
-ORDER BY cases DESC, one"""
+SELECT list_select(names, codes) AS variant, cases, cases / (SELECT max(upto) FROM ranked) AS share,
+    upto / (SELECT max(upto) FROM ranked) AS coverage, len(codes) AS steps, {"median_s, " if times else ""}"case" AS example
+FROM ranked JOIN spelled USING (k) JOIN cases ON s = one, named
+ORDER BY k"""
     total = None if top is None else _count(log)
     told = () if total is None or top is None or total <= top else (_commonest(top, total),)
     columns = {name: text for name, text in COLUMNS.items() if times or name != "median_s"}

@@ -16,10 +16,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from esim import display
 from esim.errors import InvalidArgument, InvalidLog
+from esim.logarray import numbered
 from esim.logsession import Kept, Session, reading
 from esim.logsource import ROW, Source, picked
 from esim.logvalue import aware, naive, zoned
@@ -30,7 +31,7 @@ _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "DOUBLE", "FLOA
 _NUMBERED = """(row_number() OVER each)::INT AS v, a, lag(a) OVER each AS p,
  lead(a) OVER each IS NULL AS z, t, epoch_us(t) - epoch_us(lag(t) OVER each) AS w, r"""
 _STREAMED = """
-SELECT s, (n - max(if(ps = s, 0, n)) OVER (ROWS UNBOUNDED PRECEDING) + 1)::INT AS v,
+SELECT s, (n - last_value(if(ps = s, NULL, n) IGNORE NULLS) OVER (ROWS UNBOUNDED PRECEDING) + 1)::INT AS v,
  a, if(ps = s, pa, NULL) AS p, ns <> s AS z, t, if(ps = s AND {sound}, epoch_us(t) - epoch_us(pt), NULL) AS w,
  r
 FROM (SELECT s, a, t, o, r, row_number() OVER () AS n, lag(s, 1, 0) OVER () AS ps, lag(a) OVER () AS pa,
@@ -48,6 +49,9 @@ _UNITS = (
 _ZONED = ("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS")
 _WORST = 5  # rows that a message quotes
 _INT = 2**31
+_AT_ONCE = 2_000_000  # rows, for which arrays take 200 MB for a moment
+_SPREAD = 4  # times as many numbers as rows
+_FIRST = 2_000
 _HASHED = 12  # DuckDB's own bound of bits
 _MOST_DIRECT = 18
 
@@ -57,13 +61,14 @@ Codes = Callable[[Sequence[str]], list[int]]
 
 
 class Seen(NamedTuple):
-    """What a first look at the rows tells: notes, whether each row is an event of a case, the highest `#row`.
+    """What a first look at the rows tells: notes, how many they are, if each is an event, the highest `#row`.
 
     `loose` says that rows without a case are events all the same: events of objects. `finer` says that
     there are times between two microseconds.
     """
 
     notes: tuple[str, ...]
+    rows: int
     complete: bool
     loose: bool
     highest: int
@@ -129,15 +134,36 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
             f"SELECT s, a, t, o, r{'::INT AS r' if seen.highest < _INT else ''} FROM ({base}) "
             f'JOIN {cases.name} ON "case" = c JOIN {activities.name} ON activity = n WHERE t IS NOT NULL'
         )
-        events, tied, back = _numbered(session, rows, cases, how)
+        count = session.rows(f"SELECT count(*) FROM {cases.name}")[0][0]
+        session.run(f"SET perfect_ht_threshold = {_direct(count)}")
+        at_once = roles.case_object is None and _may_be_at_once(session, base, seen, how)
+        found = numbered(session.arrow(rows), how.sort) if at_once else None
+        if found is not None:
+            events, tied, back = session.hold(found.events), found.tied, found.back
+        else:
+            events, tied, back = _numbered(session, rows, count, how)
         ties = [*_shared(session, events, roles), *_ties(roles, how, tied, back, finer=seen.finer)]
         unbroken = _unbroken(session, events, roles, how) if tied or how.sort == "order" else []
     notes = (*source.notes, *seen.notes, *ties, *unbroken)
     return Table(events, cases, activities, notes, happened, forward=not back)
 
 
-def _numbered(session: Session, rows: str, cases: Kept, how: Reading) -> tuple[Kept, int, int]:
-    """Return the events with their places in their cases, how many tie with the one before, or go back.
+def _may_be_at_once(session: Session, base: str, seen: Seen, how: Reading) -> bool:
+    """Say whether arrays of all rows are small, and the first rows stand in the order of their cases."""
+    if session.bounded or not 0 < seen.rows <= _AT_ONCE or seen.highest > _SPREAD * seen.rows:
+        return False
+    last: dict[str, Any] = {}
+    by = "o" if how.sort == "order" else "t"
+    known = f"c IS NOT NULL AND {by} IS NOT NULL"
+    for case, at in session.rows(f"SELECT c, {by} FROM ({base}) WHERE {known} LIMIT {_FIRST}"):
+        if case in last and at < last[case]:
+            return False
+        last[case] = at
+    return True
+
+
+def _numbered(session: Session, rows: str, count: int, how: Reading) -> tuple[Kept, int, int]:
+    """Return the events with their places in so many cases, how many tie with the one before, or go back.
 
     Sorting all rows once and looking at neighbours costs half of a window over each case. A sort of keys
     alone is cheaper than one that carries other columns, so every column is a key, though `r` has decided
@@ -147,8 +173,6 @@ def _numbered(session: Session, rows: str, cases: Kept, how: Reading) -> tuple[K
     """
     order, sound = _ORDERS[how.sort]
     events = session.keep(_STREAMED.format(rows=rows, order=order, sound=sound))
-    count = session.rows(f"SELECT count(*) FROM {cases.name}")[0][0]
-    session.run(f"SET perfect_ht_threshold = {_direct(count)}")
     begun, ended, early, tied, back = session.rows(_CHECKED.format(events=events.name))[0]
     if (begun, ended, early) != (count, count, 0):
         window = f"WINDOW each AS (PARTITION BY s ORDER BY {order})"
@@ -304,7 +328,7 @@ def _looked_at(
         notes.append(f"the numbers in {roles['time']} are taken as {unit} since 1970{some}")
     notes += _clock_changes(session, roles, how)
     complete, loose = rows == min(cases, activities, read), objects and cases < rows
-    return Seen(tuple(notes), complete, loose, highest or 0, finer=precise > 0)
+    return Seen(tuple(notes), rows, complete, loose, highest or 0, finer=precise > 0)
 
 
 def _clock_changes(session: Session, roles: ColumnRoles, how: Reading) -> list[str]:

@@ -50,6 +50,8 @@ class Session:
         self._waste: list[str] = []
         self._count = 0
         self._active: object = None
+        self.bounded = memory is not None
+        """Whether memory is to be spared."""
         self.cursor: DuckDB = db._fresh()
         db._lent.add(self.cursor)  # so that a store that is closed lets go of its file
         weakref.finalize(self, _return, db, self.cursor).atexit = False
@@ -106,6 +108,15 @@ class Session:
             self.run(f"CREATE TEMP TABLE {kept.name} AS {select}")
             weakref.finalize(kept, self._waste.append, kept.name).atexit = False
             return kept
+
+    def hold(self, table: pa.Table) -> Kept:
+        """Make a temporary table of an Arrow table."""
+        with self._lock:
+            self.cursor.register("esim_held", table)
+            try:
+                return self.keep("SELECT * FROM esim_held")
+            finally:
+                self.cursor.unregister("esim_held")
 
     def use(self, views: object, define: Callable[[], dict[str, str]]) -> None:
         """Make the views of one log the ones that queries see, unless they are so already."""

@@ -43,7 +43,8 @@ ranked AS MATERIALIZED (
 spelled AS (SELECT k, list(a ORDER BY v) AS codes FROM e JOIN ranked ON s = one{chosen} GROUP BY k),
 named AS (SELECT list(activity ORDER BY a) AS names FROM activities)
 SELECT list_select(names, codes) AS variant, cases, cases / (SELECT max(upto) FROM ranked) AS share,
-    upto / (SELECT max(upto) FROM ranked) AS coverage, len(codes) AS steps, {"median_s, " if times else ""}"case" AS example
+    upto / (SELECT max(upto) FROM ranked) AS coverage, len(codes) AS steps,
+    {"median_s, " if times else ""}"case" AS example
 FROM ranked JOIN spelled USING (k) JOIN cases ON s = one, named
 ORDER BY k"""
     total = None if top is None else _count(log)

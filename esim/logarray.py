@@ -1,0 +1,103 @@
+"""The places of events in their cases, worked out in arrays: for logs that are small beside the memory.
+
+Where the rows of each case stand in its order already, as most logs are written, one sort of whole numbers
+is all there is to do, which vectorized code does in a fifth of the time of a sort of rows. Logs of other
+rows, and large ones, are numbered in the database.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_HALF = 32  # bits: the case is in the upper half of a number, the row in the lower
+_FAR = 2**62  # microseconds, twice which is no time; infinity is farther
+
+
+class Numbered(NamedTuple):
+    """Events in order, in the columns of `e`; how many tie with the one before, and how many go back."""
+
+    events: pa.Table
+    tied: int
+    back: int
+
+
+def numbered(rows: pa.Table, sort: str) -> Numbered | None:
+    """Return events by case and place; None where a case's rows, from first to last, are not in its order.
+
+    `rows` has columns s, a, t, o, r: case, activity, time and what else orders (or nulls), and the number of
+    the row, each but once. They are ordered by t, o, r, or by o, r, t if `sort` is "order".
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    columns = {name: _array(rows, name) for name in rows.column_names}
+    s, a, t, o, r = columns.values()
+    if any(column is None for column in (s, a, t, r)) or (o is None and rows["o"].null_count < len(rows)):
+        return None  # numbers of which some are missing, texts, pairs
+    if not len(t) or max(-int(t.min()), int(t.max())) > _FAR:
+        return None
+    place = np.empty(int(r.max()) + 1, np.int32)
+    place[r] = np.arange(len(r), dtype=np.int32)
+    packed = s.astype("<i8")  # in place from here on: each array of a million numbers takes a millisecond
+    packed <<= _HALF
+    packed |= r
+    packed.sort()
+    r, s = (np.ascontiguousarray(packed.view("<i4")[half::2]) for half in (0, 1))
+    order = place[r]
+    a, t = a[order], t[order]
+    later = np.zeros(len(s), bool)
+    np.equal(s[1:], s[:-1], out=later[1:])
+    gap = np.zeros_like(t)
+    np.subtract(t[1:], t[:-1], out=gap[1:])
+    back, tied = int(((gap < 0) & later).sum()), int(((gap == 0) & later).sum())
+    if sort == "order":
+        bound = later
+    elif back:
+        return None
+    else:
+        bound = later & (gap == 0)
+    if o is not None and bound.any():
+        o = o[order]
+        if (o[1:] < o[:-1])[bound[1:]].any():
+            return None
+    starts = np.flatnonzero(~later).astype(np.int32)
+    v = np.arange(1, len(s) + 1, dtype=np.int32)
+    v -= np.repeat(starts, np.diff(starts, append=np.int32(len(s))))
+    p, z = np.empty_like(a), np.ones(len(s), bool)
+    p[1:], z[:-1] = a[:-1], ~later[1:]
+    moments = pa.array(t).view(pa.timestamp("us"))
+    found = {
+        "s": s,
+        "v": v,
+        "a": a,
+        "p": _where(p, later),
+        "z": z,
+        "t": moments,
+        "w": _where(gap, later),
+        "r": r,
+    }
+    return Numbered(pa.table(found), tied, back)
+
+
+def _array(rows: pa.Table, name: str) -> Any:
+    """Return a column of numbers or times without a gap as an array; None for any other."""
+    import pyarrow as pa
+
+    column = rows[name].combine_chunks()
+    kind = column.type
+    if column.null_count or not (pa.types.is_signed_integer(kind) or kind == pa.timestamp("us")):
+        return None
+    return (column if pa.types.is_integer(kind) else column.view(pa.int64())).to_numpy()
+
+
+def _where(values: Any, there: Any) -> pa.Array:
+    """Return an array as Arrow has it, without a copy; NULL where there is none."""
+    import numpy as np
+    import pyarrow as pa
+
+    bits = np.packbits(there, bitorder="little")
+    buffers = [pa.py_buffer(bits), pa.py_buffer(values)]
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), buffers)

@@ -213,7 +213,7 @@ class Search:
 
     # --- invariants ----------------------------------------------------------------------------------------
 
-    def _check(self, stage: Stage, key: tuple[int, ...]) -> None:
+    def _check(self, stage: Stage, key: tuple[Hashable, ...]) -> None:
         if key in self._checked:
             return
         self._checked.add(key)

@@ -147,7 +147,6 @@ class Stage:
         self.fingerprint = scenario.fingerprint(one.told for one in self.players)
         self.most_steps = MOST_STEPS + STEPS_OF_AN_EVENT * self.store.position * len(self.players)
         self._interned: dict[Hashable, int] = {}
-        self._keyed_at = self.clock._now
         self._take_pictures()
 
     def _subscribed(self) -> dict[str, Subscription]:
@@ -386,20 +385,19 @@ class Stage:
 
     # --- moments -------------------------------------------------------------------------------------------
 
-    def key(self) -> tuple[int, ...]:
-        """Return what tells the state that is kept from another: equal for equal states."""
+    def key(self) -> tuple[Hashable, ...]:
+        """Return what tells the state that is kept from another: equal for equal states.
+
+        The time is a part of it, as any table, message or answer may hold one to compare it with.
+        """
         interned = self._interned
-        if self.clock._now is not self._keyed_at:
-            self._keyed_at = self.clock._now
-            for part in self.kept:
-                part.stale = True  # deadlines are nearer
         for index, part in enumerate(self.parts):
             if part.stale or part.volatile:  # what is in memory may change without anybody's notice
                 part.stale = False
                 self._fresh[index] = False
                 found = index, part.frozen()
                 self._known[index] = interned.setdefault(found, len(interned))
-        return tuple(self._known)
+        return self.clock._now, *self._known
 
     def _changed_left(self) -> None:
         """Use what was worked out from how many faults are left now, not from how many there were."""
@@ -417,7 +415,7 @@ class Stage:
             found = self._after[kind] = tuple(left.values())
         return found
 
-    def rest_key(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[Hashable, ...]]:
+    def rest_key(self) -> tuple[tuple[Hashable, ...], tuple[int, ...], tuple[Hashable, ...]]:
         """Return what tells a moment at which no process is at work from another: the state comes first.
 
         Raises InvalidArgument if a subscription was made on the way, of which the stage knows nothing.
@@ -463,7 +461,6 @@ class Stage:
         self._changed_left()
         for player, kept in zip(self.players, moment.players, strict=True):
             player.put_back(kept)
-        self._keyed_at = moment.now
         self.clock.jump(moment.now)
         self._bus_anew()
         self.choices = moment.choices

@@ -7,10 +7,12 @@ import queue
 import random
 import threading
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from esim import stage as stages
 from esim.effects import Effects
 from esim.envelope import metadata
 from esim.errors import InvalidArgument, TokenMismatch, Unsteady
@@ -274,6 +276,61 @@ def test_a_task_that_fails_each_time_it_is_started_has_no_end():
     assert found.counterexample is not None
     assert found.counterexample.invariant == "it comes to an end"
     assert "KeyError: 'mug'" in repr(found)
+
+
+@pytest.mark.parametrize("history", [[], HISTORY])
+def test_what_is_tried_again_for_ever_has_no_end_although_time_passes(history, monkeypatch):
+    """Not one state comes again, as each is later than the one before; still it is told."""
+    monkeypatch.setattr(stages, "MOST_STEPS", 200)
+
+    async def again() -> None:
+        await asyncio.sleep(60)
+        raise ConnectionError("nobody answers")
+
+    found = explore(history, [task(again, restart=True)], confirm=None)
+    assert found.counterexample is not None
+    assert found.counterexample.invariant == "it comes to an end"
+    assert "no end after" in found.counterexample.message
+
+
+NINE = datetime(2026, 1, 1, 9, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("prune", [True, False])
+def test_the_same_lease_at_another_time_is_another_state(prune):
+    """Whoever dies after an hour of work finds it over, and who dies at once does not: with no event at all."""
+    world = World()
+    lease, done = world.table("lease", {"until": NINE}), world.table("done")
+
+    def actors(store: Any) -> list[Any]:
+        async def work() -> None:
+            if not done and lease["until"] <= store.clock.now():
+                lease["until"] = store.clock.now() + timedelta(minutes=30)
+                await asyncio.sleep(3600)
+                done["o-1"] = True
+
+        return [task(work, restart=True)]
+
+    once = always(lambda look: look.table("lease")["until"] < NINE + timedelta(hours=1))
+    given = {"faults": Faults(crash=1), "world": world, "prune": prune, "confirm": None}
+    assert explore([], actors, {"begun once": once}, **given).counterexample is not None
+
+
+def test_who_waits_until_a_lease_is_over_comes_to_an_end():
+    """Nothing but the time changes between one start and the next, and that is enough."""
+    world = World()
+    lease, done = world.table("lease", {"until": NINE + timedelta(minutes=25)}), world.table("done")
+
+    def actors(store: Any) -> list[Any]:
+        async def work() -> None:
+            await asyncio.sleep(600)
+            if store.clock.now() < lease["until"]:
+                raise RuntimeError("another has the lease")
+            done["o-1"] = True
+
+        return [task(work, restart=True)]
+
+    assert explore([], actors, {"done": lambda look: "o-1" in look.table("done")}, world=world).holds
 
 
 def notify(event: Rung, effects: Effects) -> None:

@@ -57,7 +57,7 @@ class CountedIds:
 
 
 class Log(Part):
-    """The events of a store in memory."""
+    """The events of a store in memory, and the snapshots that it keeps."""
 
     name = "log"
 
@@ -69,16 +69,16 @@ class Log(Part):
         self._numbers: dict[Hashable, int] = {}
 
     def snapshot(self) -> Any:
-        """Return the rows, and how many ids were given out."""
-        return tuple(self._store._rows), self._ids.count
+        """Return the rows, the snapshots, and how many ids were given out."""
+        return tuple(self._store._rows), dict(self._store._snapshots), self._ids.count
 
     def restore(self, state: Any) -> None:
         """Put back what `snapshot` returned."""
-        self._store.rewind(state[0])
-        self._ids.count = state[1]
+        rows, snapshots, self._ids.count = state
+        self._store.rewind(rows, snapshots)
 
     def frozen(self) -> Hashable:
-        """Return a number for each row, in order: the same for rows that say the same."""
+        """Return a number for each row, in order, the same for rows that say the same; and the snapshots."""
         rows, same = self._store._rows, 0
         for known, row in zip(self._rows, rows, strict=False):
             if known is not row:
@@ -87,7 +87,7 @@ class Log(Part):
         if same < len(rows) or same < len(self._rows):
             self._rows[same:] = rows[same:]
             self._told[same:] = [self._numbers.setdefault(row[1:], len(self._numbers)) for row in rows[same:]]
-        return tuple(self._told)
+        return tuple(self._told), frozenset(self._store._snapshots.values())
 
 
 def restore(store: Store, rows: Sequence[Row]) -> None:

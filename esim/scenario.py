@@ -200,7 +200,8 @@ class Scenario:
         Raises InvalidArgument for what is none of these.
         """
         self.rows: tuple[StoredRow, ...] = _rows_of(history) if isinstance(history, Store) else ()
-        """The recorded events of a store, envelope and all; they come before what is written."""
+        """The recorded events of a store, envelope and all, without its snapshots; they come before what is
+        written."""
         self.history = () if isinstance(history, Store) else writes_of(history)
         if actors is None:
             raise InvalidArgument(

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 
 from esim.actors import players_of
 from esim.bus import Bus
-from esim.contract import Store
+from esim.contract import Snapshot, Store
 from esim.effects import name_of
 from esim.envelope import Reacting
 from esim.errors import InvalidArgument
@@ -120,7 +120,7 @@ class Stage:
         self.crashing = False
         """Whether a process is on its way out: nothing that it does has any effect."""
         self.steps = self.choices = 0
-        self._commit = self.store._commit
+        self._commit, self._save = self.store._commit, self.store.save_snapshot
         self._reacting = Reacting(lambda: None if self.at is None else self.at.cause)
         self.parts: list[Part] = list(self.world.parts.values())
         self._by_name: dict[str, Part] = dict(self.world.parts)
@@ -193,6 +193,7 @@ class Stage:
         if moment is not None:
             self.back_to(moment)
         self.store._commit = self._appended  # type: ignore[method-assign]  # a place where things go wrong
+        self.store.save_snapshot = self._saved  # type: ignore[method-assign]  # and so is this
         self.steps = self._pause = 0
         try:
             with self.world.simulated(self), self._reacting:
@@ -205,6 +206,7 @@ class Stage:
             raise InvalidArgument(str(foreign)) from None
         finally:
             self.store._commit = self._commit  # type: ignore[method-assign]
+            self.store.save_snapshot = self._save  # type: ignore[method-assign]
 
     def _play(self) -> bool:
         current: Player | None = None
@@ -382,6 +384,14 @@ class Stage:
         if fault == "unknown":
             raise OutcomeUnknown(f"{told}: whether it was appended is not known")
         return recorded
+
+    def _saved(self, snapshot: Snapshot) -> None:
+        told = f"snapshot of {snapshot.stream} at {snapshot.version}" if self.recording else ""
+        self.ask(("crash",), "log", told)
+        self._save(snapshot)
+        if self._log is not None:
+            self._log.stale = True
+        self.note("log", told)
 
     # --- moments -------------------------------------------------------------------------------------------
 

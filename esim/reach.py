@@ -10,7 +10,7 @@ import inspect
 import sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from datetime import date, timedelta
 from decimal import Decimal
@@ -79,6 +79,17 @@ CHANGED = (
     "it in world.memory(…), or in a table"
 )
 """What is said of it."""
+
+
+@contextmanager
+def as_before(stage: Stage) -> Iterator[Remembered]:
+    """Have what code keeps, and the world, be as they were once this is over, however it ends."""
+    remembered = Remembered(stage)
+    try:
+        yield remembered
+    finally:
+        remembered.put_back()
+        stage.world.reset()
 
 
 def held_by(actors: Iterable[Actor]) -> Counter[tuple[str, str]]:

@@ -436,7 +436,7 @@ class Stage:
                 f"{strange}: a subscription is made "
                 "while the simulation runs; make it where the actors are made, in actors(store)"
             )
-        players = tuple([one.kept(relative=True) for one in self.players])
+        players = tuple([one.kept() for one in self.players])
         return self.key(), tuple(self.left.values()), players
 
     def moment(self, died: tuple[int, str] | None = None) -> Moment:
@@ -446,7 +446,7 @@ class Stage:
             if not fresh:
                 self._pictures[index] = self.parts[index].snapshot()
                 self._fresh[index] = True
-        players = tuple([one.kept(relative=False) for one in self.players])
+        players = tuple([one.kept() for one in self.players])
         left = tuple(self.left.values()) if died is None else self.left_after(died[1])
         now, choices = self.clock._now, self.choices + (died is not None)
         return Moment(tuple(self._pictures), tuple(self._known), left, players, now, choices, died)

@@ -32,6 +32,7 @@ from esim.invariant import (
 )
 from esim.memory import MemoryStore
 from esim.repository import Repository
+from esim.retry import RetryPolicy
 from esim.rows import Key, Row, Rows
 from esim.scenario import consume, follow, task
 from esim.simulation import Faults, World, crash_matrix, explore, replay, simulate
@@ -317,6 +318,23 @@ def test_the_same_lease_at_another_time_is_another_state(prune):
     once = always(lambda look: look.table("lease")["until"] < NINE + timedelta(hours=1))
     given = {"faults": Faults(crash=1), "world": world, "prune": prune, "confirm": None}
     assert explore([], actors, {"begun once": once}, **given).counterexample is not None
+
+
+def test_a_dead_letter_of_another_time_is_another_state():
+    """Whoever looks for those that are an hour old finds it, or not."""
+
+    def ring(event: Rung) -> None:
+        if event.bell == "a":
+            raise ValueError("cracked")
+
+    async def wait() -> None:
+        await asyncio.sleep(3600)
+
+    early = eventually(lambda look: [one.enqueued_at.hour for one in look.dead_letters()] == [9])
+    actors = [follow(ring, retry=RetryPolicy(max_attempts=1)), task(wait)]
+    history = [*HISTORY, ("Bell/2", Rung(bell="b"))]
+    assert explore(history, actors, {"early": early}).holds
+    assert not explore(history, actors, {"early": early}, faults=Faults(preempt=2), confirm=None).holds
 
 
 def test_who_waits_until_a_lease_is_over_comes_to_an_end():

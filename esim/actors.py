@@ -256,12 +256,9 @@ class Follower(Player):
         now = self.stage.clock._now
         return min((at for at in times if at > now), default=None)
 
-    def kept(self, *, relative: bool) -> Hashable:
+    def kept(self) -> Hashable:
         """Return why it stopped, what it cannot handle, and its open circuit."""
-        opened: Any = self._open
-        if relative and self._open is not None:
-            opened = (self._open[0] - self.stage.clock._now, self._open[1])
-        return self.ended, self._poisoned, opened
+        return self.ended, self._poisoned, self._open
 
     def put_back(self, kept: Any) -> None:
         """Be what `kept` returned."""

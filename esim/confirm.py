@@ -180,7 +180,7 @@ def _hand_on(stage: Stage, folder: Path) -> None:
     if any(one.working for one in stage.players if one is not player):
         raise InvalidArgument("another process is at work when one dies, and all share one process here")
     world = {part.name: None if part.volatile else part.snapshot() for part in stage.parts}
-    players = [one.kept(relative=False) for one in stage.players]
+    players = [one.kept() for one in stage.players]
     state = (
         *(world, players, stage.players.index(player), dict(stage.left), stage.choices + 1),
         *(stage.clock._now, stage.ids.count),

@@ -175,7 +175,7 @@ class Search:
             self._push(_Node(self._base, since, at + 1, choices), preempt=preempt)
             return
         died, left = (players.index(player), kind), stage.left_after(kind)
-        key = stage.key(), left, tuple([one.kept(relative=True) for one in players]), died
+        key = stage.key(), left, tuple([one.kept() for one in players]), died
         if self.prune and key in self._seen:
             self.count.schedules += 1
             self.count.merged += 1
@@ -213,7 +213,7 @@ class Search:
 
     # --- invariants ----------------------------------------------------------------------------------------
 
-    def _check(self, stage: Stage, key: tuple[int, ...]) -> None:
+    def _check(self, stage: Stage, key: tuple[Hashable, ...]) -> None:
         if key in self._checked:
             return
         self._checked.add(key)

@@ -6,7 +6,7 @@ Same contract as the DuckDB store, no file, nothing to install. SQL is answered 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from threading import RLock
 from typing import TYPE_CHECKING
@@ -98,10 +98,11 @@ class MemoryStore(Store):
         self._rows.extend(rows)
         self._last_recorded = rows[-1][10]
 
-    def rewind(self, rows: Sequence[Row]) -> None:
+    def rewind(self, rows: Sequence[Row], snapshots: Mapping[str, Snapshot] | None = None) -> None:
         """Hold just these rows, whatever was there: for simulations, which go back to an earlier moment."""
         with self._lock:
-            self._rows, self._streams, self._by_id, self._snapshots = [], {}, {}, {}
+            self._rows, self._streams, self._by_id = [], {}, {}
+            self._snapshots = dict(snapshots or {})
             self._last_recorded = 0
             self.era += 1
             if rows:

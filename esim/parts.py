@@ -8,12 +8,11 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from esim.clock import _EPOCH, ManualClock, micros, uuid7
+from esim.clock import _EPOCH, ManualClock, uuid7
 from esim.contract import Store
 from esim.envelope import Row
 from esim.frozen import frozen
 from esim.memory import MemoryStore
-from esim.process import Process
 from esim.progress import Entry, Letter
 from esim.progress_memory import kept
 from esim.store import EventStore
@@ -58,7 +57,7 @@ class CountedIds:
 
 
 class Log(Part):
-    """The events of a store in memory; when they were recorded counts by how long ago that is."""
+    """The events of a store in memory, and the snapshots that it keeps."""
 
     name = "log"
 
@@ -70,29 +69,25 @@ class Log(Part):
         self._numbers: dict[Hashable, int] = {}
 
     def snapshot(self) -> Any:
-        """Return the rows, and how many ids were given out."""
-        return tuple(self._store._rows), self._ids.count
+        """Return the rows, the snapshots, and how many ids were given out."""
+        return tuple(self._store._rows), dict(self._store._snapshots), self._ids.count
 
     def restore(self, state: Any) -> None:
         """Put back what `snapshot` returned."""
-        self._store.rewind(state[0])
-        self._ids.count = state[1]
+        rows, snapshots, self._ids.count = state
+        self._store.rewind(rows, snapshots)
 
     def frozen(self) -> Hashable:
-        """Return all that is recorded, in order: a number for each thing that rows say, and their ages."""
-        now, rows = micros(self._store.clock.now()), self._store._rows
-        same = 0
+        """Return a number for each row, in order, the same for rows that say the same; and the snapshots."""
+        rows, same = self._store._rows, 0
         for known, row in zip(self._rows, rows, strict=False):
             if known is not row:
                 break
             same += 1
         if same < len(rows) or same < len(self._rows):
             self._rows[same:] = rows[same:]
-            self._told[same:] = [self._number((*row[1:10], *row[11:14])) for row in rows[same:]]
-        return tuple(self._told), tuple([now - row[10] for row in rows])
-
-    def _number(self, said: Hashable) -> int:
-        return self._numbers.setdefault(said, len(self._numbers))
+            self._told[same:] = [self._numbers.setdefault(row[1:], len(self._numbers)) for row in rows[same:]]
+        return tuple(self._told), frozenset(self._store._snapshots.values())
 
 
 def restore(store: Store, rows: Sequence[Row]) -> None:
@@ -103,7 +98,7 @@ def restore(store: Store, rows: Sequence[Row]) -> None:
         store.rewind(rows)
 
 
-_PASSING = ("dead_letter_id", "event_id", "enqueued_at", "last_touched", "diagnostics", "key")
+_PASSING = ("dead_letter_id", "event_id", "diagnostics", "key")
 """What of letters and of the ledger differs between states in which the same can follow."""
 
 
@@ -127,7 +122,7 @@ class Kept(Part):
         self._subscription._delivery = None  # what it has in memory is of another moment
 
     def frozen(self) -> Hashable:
-        """Return checkpoint, rows, letters, ledger and inbox, without ids and times."""
+        """Return checkpoint, rows, letters, ledger and inbox, without what is of one run alone."""
         mine = self._all[self._of]
         mark = mine.mark
         if not (mine.letters or mine.effects or mine.inbox or mine.rows):
@@ -135,18 +130,9 @@ class Kept(Part):
         letters = tuple([_LETTER(one) for one in mine.letters.values() if one is not None])
         effects = tuple([(one.key.partition(":")[2], _ENTRY(one)) for one in mine.effects.values()])
         inbox = frozenset([(position, key.partition(":")[2]) for key, position in mine.inbox.items()])
-        rows = frozenset([_row(row, self._store) for row in mine.rows.values() if row is not None])
+        rows = frozenset([frozen(row) for row in mine.rows.values() if row is not None])
         return mark, letters, effects, inbox, rows
 
 
 _LETTER = attrgetter(*(name for name in Letter._fields if name not in _PASSING))
 _ENTRY = attrgetter(*(name for name in Entry._fields if name not in _PASSING))
-
-
-def _row(row: Any, store: MemoryStore) -> Hashable:
-    """Return a row; deadlines of a process by how far off they are, as absolute times differ in every run."""
-    if isinstance(row, Process) and row.deadlines:
-        now = store.clock.now()
-        due = tuple([(one.name, one.correlation, (one.due - now).total_seconds()) for one in row.deadlines])
-        return frozen(row.but(deadlines=())), due
-    return frozen(row)

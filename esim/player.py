@@ -207,8 +207,8 @@ class Player(ABC):
         """Return when it wants to go on, if it waits for a time."""
         return self.until
 
-    def kept(self, *, relative: bool) -> Hashable:  # noqa: ARG002 - others have times
-        """Return what it is at rest; times as they are, or how far off they are."""
+    def kept(self) -> Hashable:
+        """Return what it is at rest."""
         return (self.ended,)
 
     def put_back(self, kept: Any) -> None:

@@ -2,6 +2,8 @@
 
 One that is no module's, but made in a notebook or a script, is written beside the test; what was taken out of
 the code there is enough if a process of its own comes to exactly the same run, and no test is written else.
+That process has an empty folder for its own, and ends where it would leave a trace: a test is run again and
+again, and may not write into your files and stores each time.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -62,7 +64,8 @@ def write_test(
 ) -> None:
     """Write a test of a run that breaks something, and its scenario beside it if no module has that.
 
-    Raises InvalidArgument where the scenario cannot be imported, or is another than that of the run.
+    Raises InvalidArgument where the scenario cannot be imported, or is another than that of the run, and
+    where what was taken out of a notebook or a script would change a file or a store.
     """
     known = (module, name or "scenario") if module else _module_of(run.scenario, name)
     if known is not None:
@@ -121,14 +124,18 @@ def _scenario_beside(target: Path, run: Run, origin: Origin) -> str:
 def _must_break_alone(folder: Path, module: str, run: Run) -> None:
     """Raise InvalidArgument unless the module breaks in a process of its own exactly as the run did."""
     code = (
-        f"import json, {module} as made; from esim.simulation import replay\n"
+        "import json; from esim.harmless import leave_no_trace; from esim.simulation import replay\n"
+        f"leave_no_trace('passing')\nimport {module} as made\n"
         f"run = replay({run.token!r}, made.scenario)\n"
-        "print(json.dumps([run.broken, [[step.lane, step.text] for step in run.steps]]))"
+        "steps = [[step.lane, step.text] for step in run.steps]\n"
+        "print(json.dumps([sorted(made.scenario.invariants), run.broken, steps]))"
     )
-    paths = os.pathsep.join([str(folder), *filter(None, sys.path)])
+    paths = os.pathsep.join([str(folder), *map(os.path.abspath, sys.path)])
+    (folder / "passing").mkdir()
     done = subprocess.run(  # noqa: S603 - the code of the scenario, which has run here already
         [sys.executable, "-B", "-c", code],
-        env={**os.environ, "PYTHONPATH": paths},
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": paths, "TMPDIR": str(folder / "passing")},
         capture_output=True,
         encoding="utf-8",
         check=False,
@@ -136,9 +143,20 @@ def _must_break_alone(folder: Path, module: str, run: Run) -> None:
     told = (done.stdout if done.returncode == 0 else done.stderr).strip().rpartition("\n")[2]
     if done.returncode != 0:
         raise InvalidArgument(f"alone, its code ends by {told}")
-    mine = json.dumps([run.broken, [[step.lane, step.text] for step in run.steps]])
-    if told != mine:
+    invariants, *happened = json.loads(told)
+    _must_be_of_all(invariants, run, "alone, its code")
+    if happened != json.loads(json.dumps([run.broken, [[step.lane, step.text] for step in run.steps]])):
         raise InvalidArgument("alone, its code does something else")
+
+
+def _must_be_of_all(invariants: Iterable[str], run: Run, where: str) -> None:
+    """Raise InvalidArgument unless these are the invariants that were explored."""
+    differ = set(invariants) ^ set(run.scenario.invariants)
+    if differ:
+        raise InvalidArgument(
+            f"{where} is about other invariants than what was explored: one of both lacks "
+            f"{', '.join(map(repr, sorted(differ)))}"
+        )
 
 
 def _imported(module: str, name: str) -> Scenario:
@@ -155,6 +173,7 @@ def _imported(module: str, name: str) -> Scenario:
 
 def _must_break(scenario: Scenario, run: Run, where: str) -> None:
     """Raise InvalidArgument unless the schedule of a run breaks the same in a scenario."""
+    _must_be_of_all(scenario.invariants, run, where)
     fingerprint, choices = token_read(run.token)
     stage = Stage(scenario)
     broken = None

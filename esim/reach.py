@@ -10,7 +10,7 @@ import inspect
 import sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from datetime import date, timedelta
 from decimal import Decimal
@@ -53,7 +53,7 @@ class Remembered:
         """Look at what the actors of `stage`, its buses and its services are made of."""
         self._made_of = [*_of_actors(stage.actors), *_of_buses(stage), *_of_services(stage)]
         way = _Way(self._made_of)
-        self._was = {place: (one.form(), one.copied(), one) for place, one in way.held.items()}
+        self._was = {place: (one.form(), one.picture(), one) for place, one in way.held.items()}
         self._owners = way.owners
         self.cached = {inspect.unwrap(one).__code__ for one in way.caches}
         """The code of what is cached."""
@@ -63,9 +63,9 @@ class Remembered:
     def put_back(self) -> list[str]:
         """Return what has changed since, and have it be as it was."""
         now, changed = _Way(self._made_of).held, []
-        for place, (form, copied, one) in self._was.items():
+        for place, (form, picture, one) in self._was.items():
             if place not in now or now[place].form() != form:
-                one.put_back(copied)
+                one.put_back(picture)
                 changed.append(one.told)
         for place, one in now.items():
             if place not in self._was and place[0] in self._owners:
@@ -79,6 +79,17 @@ CHANGED = (
     "it in world.memory(…), or in a table"
 )
 """What is said of it."""
+
+
+@contextmanager
+def as_before(stage: Stage) -> Iterator[Remembered]:
+    """Have what code keeps, and the world, be as they were once this is over, however it ends."""
+    remembered = Remembered(stage)
+    try:
+        yield remembered
+    finally:
+        remembered.put_back()
+        stage.world.reset()
 
 
 def held_by(actors: Iterable[Actor]) -> Counter[tuple[str, str]]:
@@ -98,6 +109,41 @@ def _of_buses(stage: Stage) -> list[Any]:
 
 def _of_services(stage: Stage) -> list[Any]:
     return [part._function for part in stage.world.parts.values() if isinstance(part, Service)]
+
+
+class _Picture:
+    """A value as it is now; once it is put back, each list, dict, set and object in it is the one it was."""
+
+    def __init__(self, value: Any, *, inside: bool) -> None:
+        self._contents: dict[int, tuple[Any, Any]] = {}
+        self._value = self._of(value) if inside else value
+
+    def _of(self, value: Any) -> Any:
+        own = getattr(value, "__dict__", None) if _is_users_class(type(value)) else None
+        changeable = isinstance(value, list | deque | dict | set)
+        for one in (value if changeable else None, own):
+            if one is not None and id(one) not in self._contents:
+                self._contents[id(one)] = one, ()  # as it may be a part of itself
+                self._contents[id(one)] = one, self._inside(one)
+        if isinstance(value, tuple | frozenset):
+            self._inside(value)
+        elif not changeable and own is None:
+            with suppress(Exception):  # it may not want to be copied
+                return deepcopy(value)
+        return value
+
+    def _inside(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: self._of(item) for key, item in value.items()}
+        parts = [self._of(one) for one in value]
+        return list(value) if isinstance(value, set) else parts
+
+    def put_back(self) -> Any:
+        """Return the value, which is as it was."""
+        for one, contents in self._contents.values():
+            one.clear()
+            (one.extend if isinstance(one, list | deque) else one.update)(contents)
+        return self._value
 
 
 class _Held(NamedTuple):
@@ -121,26 +167,20 @@ class _Held(NamedTuple):
         except Exception:  # noqa: BLE001 - it may not want to be taken apart, or go round in circles
             return type(self.value).__qualname__
 
-    def copied(self) -> Any:
+    def picture(self) -> _Picture:
         """Return it as it is now."""
-        try:
-            return deepcopy(self.value) if self.plain else self.value
-        except Exception:  # noqa: BLE001 - nor to be copied
-            return self.value
+        return _Picture(self.value, inside=self.plain)
 
-    def put_back(self, copied: Any) -> None:
-        """Have it be as when it was copied."""
-        if self.plain and isinstance(self.value, list | deque | dict | set):
-            self.value.clear()
-            (self.value.extend if isinstance(self.value, list | deque) else self.value.update)(copied)
-            copied = self.value
+    def put_back(self, picture: _Picture) -> None:
+        """Have it be as it was."""
+        was = picture.put_back()
         if isinstance(self.owner, dict):
-            self.owner[self.key] = copied
+            self.owner[self.key] = was
         elif isinstance(self.owner, CellType):
-            self.owner.cell_contents = copied
+            self.owner.cell_contents = was
         elif not isinstance(self.owner, FunctionType | partial):  # a default stays the same object
             with suppress(AttributeError, TypeError):  # one that may not be set was changed inside
-                setattr(self.owner, self.key, copied)
+                setattr(self.owner, self.key, was)
 
     def drop(self) -> None:
         """Have it be no more, as before."""

@@ -31,7 +31,7 @@ from esim.projection import Projection
 from esim.query import Filter
 from esim.subscription import Subscription
 from esim.world import Part, Queue, World
-from esim.writing import Write
+from esim.writing import Write, prepare
 
 Ack = Literal["after", "before"]
 _OPTIONS = [one.name for one in signature(Subscription).parameters.values() if one.kind is one.KEYWORD_ONLY]
@@ -51,7 +51,7 @@ class Follow:
         options = ", ".join(
             f"{name}={written(frozen(value))}" for name, value in sorted(self.options.items())
         )
-        return f"{self.name or _name(self.handler)}({options})"
+        return f"{self.name or _name(self.handler)}({options}{_bound(self.handler)})"
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,8 @@ class Scenario:
         Raises InvalidArgument for what is none of these.
         """
         self.rows: tuple[StoredRow, ...] = _rows_of(history) if isinstance(history, Store) else ()
-        """The recorded events of a store, envelope and all; they come before what is written."""
+        """The recorded events of a store, envelope and all, without its snapshots; they come before what is
+        written."""
         self.history = () if isinstance(history, Store) else writes_of(history)
         if actors is None:
             raise InvalidArgument(
@@ -259,11 +260,14 @@ class Scenario:
         return [actor_of(one) for one in _several(given)]
 
     def fingerprint(self, actors: Iterable[str]) -> str:
-        """Return what tells this scenario from another: a few digits for each of its four sides."""
-        history = [[one.stream, [_event(event) for event in _listed(one.events)]] for one in self.history]
+        """Return what tells this scenario from another: a few digits for each of its four sides.
+
+        A store's events count as they are, but for their ids and when they were recorded, which differ each
+        time that a store is filled.
+        """
+        history = [*_recorded(self.rows), *map(_written, self.history)]
         faults = {name: value for name, value in vars(self.faults).items() if value}
-        recorded = [[row[1], row[3], row[5]] for row in self.rows]
-        return "".join(_digest(side) for side in (recorded + history, list(actors), self._parts(), faults))
+        return "".join(_digest(side) for side in (history, list(actors), self._parts(), faults))
 
     def _parts(self) -> dict[str, str]:
         return {name: part.told() for name, part in self.world.parts.items()}
@@ -333,13 +337,25 @@ def _several(given: Any) -> list[Any]:
     return list(given) if isinstance(given, list | tuple) else [given]
 
 
-def _listed(events: Any) -> list[Any]:
-    return [events] if isinstance(events, Event) else list(events)
+def _written(write: Write) -> list[Any]:
+    drafts = prepare([write], None).drafts
+    expected = [] if write.expected == "any" else [write.expected]
+    return [write.stream, [_said(one.type, one.data, *one[4:11]) for one in drafts], *expected]
 
 
-def _event(event: Any) -> list[str]:
-    inner = event if isinstance(event, Event) else event.event
-    return [inner.event_type, inner.model_dump_json()]
+def _recorded(rows: Sequence[StoredRow]) -> list[list[Any]]:
+    """Return what recorded events say; the id of one of them is told by its position."""
+    positions = {str(row[9]): row[0] for row in rows}
+    causes = ([positions.get(str(one), one) for one in row[6:8]] for row in rows)
+    return [
+        [row[1], *_said(row[3], row[5], *cause, row[8], None, row[11], tuple(row[12] or ()), row[13])]
+        for row, cause in zip(rows, causes, strict=True)
+    ]
+
+
+def _said(kind: str, data: str, *envelope: Any) -> list[str]:
+    """Return what an event says, and its envelope if that says anything."""
+    return [kind, data, *([told(envelope)] if any(envelope) else [])]
 
 
 def _form(state: Any) -> str:

@@ -32,7 +32,7 @@ from esim.faults import Faults
 from esim.origin import called_from
 from esim.player import failing
 from esim.pytestfile import Found
-from esim.reach import CHANGED, Remembered
+from esim.reach import CHANGED, Remembered, as_before
 from esim.recording import Recording, Run, token_read
 from esim.scenario import SIDES, Scenario, consume, follow, side_of, task
 from esim.stage import Stage, TimeIsOver
@@ -97,35 +97,40 @@ def explore(
         raise InvalidArgument(f"confirm={confirm!r}: give 'duckdb', 'kill' or None")
     scenario.faults.budgets()  # told before anything runs
     over = deadline(seconds)
-    search = remembered = found = None
-    try:
-        unsteady(scenario, over)
-        search = Search(Stage(scenario), scenario.invariants, prune=prune)
-        remembered = Remembered(search.stage)
-        search.stage.over = over
-        runs = _by_chance(search, seed) if strategy == "random" else search.nodes(scenario.faults, strategy)
-        found, why = _gone_through(search, runs, over, schedules)
-    except KeyboardInterrupt:
-        why = "it was interrupted"
-    except TimeIsOver:
-        why = f"{seconds:g} s are over"
-    if search is None or remembered is None:  # not even the run without faults came to its end
-        search = Search(Stage(scenario), scenario.invariants, prune=prune)
-    elif changed := remembered.put_back():
+    with as_before(Stage(scenario)) as remembered:
+        search = found = None
+        try:
+            unsteady(scenario, over)
+            search = Search(Stage(scenario), scenario.invariants, prune=prune)
+            search.stage.over = over
+            by_chance = strategy == "random"
+            runs = _by_chance(search, seed) if by_chance else search.nodes(scenario.faults, strategy)
+            found, why = _gone_through(search, runs, over, schedules)
+        except KeyboardInterrupt:
+            why = "it was interrupted"
+        except TimeIsOver:
+            why = f"{seconds:g} s are over"
+        if search is None:  # not even the run without faults came to its end
+            search = Search(Stage(scenario), scenario.invariants, prune=prune)
+        else:
+            _must_be_as_it_was(remembered)
+        if found is None:
+            exhausted = not why and strategy != "random"
+            why = why or ("" if exhausted else "schedules were drawn by chance")
+            return Verdict(scenario, search, exhausted, why, None)
+        if strategy == "random":
+            with suppress(KeyboardInterrupt):  # what was found is as good, if longer
+                found = _shrunk(scenario, found, over)
+        run = _again(scenario, found)
+        how = Found(origin, _sought(strategy, seed=seed, seconds=seconds, schedules=schedules))
+        counterexample = Counterexample(run, _confirmed(run, confirm, seconds), how)
+        return Verdict(scenario, search, exhausted=False, stopped="", counterexample=counterexample)
+
+
+def _must_be_as_it_was(remembered: Remembered) -> None:
+    """Have what code keeps be as it was. Raises Unsteady if it was not."""
+    if changed := remembered.put_back():
         raise Unsteady(f"{', '.join(changed)}{CHANGED}")
-    if found is None:
-        exhausted = not why and strategy != "random"
-        scenario.world.reset()
-        why = why or ("" if exhausted else "schedules were drawn by chance")
-        return Verdict(scenario, search, exhausted, why, None)
-    if strategy == "random":
-        with suppress(KeyboardInterrupt):  # what was found is as good, if longer
-            found = _shrunk(scenario, found, over)
-    run = _again(scenario, found)
-    how = Found(origin, _sought(strategy, seed=seed, seconds=seconds, schedules=schedules))
-    counterexample = Counterexample(run, _confirmed(run, confirm, seconds), how)
-    scenario.world.reset()
-    return Verdict(scenario, search, exhausted=False, stopped="", counterexample=counterexample)
 
 
 def _gone_through(
@@ -226,7 +231,7 @@ def _run(scenario: Scenario, choices: Choices, *, strict: bool = True, checks: b
 
 def _again(scenario: Scenario, found: Broken) -> Run:
     """Return the run of what was found. Raises Unsteady if it breaks nothing, or another invariant."""
-    run = _run(scenario, found.choices)
+    run = _done_again(scenario, found.choices)
     if run.broken is None or run.broken[0] != found.invariant:
         raise Unsteady(
             f"a schedule broke {found.invariant!r} ({found.message}), and done again it breaks "
@@ -234,6 +239,17 @@ def _again(scenario: Scenario, found: Broken) -> Run:
             "the log and the world"
         )
     return run
+
+
+def _done_again(scenario: Scenario, choices: Choices, *, checks: bool = True) -> Run:
+    """Return the run of choices that were there before. Raises Unsteady if one of them is not any more."""
+    try:
+        return _run(scenario, choices, checks=checks)
+    except TokenMismatch as differs:
+        raise Unsteady(
+            f"a schedule that was run before goes another way ({differs}): something in it comes from "
+            "elsewhere than the log and the world"
+        ) from None
 
 
 def _confirmed(run: Run, confirm: Confirm, seconds: float | None) -> str:
@@ -278,7 +294,8 @@ def replay(
             "differ; replay it with what it was found with",
             differ,
         )
-    run = _run(scenario, choices)
+    with as_before(Stage(scenario)):
+        run = _run(scenario, choices)
     new = {one.lane for one in run.steps} & set(added or ())
     if new:
         raise TokenMismatch(
@@ -301,8 +318,8 @@ def simulate(
 ) -> Run:
     """Run once, with faults by chance from `seed`; `faults` holds probabilities, or budgets to spend.
 
-    Returns the run: a timeline, dataframes of steps, tables, dead letters and effects, and `at(step)`. What
-    the code has kept in memory is as it was before.
+    Returns the run: a timeline, dataframes of steps, tables, dead letters and effects, and `at(step)`. The
+    world, and what the code has kept in memory, are as they were before.
     """
     scenario = _scenario(history, actors, invariants, faults, world)
     stage = Stage(scenario)
@@ -310,9 +327,8 @@ def simulate(
     budgets = _allowed(scenario.faults)
     chances = {name: value if isinstance(value, float) else 0.15 for name, value in given.items()}
     chance = Chance(f"simulate {seed}", chances)
-    remembered = Remembered(stage)
-    run = Recording(stage, scenario.invariants, chance.pick).run(stage.begin(budgets), checks=False)
-    remembered.put_back()  # so that what comes next begins as this did
+    with as_before(stage):  # so that what comes next begins as this did
+        run = Recording(stage, scenario.invariants, chance.pick).run(stage.begin(budgets), checks=False)
     run.seed = seed
     return run
 
@@ -359,8 +375,11 @@ def crash_matrix(
     from esim.matrix import Matrix
 
     scenario = _scenario(history, actors, invariants, Faults(crash=1), world)
-    unsteady(scenario)
-    base = _run(scenario, {}, checks=False)
-    checks = base.broken is None
-    cells = [(one, _run(scenario, {one.number: 1}, checks=checks)) for one in base.asked]
+    with as_before(Stage(scenario)) as remembered:
+        unsteady(scenario)
+        base, cells = _run(scenario, {}, checks=False), []
+        _must_be_as_it_was(remembered)
+        for one in base.asked:
+            cells.append((one, _done_again(scenario, {one.number: 1}, checks=base.broken is None)))
+            _must_be_as_it_was(remembered)
     return Matrix(scenario, base, cells)

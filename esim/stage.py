@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 
 from esim.actors import players_of
 from esim.bus import Bus
-from esim.contract import Store
+from esim.contract import Snapshot, Store
 from esim.effects import name_of
 from esim.envelope import Reacting
 from esim.errors import InvalidArgument
@@ -120,7 +120,7 @@ class Stage:
         self.crashing = False
         """Whether a process is on its way out: nothing that it does has any effect."""
         self.steps = self.choices = 0
-        self._commit = self.store._commit
+        self._commit, self._save = self.store._commit, self.store.save_snapshot
         self._reacting = Reacting(lambda: None if self.at is None else self.at.cause)
         self.parts: list[Part] = list(self.world.parts.values())
         self._by_name: dict[str, Part] = dict(self.world.parts)
@@ -147,7 +147,6 @@ class Stage:
         self.fingerprint = scenario.fingerprint(one.told for one in self.players)
         self.most_steps = MOST_STEPS + STEPS_OF_AN_EVENT * self.store.position * len(self.players)
         self._interned: dict[Hashable, int] = {}
-        self._keyed_at = self.clock._now
         self._take_pictures()
 
     def _subscribed(self) -> dict[str, Subscription]:
@@ -194,6 +193,7 @@ class Stage:
         if moment is not None:
             self.back_to(moment)
         self.store._commit = self._appended  # type: ignore[method-assign]  # a place where things go wrong
+        self.store.save_snapshot = self._saved  # type: ignore[method-assign]  # and so is this
         self.steps = self._pause = 0
         try:
             with self.world.simulated(self), self._reacting:
@@ -206,6 +206,7 @@ class Stage:
             raise InvalidArgument(str(foreign)) from None
         finally:
             self.store._commit = self._commit  # type: ignore[method-assign]
+            self.store.save_snapshot = self._save  # type: ignore[method-assign]
 
     def _play(self) -> bool:
         current: Player | None = None
@@ -384,22 +385,29 @@ class Stage:
             raise OutcomeUnknown(f"{told}: whether it was appended is not known")
         return recorded
 
+    def _saved(self, snapshot: Snapshot) -> None:
+        told = f"snapshot of {snapshot.stream} at {snapshot.version}" if self.recording else ""
+        self.ask(("crash",), "log", told)
+        self._save(snapshot)
+        if self._log is not None:
+            self._log.stale = True
+        self.note("log", told)
+
     # --- moments -------------------------------------------------------------------------------------------
 
-    def key(self) -> tuple[int, ...]:
-        """Return what tells the state that is kept from another: equal for equal states."""
+    def key(self) -> tuple[Hashable, ...]:
+        """Return what tells the state that is kept from another: equal for equal states.
+
+        The time is a part of it, as any table, message or answer may hold one to compare it with.
+        """
         interned = self._interned
-        if self.clock._now is not self._keyed_at:
-            self._keyed_at = self.clock._now
-            for part in self.kept:
-                part.stale = True  # deadlines are nearer
         for index, part in enumerate(self.parts):
             if part.stale or part.volatile:  # what is in memory may change without anybody's notice
                 part.stale = False
                 self._fresh[index] = False
                 found = index, part.frozen()
                 self._known[index] = interned.setdefault(found, len(interned))
-        return tuple(self._known)
+        return self.clock._now, *self._known
 
     def _changed_left(self) -> None:
         """Use what was worked out from how many faults are left now, not from how many there were."""
@@ -417,7 +425,7 @@ class Stage:
             found = self._after[kind] = tuple(left.values())
         return found
 
-    def rest_key(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[Hashable, ...]]:
+    def rest_key(self) -> tuple[tuple[Hashable, ...], tuple[int, ...], tuple[Hashable, ...]]:
         """Return what tells a moment at which no process is at work from another: the state comes first.
 
         Raises InvalidArgument if a subscription was made on the way, of which the stage knows nothing.
@@ -428,7 +436,7 @@ class Stage:
                 f"{strange}: a subscription is made "
                 "while the simulation runs; make it where the actors are made, in actors(store)"
             )
-        players = tuple([one.kept(relative=True) for one in self.players])
+        players = tuple([one.kept() for one in self.players])
         return self.key(), tuple(self.left.values()), players
 
     def moment(self, died: tuple[int, str] | None = None) -> Moment:
@@ -438,7 +446,7 @@ class Stage:
             if not fresh:
                 self._pictures[index] = self.parts[index].snapshot()
                 self._fresh[index] = True
-        players = tuple([one.kept(relative=False) for one in self.players])
+        players = tuple([one.kept() for one in self.players])
         left = tuple(self.left.values()) if died is None else self.left_after(died[1])
         now, choices = self.clock._now, self.choices + (died is not None)
         return Moment(tuple(self._pictures), tuple(self._known), left, players, now, choices, died)
@@ -463,7 +471,6 @@ class Stage:
         self._changed_left()
         for player, kept in zip(self.players, moment.players, strict=True):
             player.put_back(kept)
-        self._keyed_at = moment.now
         self.clock.jump(moment.now)
         self._bus_anew()
         self.choices = moment.choices

@@ -163,7 +163,7 @@ class Tasker(Player):
         super().die()
         self.ended = "" if self._spec.restart else "dead"
 
-    def kept(self, *, relative: bool) -> Hashable:  # noqa: ARG002 - it has no times
+    def kept(self) -> Hashable:
         """Return whether it ended, and how wrong its clock is."""
         return self.ended, self.skew
 

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from esim import simulation
+from esim.envelope import RecordedEvent
+from esim.errors import Unsteady
 from esim.event import Event
 from esim.faults import Faults
 from esim.invariant import always, eventually
@@ -14,6 +19,9 @@ from esim.world import World
 
 class Placed(Event):
     n: int = 1
+
+
+HISTORY = [(f"Order/{n}", Placed()) for n in range(3)]
 
 
 class Sold(Row):
@@ -130,3 +138,33 @@ def test_what_does_nothing_but_fail_holds_nowhere():
     made = matrix(history, [unknown], {"any": eventually(lambda look: True)}, world)
     assert not made.holds
     assert "<without a crash, unknown gives up 2 of 2 events: KeyError: 1; " in repr(made)
+
+
+def test_a_matrix_of_what_is_kept_in_memory_after_a_crash_alone_is_none():
+    """One crash would have the others do harm: each begins as a process does that has just been started."""
+    world, met = World(), list[int]()
+    seen = world.table("seen")
+
+    def note(event: Placed, recorded: RecordedEvent[Placed]) -> None:
+        if recorded.position == 2 and recorded.position in seen:
+            met.append(recorded.position)
+        seen[recorded.position] = not met or recorded.position != 3
+
+    with pytest.raises(Unsteady, match="'met' of note changed"):
+        crash_matrix(HISTORY, [note], world=world)
+    assert met == []
+
+
+def test_code_that_does_not_come_to_where_it_would_die_is_unsteady(monkeypatch):
+    """A crash at a place that is not there any more is none that does no harm."""
+    monkeypatch.setattr(simulation, "unsteady", lambda scenario: None)  # so that a crash is the first to show
+    rest = iter(range(3))  # nobody can put back what of it is used up
+    world = World()
+    seen = world.table("seen")
+
+    def note(event: Placed) -> None:
+        if next(rest, None) is not None:
+            seen[len(seen)] = True
+
+    with pytest.raises(Unsteady, match="a schedule that was run before goes another way"):
+        crash_matrix(HISTORY, [note], world=world)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import linecache
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from esim.errors import InvalidArgument
 from esim.origin import Origin, as_module
+from esim.store import EventStore
 
 ROOT = Path(__file__).parent.parent
 
@@ -175,6 +177,53 @@ def test_what_cannot_be_followed_is_refused_and_nothing_is_written(tmp_path, ext
     made = run(tmp_path, "shop.py")
     assert made.returncode == 1
     assert why in made.stderr and "put it into a module" in made.stderr, made.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["shop.py"]
+
+
+STORE = """
+from esim import EventStore
+history = EventStore({path})
+history.append("Order/1", Placed(sku="mug"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("extra", "why"),
+    [
+        (STORE.format(path="'shop.duckdb'"), "opening '.*shop.duckdb.*' for writing, which a test must not"),
+        (STORE.format(path="FOLDER + '/shop.duckdb'"), "opening '.*shop.duckdb.*' for writing"),
+        (
+            "history.append(open('notes.txt', 'a').write('x')); history.pop()",
+            "opening 'notes.txt' for writing",
+        ),
+        ("import duckdb\nhistory.append(duckdb.connect('a.duckdb')); history.pop()", "opening 'a.duckdb'"),
+        ("import os\nhistory.append(os.system('echo x >> notes.txt')); history.pop()", "running b?'echo x"),
+    ],
+)
+def test_code_that_would_leave_a_trace_each_time_is_no_test(tmp_path, extra, why):
+    """It is not run again to see whether it is enough, nor by a test: what it changes is the user's."""
+    first = FIRST.replace("from __future__ import annotations", f"FOLDER = {str(tmp_path)!r}")
+    call = CALL.replace("right", "{'one': lambda look: look.table('stock')['mug'] > 8}")
+    (tmp_path / "shop.py").write_text(f"{first}\n{SECOND}\n{THIRD}\n{extra}\n{call}", encoding="utf-8")
+    made = run(tmp_path, "shop.py")
+    assert made.returncode == 1
+    assert re.search(why, made.stderr), made.stderr
+    left = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert not {"test_found.py", "found_scenario.py"} & set(left)
+    assert left.get("notes.txt", b"x").split() == [b"x"]
+    if "shop.duckdb" in left:
+        with EventStore(tmp_path / "shop.duckdb") as store:
+            assert store.position == 1
+
+
+def test_a_test_that_would_look_at_fewer_invariants_is_refused(tmp_path):
+    """One that was added where no statement shows it would be missing, and could be broken unseen."""
+    rule = "def house_rules(checks): checks['none twice'] = always(lambda look: True)\nhouse_rules(right)"
+    first = FIRST.replace("from __future__ import annotations", "from esim.invariant import always")
+    (tmp_path / "shop.py").write_text(f"{first}\n{SECOND}\n{THIRD}\n{rule}\n{CALL}", encoding="utf-8")
+    made = run(tmp_path, "shop.py")
+    assert "alone, its code is about other invariants than what was explored" in made.stderr
+    assert "one of both lacks 'none twice'" in made.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["shop.py"]
 
 

@@ -244,3 +244,32 @@ def test_what_has_changed_is_told_once():
     see(Rung())
     assert remembered.put_back() == ["'seen' of see"]
     assert seen == remembered.put_back() == []
+
+
+class Cart:
+    """Something of the user's."""
+
+    def __init__(self) -> None:
+        self.items: list[int] = []
+
+
+def test_what_is_put_back_is_the_object_that_it_was():
+    """Whoever refers to it sees it as it was, too; what is in it but was not before is gone."""
+    cart = Cart()
+    carts, both, pair = {"1": cart}, deque([cart]), [(cart, {1})]
+
+    def fill(event: Rung) -> None:
+        carts["1"].items.append(1)
+        carts["2"] = Cart()
+        both.appendleft(Cart())
+        both[1].items.append(2)
+        pair[0][1].add(2)
+        pair.append(pair[0])
+
+    stage = Stage(Scenario(HISTORY, [fill]))
+    remembered = Remembered(stage)
+    for _ in range(2):
+        fill(Rung())
+        assert len(remembered.put_back()) == 3
+        assert carts["1"] is both[0] is pair[0][0] is cart
+        assert (cart.items, list(carts), len(both), pair) == ([], ["1"], 1, [(cart, {1})])

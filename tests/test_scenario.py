@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
+from esim.envelope import NewEvent, caused_by
 from esim.errors import InvalidArgument
 from esim.event import Event
 from esim.faults import Faults
@@ -195,6 +198,67 @@ def test_the_same_scenario_has_the_same_fingerprint():
 def test_each_side_of_a_scenario_has_digits_of_its_own(other, sides):
     """What differs is named by the side."""
     assert differ(print_of(), print_of(**other)) == sides
+
+
+ENVELOPES: list[dict[str, Any]] = [
+    {"occurred_at": datetime(2026, 1, 1, 9, 5, tzinfo=UTC)},
+    {"tags": ("late",)},
+    {"metadata": {"till": 2}},
+    {"user_id": "ann"},
+    {"correlation_id": "c-1"},
+    {"causation_id": "c-1"},
+]
+
+
+@pytest.mark.parametrize("envelope", ENVELOPES, ids=lambda one: next(iter(one)))
+def test_what_the_envelopes_of_a_history_say_is_a_part_of_it(envelope):
+    """Whether they are written, or those of a store: a handler may go by any of it."""
+    written = [Write("Order/1", NewEvent(Placed(), **envelope))]
+    bare, recorded = MemoryStore(), MemoryStore()
+    bare.append("Order/1", Placed())
+    recorded.append_all(written)
+    assert differ(print_of(), print_of(history=written)) == ["history"]
+    assert differ(_print_of_store(bare), _print_of_store(recorded)) == ["history"]
+
+
+def _print_of_store(store: MemoryStore) -> str:
+    return Stage(Scenario(store, [note])).fingerprint
+
+
+def test_an_event_with_an_empty_envelope_is_the_event():
+    """And so it is where it is expected to come wherever it comes."""
+    assert print_of() == print_of(history=[Write("Order/1", [NewEvent(Placed())])])
+
+
+def test_which_version_a_write_expects_is_a_part_of_a_history():
+    """And which id an event is given."""
+    any_version = print_of()
+    at_first = print_of(history=[Write("Order/1", Placed(), "no_stream")])
+    with_id = print_of(history=[Write("Order/1", NewEvent(Placed(), event_id=UUID(int=7)))])
+    assert differ(any_version, at_first) == differ(any_version, with_id) == ["history"]
+
+
+def test_a_store_that_is_filled_again_is_the_same_history():
+    """Its ids and the times of its recording are others; which event is the cause of which is the same."""
+
+    def filled(cause: int) -> MemoryStore:
+        store = MemoryStore()
+        recorded = [store.append("Order/1", Placed()) for _ in range(2)]
+        with caused_by(recorded[cause][0]):
+            store.append("Order/2", Placed())
+        return store
+
+    assert _print_of_store(filled(0)) == _print_of_store(filled(0))
+    assert differ(_print_of_store(filled(0)), _print_of_store(filled(1))) == ["history"]
+
+
+def test_what_a_handler_was_given_beforehand_is_a_part_of_it():
+    """As what a task or a consumer was."""
+
+    def at(event: Placed, rate: int) -> None: ...
+
+    one, two = (print_of(actors=[follow(partial(at, rate=rate))]) for rate in (1, 2))
+    assert differ(one, two) == ["actors"]
 
 
 def test_the_world_is_a_side_too():

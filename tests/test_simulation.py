@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -622,3 +624,72 @@ def test_no_effect_twice_reads_well_in_a_verdict():
     given = {"world": world, "faults": Faults(duplicate=1), "confirm": None}
     verdict = explore(HISTORY[:1], [notify], [no_effect_twice("mail")], **given)
     assert verdict.counterexample.message == "mail was called 2 times with [('args', ('mug',))]"
+
+
+NOTED: list[int] = []
+
+
+def noting(world: World) -> dict[str, Any]:
+    """Return what keeps in memory, and in a table, how often it was called."""
+    table = world.table("noted", {"n": 0})
+
+    def note(event: Placed) -> None:
+        NOTED.append(table["n"])
+        table["n"] += 1
+
+    return {"history": HISTORY, "actors": [note], "world": world}
+
+
+def in_vain(look: Any) -> bool:
+    raise KeyError("mug")
+
+
+ENDS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "simulate": lambda given: simulate(**given),
+    "simulate, and a check raises": lambda given: simulate(**given, invariants=[always(in_vain)]),
+    "replay": lambda given: replay(simulate(**given).token, **given),
+    "what_next": lambda given: what_next(simulate(**given).token, **given),
+    "crash_matrix": lambda given: crash_matrix(**given),
+    "explore": lambda given: explore(**given, faults=Faults(crash=1)),
+    "explore, and a check raises": lambda given: explore(**given, invariants=[always(in_vain)]),
+    "explore, and the time is over": lambda given: explore(**given, seconds=0),
+}
+
+
+@pytest.mark.parametrize("call", ENDS.values(), ids=ENDS)
+def test_the_world_and_the_memory_are_as_they_were_however_it_ends(call):
+    """What was kept on the way is no part of what comes next."""
+    world = World()
+    given = noting(world)
+    with suppress(Unsteady, InvalidArgument):
+        call(given)
+    assert NOTED == []
+    assert dict(world.parts["noted"]) == {"n": 0}
+
+
+def test_the_time_may_be_over_while_it_is_looked_at_whether_code_is_steady(monkeypatch):
+    """What was kept in memory until then is put back, too."""
+
+    def ends_at_once(seconds: float) -> Callable[[], bool]:
+        return lambda: bool(NOTED)
+
+    monkeypatch.setattr(simulation, "deadline", ends_at_once)
+    given = noting(World())
+    verdict = explore(**{**given, "history": HISTORY * 40})
+    assert not verdict.exhausted and verdict.schedules == 0
+    assert NOTED == []
+
+
+def test_a_run_is_looked_at_after_the_world_was_put_back():
+    """It keeps what there was in the end, and at each step."""
+    world = World()
+    table = world.table("noted", {"n": 0})
+
+    def note(event: Placed) -> None:
+        table["n"] += 1
+
+    run = simulate(HISTORY, [note], world=world)
+    assert table["n"] == 0
+    assert run.look.table("noted")["n"] == len(HISTORY)
+    assert run.at(0).table("noted")["n"] == 0
+    assert run.tables()["noted"].value.tolist() == [len(HISTORY)]

@@ -74,10 +74,18 @@ def test_a_search_that_is_blind_to_a_part_of_the_state_is_found_out(monkeypatch,
     assert (found, len(ends)) != (verdicts, len(endings))
 
 
+class _Alike(tuple):
+    """What can be put back, and is told from nothing else."""
+
+    __slots__ = ()
+
+    def __eq__(self, other):
+        return True
+
+    def __hash__(self):
+        return 0
+
+
 def _forgets(monkeypatch, owner):
     real = owner.kept
-
-    def kept(self, *, relative):
-        return () if relative else real(self, relative=False)
-
-    monkeypatch.setattr(owner, "kept", kept)
+    monkeypatch.setattr(owner, "kept", lambda self: _Alike(real(self)))

@@ -7,10 +7,13 @@ import queue
 import random
 import threading
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from esim import stage as stages
+from esim.contract import Snapshot
 from esim.effects import Effects
 from esim.envelope import metadata
 from esim.errors import InvalidArgument, TokenMismatch, Unsteady
@@ -28,9 +31,12 @@ from esim.invariant import (
     sometimes,
 )
 from esim.memory import MemoryStore
+from esim.repository import Repository
+from esim.retry import RetryPolicy
 from esim.rows import Key, Row, Rows
 from esim.scenario import consume, follow, task
 from esim.simulation import Faults, World, crash_matrix, explore, replay, simulate
+from esim.state import State
 
 
 class Rung(Event):
@@ -274,6 +280,78 @@ def test_a_task_that_fails_each_time_it_is_started_has_no_end():
     assert found.counterexample is not None
     assert found.counterexample.invariant == "it comes to an end"
     assert "KeyError: 'mug'" in repr(found)
+
+
+@pytest.mark.parametrize("history", [[], HISTORY])
+def test_what_is_tried_again_for_ever_has_no_end_although_time_passes(history, monkeypatch):
+    """Not one state comes again, as each is later than the one before; still it is told."""
+    monkeypatch.setattr(stages, "MOST_STEPS", 200)
+
+    async def again() -> None:
+        await asyncio.sleep(60)
+        raise ConnectionError("nobody answers")
+
+    found = explore(history, [task(again, restart=True)], confirm=None)
+    assert found.counterexample is not None
+    assert found.counterexample.invariant == "it comes to an end"
+    assert "no end after" in found.counterexample.message
+
+
+NINE = datetime(2026, 1, 1, 9, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("prune", [True, False])
+def test_the_same_lease_at_another_time_is_another_state(prune):
+    """Whoever dies after an hour of work finds it over, and who dies at once does not."""
+    world = World()
+    lease, done = world.table("lease", {"until": NINE}), world.table("done")
+
+    def actors(store: Any) -> list[Any]:
+        async def work() -> None:
+            if not done and lease["until"] <= store.clock.now():
+                lease["until"] = store.clock.now() + timedelta(minutes=30)
+                await asyncio.sleep(3600)
+                done["o-1"] = True
+
+        return [task(work, restart=True)]
+
+    once = always(lambda look: look.table("lease")["until"] < NINE + timedelta(hours=1))
+    given = {"faults": Faults(crash=1), "world": world, "prune": prune, "confirm": None}
+    assert explore([], actors, {"begun once": once}, **given).counterexample is not None
+
+
+def test_a_dead_letter_of_another_time_is_another_state():
+    """Whoever looks for those that are an hour old finds it, or not."""
+
+    def ring(event: Rung) -> None:
+        if event.bell == "a":
+            raise ValueError("cracked")
+
+    async def wait() -> None:
+        await asyncio.sleep(3600)
+
+    early = eventually(lambda look: [one.enqueued_at.hour for one in look.dead_letters()] == [9])
+    actors = [follow(ring, retry=RetryPolicy(max_attempts=1)), task(wait)]
+    history = [*HISTORY, ("Bell/2", Rung(bell="b"))]
+    assert explore(history, actors, {"early": early}).holds
+    assert not explore(history, actors, {"early": early}, faults=Faults(preempt=2), confirm=None).holds
+
+
+def test_who_waits_until_a_lease_is_over_comes_to_an_end():
+    """Nothing but the time changes between one start and the next, and that is enough."""
+    world = World()
+    lease, done = world.table("lease", {"until": NINE + timedelta(minutes=25)}), world.table("done")
+
+    def actors(store: Any) -> list[Any]:
+        async def work() -> None:
+            await asyncio.sleep(600)
+            if store.clock.now() < lease["until"]:
+                raise RuntimeError("another has the lease")
+            done["o-1"] = True
+
+        return [task(work, restart=True)]
+
+    assert explore([], actors, {"done": lambda look: "o-1" in look.table("done")}, world=world).holds
 
 
 def notify(event: Rung, effects: Effects) -> None:
@@ -789,3 +867,67 @@ def test_what_a_simulation_left_in_memory_is_no_base_for_a_proof():
     assert kept == {}
     with pytest.raises(Unsteady, match="'kept' of take changed"):
         explore(HISTORY, [take], right, faults=Faults(crash=2), world=world)
+
+
+class Summed(State[Rung]):
+    """How often a bell was rung."""
+
+    count: int = 0
+
+    def evolve(self, event: Rung) -> Summed:
+        """Count it."""
+        return self.but(count=self.count + 1)
+
+    def ring(self) -> Rung:
+        """Ring."""
+        return Rung(bell="a")
+
+
+def ringing_twice(world: World) -> Any:
+    """Return a task that rings twice, by a repository with snapshots, and says which snapshot there is."""
+    told = world.table("told")
+
+    def actors(store: Any) -> list[Any]:
+        bells = Repository(store, Summed, snapshot_every=1)
+
+        def ring() -> None:
+            while store.version("Summed/1") < 2:
+                bells.run("1", Summed.ring)
+            kept = store.snapshot("Summed/1")
+            told["version"] = kept.version if kept else 0
+
+        return [task(ring, restart=True)]
+
+    return actors
+
+
+@pytest.mark.parametrize("prune", [True, False])
+def test_a_snapshot_is_there_after_a_crash_as_the_events_are(prune):
+    """Who begins anew finds the one that was saved last, of whichever event that is."""
+    world = World()
+    actors, given = ringing_twice(world), {"faults": Faults(crash=1), "world": world, "prune": prune}
+    there = eventually(lambda look: look.table("told")["version"] > 0)
+    assert explore([], actors, {"there": there}, **given).holds
+    last = eventually(lambda look: look.table("told")["version"] == 2)
+    found = explore([], actors, {"the last": last}, **given, confirm="kill").counterexample
+    assert found is not None
+    assert found.confirmed == "confirmed by really killing 1 process: the same end"
+    assert [step.text for step in found.run.steps if step.fault] == ["dies before log"]
+
+
+def test_states_that_differ_in_their_snapshots_are_told_apart():
+    """Whoever dies before the first event finds the snapshot that was saved before it, or none."""
+    world = World()
+    told = world.table("told")
+
+    def actors(store: Any) -> list[Any]:
+        def ring() -> None:
+            known = store.snapshot("Bell/1")
+            told["known"] = known is not None
+            store.save_snapshot(Snapshot("Bell/1", 0, "1", "{}"))
+
+        return [task(ring, restart=True)]
+
+    never = always(lambda look: not look.table("told").get("known"))
+    assert explore([], actors, {"never": never}, world=world).holds
+    assert not explore([], actors, {"never": never}, faults=Faults(crash=1), world=world).holds

@@ -11,14 +11,15 @@ from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import Any
 
+from esim.whole import LAST, whole
+
 _STEP = 0.05  # seconds after which a waiting thread looks whether it was interrupted
-_LAST = 5.0  # seconds that a coroutine has to end once it is cancelled
 
 
 class Waiter:
     """Runs coroutines one after the other in an event loop of its own, in a thread of its own.
 
-    A coroutine that is cancelled from within has failed: `concurrent.futures.CancelledError`, an Exception.
+    What one leaves behind is ended with it; see `esim.whole`.
     """
 
     def __init__(self) -> None:
@@ -64,7 +65,7 @@ class Waiter:
         """End the loop and its thread, once what runs in it has ended."""
         if self._end is not None and self._thread is not None:
             self._end()
-            self._thread.join(_LAST)
+            self._thread.join(LAST)
         self._loop = self._thread = self._end = None
 
 
@@ -80,11 +81,15 @@ def _close_all() -> None:
 async def _outcome(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:
     """Return what an awaitable gives, or what the loop would take as a word to itself."""
     try:
-        return await awaitable, None
-    except (KeyboardInterrupt, SystemExit) as ends:
+        return await whole(awaitable, _left), None
+    except (KeyboardInterrupt, SystemExit, CancelledError) as ends:
         return None, ends
-    except asyncio.CancelledError:
-        return None, CancelledError("the coroutine was cancelled from within")
+
+
+async def _left() -> list[asyncio.Task[Any]]:
+    """Return the tasks that run in the loop still, but for the one at hand."""
+    await asyncio.sleep(0)  # generators that were left are closed by tasks that begin now
+    return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

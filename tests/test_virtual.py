@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from esim.faults import ForeignWorld
 from esim.virtual import Coroutines, pausing
 
 
@@ -222,3 +223,17 @@ def test_a_copy_of_what_holds_the_loop_holds_the_same():
     run(twice())
     lock = copy.deepcopy(lock)
     run(twice())
+
+
+def test_what_would_be_called_later_on_is_refused():
+    """After the coroutine that has asked for it has ended, there is no loop to call it; before, there is."""
+    told: list[str] = []
+
+    async def asks(seconds: float) -> None:
+        asyncio.get_running_loop().call_later(seconds, told.append, "called")
+        await asyncio.sleep(1)
+
+    run(asks(0.5))
+    assert told == ["called"]
+    with pytest.raises(ForeignWorld, match="call_later"):
+        run(asks(60))

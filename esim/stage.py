@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime, timedelta
-from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 from esim.actors import players_of
@@ -22,7 +21,7 @@ from esim.contract import Store
 from esim.effects import name_of
 from esim.envelope import Reacting
 from esim.errors import InvalidArgument
-from esim.faults import Crash, ForeignWorld, OutcomeUnknown
+from esim.faults import FAILED, Crash, ForeignWorld, OutcomeUnknown, Stuck
 from esim.invariant import Look
 from esim.memory import MemoryStore
 from esim.parts import CountedIds, Kept, Log, StageClock, restore
@@ -98,6 +97,7 @@ class Stage:
     over: Callable[[], bool] | None = None
     """Says whether the time of a search is over."""
     _pause = 0
+    _stuck = ""
 
     def __init__(self, scenario: Scenario, store: Store | None = None, *, begun: bool = False) -> None:
         """Set a scenario up, on a fresh store in memory or on a given one, empty unless it is `begun`."""
@@ -194,7 +194,7 @@ class Stage:
         if moment is not None:
             self.back_to(moment)
         self.store._commit = self._appended  # type: ignore[method-assign]  # a place where things go wrong
-        self.steps = self._pause = 0
+        self.steps, self._pause, self._stuck = 0, 0, ""
         try:
             with self.world.simulated(self), self._reacting:
                 try:
@@ -216,7 +216,7 @@ class Stage:
                 if current is None:
                     return self._over
             self._step(current)
-            if watched and not driver.step(self):
+            if self._stuck or (watched and not driver.step(self)):
                 return False
             self.steps += 1
             if self.steps > self._pause and not self._may_go_on():
@@ -243,13 +243,24 @@ class Stage:
         while not ready and self._later():
             ready = [one for one in players if one.ready()]
         if not ready:
-            ready = list(islice((one for one in players if one.gives_up_waiting()), 1))
-        if not ready:
-            self._over = True
+            self._over = not self._wait_for_ever([one for one in players if one.working])
             return None
         if current not in ready:
             current = ready[0]
         return self._chosen(current, ready) if self.left["preempt"] else current
+
+    def _wait_for_ever(self, players: Sequence[Player]) -> bool:
+        """Note that processes wait for what none of the others does, and nobody frees them; say if any do."""
+        names = [one.name for one in players]
+        for name in names:
+            self.note(name, "waits for ever", FAILED)
+        if names:
+            self._stuck = f"{' and '.join(names)} wait{'s' * (len(names) == 1)} for what never comes"
+        return bool(names)
+
+    def endless(self) -> str:
+        """Return why the last run has no end, if it has none."""
+        return f"no end after {self.most_steps:,} steps" if self.steps > self.most_steps else self._stuck
 
     def _chosen(self, current: Player, ready: list[Player]) -> Player:
         """Return who goes on: `current`, or another that could; or who waits for a time, which passes."""
@@ -284,6 +295,8 @@ class Stage:
                 fault = self._fault(kinds, player.name, told)
                 if fault:
                     player.suffer(fault)
+        except Stuck:
+            self._wait_for_ever([player])
         except Crash:
             if self._stopped:
                 self._stopped = self.crashing = False

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
 from typing import Any, Protocol, cast
 
-from esim.faults import ForeignWorld
+from esim.faults import ForeignWorld, Stuck
 from esim.whole import whole
 
 
@@ -263,7 +263,7 @@ def pausing(result: Any, pace: Pace | None = None) -> Generator[str, None, Any]:
     """Return what an awaitable gives, with a yield wherever it waits; any other value as it is.
 
     Where it has nothing to do but to wait for a time, or for another, `pace` is told before the yield.
-    Raises what it raises, and RuntimeError if it waits for what never comes.
+    Raises what it raises, and Stuck if it waits for what never comes.
     """
     if not inspect.isawaitable(result):
         return result
@@ -279,7 +279,7 @@ def pausing(result: Any, pace: Pace | None = None) -> Generator[str, None, Any]:
                     return value
                 loop.doze()
             elif not pace.block(loop.idle):
-                raise RuntimeError("a coroutine waits for something that never comes")
+                raise Stuck("a coroutine waits for something that never comes")
             yield "awaits"
     finally:
         loop.abandon()

@@ -642,8 +642,9 @@ def test_a_lock_of_asyncio_between_tasks_keeps_its_word(tasks):
     assert explore([], without, right, **given).counterexample is not None
 
 
-def test_who_waits_for_what_never_comes_fails_once_nobody_else_goes_on():
-    """And not before."""
+@pytest.mark.parametrize("restart", [False, True])
+def test_who_waits_for_ever_is_told_once_nobody_else_goes_on(restart):
+    """And not before; nothing frees it, nor has it start again."""
     world = World()
     seen = world.table("seen")
 
@@ -655,12 +656,60 @@ def test_who_waits_for_what_never_comes_fails_once_nobody_else_goes_on():
                 seen[n] = True
                 yield
 
-        return [task(never.wait, name="waits"), task(other)]
+        return [task(never.wait, name="waits", restart=restart), task(other)]
 
     run = simulate([], actors, world=world)
+    assert run.broken == ("it comes to an end", "waits waits for what never comes")
     failed = next(step for step in run.steps if step.failed)
-    assert failed.text == "failed: RuntimeError: a coroutine waits for something that never comes"
-    assert failed.number > next(step for step in run.steps if step.told.startswith("4:")).number
+    assert failed.text == "waits for ever"
+    assert failed is run.steps[-1]
+    assert len(run.look.table("seen")) == 5
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_two_locks_that_are_taken_in_opposite_order_are_a_deadlock(restart):
+    """Where one overtakes the other, and also if what must hold does: nothing gives a lock back by itself."""
+    world = World()
+    money = world.table("money", {"a": 10, "b": 10})
+
+    def actors(store: Any) -> list[Any]:
+        one, other = asyncio.Lock(), asyncio.Lock()
+
+        async def move(first: asyncio.Lock, second: asyncio.Lock) -> None:
+            async with first:
+                await asyncio.sleep(0)
+                async with second:
+                    money["a"], money["b"] = money["b"], money["a"]
+
+        locks = {"ann": (one, other), "bob": (other, one)}
+        return [task(move, *two, name=name, restart=restart) for name, two in locks.items()]
+
+    right = {"right": eventually(lambda look: dict(look.table("money")) == {"a": 10, "b": 10})}
+    assert explore([], actors, right, world=world).holds
+    found = explore([], actors, right, faults=Faults(preempt=1), world=world).counterexample
+    assert found.invariant == "it comes to an end"
+    assert found.message == "ann and bob wait for what never comes"
+    assert found.confirmed == "confirmed on a DuckDB store: there is no end there either"
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_handler_that_waits_for_ever_is_no_dead_letter(plain):
+    """No retry comes after what does not end: an async handler, or an effect of a plain one."""
+
+    async def never() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def waits(event: Rung) -> None:
+        await never()
+
+    def calls(event: Rung, effects: Effects) -> None:
+        effects.call(answer)
+
+    world = World()
+    answer = world.service(never)
+    found = explore(HISTORY, [calls if plain else waits], world=world).counterexample
+    name = "calls" if plain else "waits"
+    assert (found.invariant, found.message) == ("it comes to an end", f"{name} waits for what never comes")
 
 
 def test_work_in_a_thread_is_done_in_its_place():

@@ -11,6 +11,7 @@ import asyncio
 import inspect
 import re
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from copy import deepcopy
@@ -472,8 +473,18 @@ class Memory(Part):
         self.value = self._make()
 
     def snapshot(self) -> Any:
-        """Return a copy of the value."""
-        return deepcopy(self._value)
+        """Return a copy of the value, in which nobody waits. Raises InvalidArgument if there can be none."""
+        try:
+            return deepcopy(self._value)
+        except TypeError:  # what can wait, as a lock or an event of asyncio, knows who does
+            waiting = {id(one): type(one)() for one in _waiting_in(self._value, set())}
+        try:
+            return deepcopy(self._value, waiting)
+        except TypeError as error:
+            raise InvalidArgument(
+                f"{self.name!r} in memory cannot be copied ({error}), as a simulation does to go back to what "
+                "was: keep plain values there, or what asyncio has for tasks to share"
+            ) from error
 
     def restore(self, state: Any) -> None:
         """Put back a copy."""
@@ -485,6 +496,22 @@ class Memory(Part):
 
     def __repr__(self) -> str:
         return f"<Memory {self.name}: {display.short(self._value)}>"
+
+
+def _waiting_in(value: Any, seen: set[int]) -> Iterator[Any]:
+    """Give each list, set or deque in a value that holds nothing but futures, which somebody waits for."""
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, list | tuple | set | deque):
+        parts = list(value)
+    else:
+        parts = list((value if isinstance(value, dict) else getattr(value, "__dict__", {})).values())
+    if isinstance(value, list | set | deque) and parts and all(map(asyncio.isfuture, parts)):
+        yield value
+        return
+    for part in parts:
+        yield from _waiting_in(part, seen)
 
 
 _ADDRESS = re.compile(" at 0x[0-9a-f]+")

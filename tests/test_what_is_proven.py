@@ -838,3 +838,47 @@ def test_what_a_simulation_left_in_memory_is_no_base_for_a_proof():
     assert kept == {}
     with pytest.raises(Unsteady, match="'kept' of take changed"):
         explore(HISTORY, [take], right, faults=Faults(crash=2), world=world)
+
+
+@pytest.mark.parametrize(
+    ("make", "wait", "free"),
+    [
+        (asyncio.Event, lambda one: one.wait(), lambda one: one.set()),
+        (asyncio.Queue, lambda one: one.get(), lambda one: one.put_nowait("a")),
+        (lambda: asyncio.Semaphore(0), lambda one: one.acquire(), lambda one: one.release()),
+    ],
+)
+def test_what_tasks_share_may_be_kept_in_the_memory_of_the_world(make, wait, free):
+    """As the message says that refuses it elsewhere: one waits until the other is there, whoever is first."""
+    world = World()
+    done, memory = world.table("done"), world.memory("shared", lambda: {"one": make()})
+
+    async def waits() -> None:
+        await wait(memory.value["one"])
+        done["waits"] = True
+
+    async def frees() -> None:
+        await asyncio.sleep(0)
+        free(memory.value["one"])
+        done["frees"] = "waits" not in done
+
+    check = {"both": eventually(lambda look: dict(look.table("done")) == {"waits": True, "frees": True})}
+    verdict = explore([], [task(waits), task(frees)], check, faults=Faults(preempt=2), world=world)
+    assert verdict.holds, verdict
+
+
+def test_an_event_that_a_crash_loses_is_waited_for_in_vain():
+    """It was set, and whoever starts again waits for one of his own."""
+    world = World()
+    memory = world.memory("paid", asyncio.Event, of="ships")
+
+    async def ships() -> None:
+        await memory.value.wait()
+
+    async def pays() -> None:
+        memory.value.set()
+
+    actors = [task(pays), task(ships, restart=True)]
+    assert explore([], actors, world=world).counterexample is None
+    found = explore([], actors, faults=Faults(crash=1), world=world).counterexample
+    assert (found.invariant, found.message) == ("it comes to an end", "ships waits for what never comes")

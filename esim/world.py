@@ -482,8 +482,8 @@ class Memory(Part):
             return deepcopy(self._value, waiting)
         except TypeError as error:
             raise InvalidArgument(
-                f"{self.name!r} in memory cannot be copied ({error}), as a simulation does to go back to what "
-                "was: keep plain values there, or what asyncio has for tasks to share"
+                f"{self.name!r} in memory cannot be copied ({error}), as a simulation does to go back to "
+                "what was: keep plain values there, or what asyncio has for tasks to share"
             ) from error
 
     def restore(self, state: Any) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from esim.actors import players_of
 from esim.bus import Bus
@@ -29,6 +29,8 @@ from esim.player import Player, must_remember
 from esim.reading import Recorded
 from esim.scenario import Scenario
 from esim.subscription import Subscription, latest
+from esim.virtual import Coroutines
+from esim.waiter import Waiter
 from esim.world import Memory, Part, Service, anything
 from esim.writing import Batch
 
@@ -130,6 +132,8 @@ class Stage:
         self._fresh: list[bool] = []
         self._known: list[int] = []
         self.actors = scenario.built(self.store)
+        for bus in self._buses():
+            bus._waiter = cast("Waiter", Coroutines(plain=self.clock))  # waits by the virtual clock
         self.players: list[Player] = players_of(self, self.actors)
         must_remember(self.players, scenario.world)
         self.subscriptions = self._subscribed()
@@ -317,10 +321,12 @@ class Stage:
 
     def _bus_anew(self) -> None:
         """Have each bus of the store know nothing but what comes from now on."""
-        for listener in self.store._listeners:
-            bus = getattr(listener, "__self__", None)
-            if isinstance(bus, Bus):
-                bus.begin_anew()
+        for bus in self._buses():
+            bus.begin_anew()
+
+    def _buses(self) -> list[Bus]:
+        listeners = [getattr(one, "__self__", None) for one in self.store._listeners]
+        return [one for one in listeners if isinstance(one, Bus)]
 
     def _later(self) -> bool:
         """Move the clock on to when the next process wants to go on; say whether there is one."""
@@ -387,6 +393,7 @@ class Stage:
         return index
 
     def _appended(self, batch: Batch) -> Recorded:
+        self.world.must_be_here("log")
         told = ", ".join(f"{draft.type} → {draft.stream}" for draft in batch.drafts) if self.recording else ""
         fault = self.ask(("crash", "unknown"), "log", told)
         recorded = self._commit(batch)

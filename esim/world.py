@@ -11,12 +11,14 @@ import asyncio
 import inspect
 import re
 from abc import ABC, abstractmethod
+from asyncio import events
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import wraps
+from threading import get_ident
 from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
 from esim import display
@@ -92,6 +94,8 @@ class World:
         """The stage that has used it last."""
         self.by_hand = False
         """Whether anything was changed outside of a simulation."""
+        self._thread = 0
+        self._elsewhere = ""
 
     @property
     def gate(self) -> Gate | None:
@@ -104,23 +108,46 @@ class World:
                 f"{', '.join(self.parts) or 'something'} is of a World that the simulation does not know: "
                 "give world=… with the actors that use it"
             )
-        self.by_hand = self.by_hand or self._gate is None
+        if self._gate is None:
+            self.by_hand = True
+        elif self._thread != get_ident():
+            self.must_be_here(" or ".join(self.parts))
         return self._gate
 
     @gate.setter
     def gate(self, gate: Gate | None) -> None:
-        self._gate = gate
+        self._gate, self._thread = gate, get_ident()
 
     @contextmanager
     def simulated(self, gate: Gate) -> Iterator[None]:
-        """Have a gate decide what goes wrong here; no other world may be used meanwhile."""
-        self._gate = gate
+        """Have a gate decide what goes wrong here; no other world may be used meanwhile.
+
+        Raises ForeignWorld if another thread has used it, or an event loop is made that waits in real time.
+        """
+        self.gate, self._elsewhere = gate, ""
         _simulated.append(self)
+        events.new_event_loop = _no_other_loop
         try:
             yield
+        except SystemExit:
+            if not self._elsewhere:
+                raise
         finally:
             _simulated.remove(self)
             self._gate = None
+            if not _simulated:
+                events.new_event_loop = _new_event_loop
+        if self._elsewhere:
+            raise ForeignWorld(self._elsewhere)
+
+    def must_be_here(self, name: str) -> None:
+        """End a thread that is not the simulation's, which is told when its run is over."""
+        if self._thread != get_ident():
+            self._elsewhere = (
+                f"a thread that the code has begun uses {name}: which thread goes first is not simulated; "
+                "use asyncio.to_thread, tasks of asyncio, or a task(…) of the scenario, where that is"
+            )
+            raise SystemExit(self._elsewhere)  # the one exception that a thread ends by without a word
 
     def reset(self) -> None:
         """Put everything back to how it was made."""
@@ -194,6 +221,19 @@ class World:
 
 _simulated: list[World] = []
 """The worlds of the simulations under way; one may run another."""
+_new_event_loop = events.new_event_loop
+
+
+def _no_other_loop() -> asyncio.AbstractEventLoop:
+    """Raise ForeignWorld in the thread of a simulation, where `asyncio.run` would wait in real time."""
+    if any(world._thread == get_ident() for world in _simulated):
+        raise ForeignWorld(
+            "asyncio.run makes an event loop that waits in real time, which is not simulated: write async "
+            "def, and await, as esim runs async handlers and tasks itself"
+        )
+    return _new_event_loop()
+
+
 P = TypeVar("P", bound=Part)
 
 

@@ -6,11 +6,13 @@ import asyncio
 import queue
 import random
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 import pytest
 
+from esim.bus import Bus
 from esim.effects import Effects
 from esim.envelope import metadata
 from esim.errors import InvalidArgument, TokenMismatch, Unsteady
@@ -743,6 +745,69 @@ def test_what_an_event_loop_cannot_do_here_is_told():
 
     with pytest.raises(InvalidArgument, match="create_connection of an event loop is not simulated"):
         explore(HISTORY, [connects])
+
+
+@pytest.mark.filterwarnings("ignore:coroutine 'sleep' was never awaited")
+def test_a_loop_that_would_wait_in_real_time_is_refused():
+    """In the place of a handler that is async; outside of the simulation it is as before."""
+
+    def runs(event: Rung) -> None:
+        asyncio.run(asyncio.sleep(0))
+
+    with pytest.raises(InvalidArgument, match=r"asyncio\.run makes an event loop.*write async def"):
+        explore(HISTORY, [runs])
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(asyncio.run, asyncio.sleep(0, "soon")).result() == "soon"
+
+
+def by_a_thread(work: Any) -> None:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+def by_a_pool(work: Any) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(work).result()
+
+
+@pytest.mark.parametrize("begin", [by_a_thread, by_a_pool])
+@pytest.mark.parametrize("to", ["shelf", "log"])
+def test_a_thread_that_the_code_begins_is_refused(begin, to, capfd, monkeypatch):
+    """As nobody goes through its races; told once, in plain words, and not by a traceback of the thread."""
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)  # in place of that of the tests
+    world = World()
+    shelf = world.table("shelf")
+
+    def actors(store: Any) -> list[Any]:
+        def append() -> None:
+            store.append("Note/1", Rung(bell="b"))
+
+        def put() -> None:
+            shelf["n"] = 1
+
+        return [task(begin, put if to == "shelf" else append)]
+
+    with pytest.raises(InvalidArgument, match=f"a thread that the code has begun uses {to}.*to_thread"):
+        explore([], actors, faults=Faults(crash=1), world=world)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_an_async_subscriber_of_a_bus_waits_by_the_virtual_clock():
+    """A day in no time, and in the thread of the simulation."""
+    world = World()
+    shelf = world.table("shelf")
+
+    def actors(store: Any) -> list[Any]:
+        async def tomorrow(event: Rung) -> None:
+            await asyncio.sleep(86_400)
+            shelf[event.bell] = store.clock.now().day
+
+        Bus(store).subscribe(tomorrow)
+        return [task(store.append, "Bell/7", Rung(bell="b"))]
+
+    run = simulate([], actors, world=world).must_hold()
+    assert dict(run.look.table("shelf")) == {"b": 2}
 
 
 @pytest.mark.parametrize("outbox", [False, True])

@@ -206,6 +206,8 @@ class Stage:
                 finally:
                     for player in self.players:
                         player.let_go()
+        except Stuck:
+            return False
         except ForeignWorld as foreign:
             raise InvalidArgument(str(foreign)) from None
         finally:
@@ -220,7 +222,7 @@ class Stage:
                 if current is None:
                     return self._over
             self._step(current)
-            if self._stuck or (watched and not driver.step(self)):
+            if watched and not driver.step(self):
                 return False
             self.steps += 1
             if self.steps > self._pause and not self._may_go_on():
@@ -301,6 +303,7 @@ class Stage:
                     player.suffer(fault)
         except Stuck:
             self._wait_for_ever([player])
+            raise
         except Crash:
             if self._stopped:
                 self._stopped = self.crashing = False

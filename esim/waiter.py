@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Awaitable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any
 
 from esim.whole import LAST, whole
@@ -32,6 +33,7 @@ class Waiter:
     def _begun(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
+            self._loop.set_task_factory(_noted)
             self._thread = threading.Thread(target=_run, args=[self._loop], name="esim-async", daemon=True)
             self._thread.start()
             self._end = weakref.finalize(self, _stop, self._loop)
@@ -78,8 +80,21 @@ def _close_all() -> None:
         waiter.close()
 
 
+_begun: ContextVar[weakref.WeakSet[asyncio.Task[Any]]] = ContextVar("_begun")
+"""The tasks that were begun by what is awaited at present."""
+
+
+def _noted(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+    """Return a new task, and note by whom it was begun."""
+    task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
+    if (begun := _begun.get(None)) is not None:
+        begun.add(task)
+    return task
+
+
 async def _outcome(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:
     """Return what an awaitable gives, or what the loop would take as a word to itself."""
+    _begun.set(weakref.WeakSet())
     try:
         return await whole(awaitable, _left), None
     except (KeyboardInterrupt, SystemExit, CancelledError) as ends:
@@ -87,9 +102,9 @@ async def _outcome(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None
 
 
 async def _left() -> list[asyncio.Task[Any]]:
-    """Return the tasks that run in the loop still, but for the one at hand."""
+    """Return the tasks that have not ended of those that were begun by what is awaited."""
     await asyncio.sleep(0)  # generators that were left are closed by tasks that begin now
-    return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    return [task for task in _begun.get() if not task.done()]
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

@@ -103,16 +103,12 @@ class World:
 
         Raises ForeignWorld while another world is simulated.
         """
-        if self._gate is None and _simulated:
-            raise ForeignWorld(
-                f"{', '.join(self.parts) or 'something'} is of a World that the simulation does not know: "
-                "give world=… with the actors that use it"
-            )
-        if self._gate is None:
-            self.by_hand = True
+        gate = self._gate
+        if gate is None:
+            self._is_changed_by_hand()
         elif self._thread != get_ident():
             self.must_be_here(" or ".join(self.parts))
-        return self._gate
+        return gate
 
     @gate.setter
     def gate(self, gate: Gate | None) -> None:
@@ -124,7 +120,7 @@ class World:
 
         Raises ForeignWorld if another thread has used it, or an event loop is made that waits in real time.
         """
-        self.gate, self._elsewhere = gate, ""
+        self._gate, self._thread, self._elsewhere = gate, get_ident(), ""
         _simulated.append(self)
         events.new_event_loop = _no_other_loop
         try:
@@ -139,6 +135,14 @@ class World:
                 events.new_event_loop = _new_event_loop
         if self._elsewhere:
             raise ForeignWorld(self._elsewhere)
+
+    def _is_changed_by_hand(self) -> None:
+        if _simulated:
+            raise ForeignWorld(
+                f"{', '.join(self.parts) or 'something'} is of a World that the simulation does not know: "
+                "give world=… with the actors that use it"
+            )
+        self.by_hand = True
 
     def must_be_here(self, name: str) -> None:
         """End a thread that is not the simulation's, which is told when its run is over."""

@@ -109,6 +109,21 @@ def test_a_task_of_a_group_is_none_that_is_left(result):
     assert result(all_of_them()) == 4
 
 
+def test_what_is_waited_for_meanwhile_ends_nothing_of_others(result):
+    """By a thread that works for a coroutine: the coroutine is none that it leaves behind."""
+
+    async def one() -> int:
+        await asyncio.sleep(0)
+        return 1
+
+    async def waits() -> int:
+        first = asyncio.create_task(asyncio.to_thread(result, one()))
+        second = asyncio.create_task(asyncio.sleep(0.01, 2))
+        return await first + await second
+
+    assert result(waits()) == 3
+
+
 @pytest.mark.parametrize("last", [False, True])
 def test_an_async_generator_that_is_left_early_is_closed(result, last):
     """What it does on its way out is done, also where it awaits, and where nothing comes after it."""

@@ -13,12 +13,12 @@ from esim.contract import Store
 from esim.envelope import Row
 from esim.frozen import frozen
 from esim.memory import MemoryStore
+from esim.part import Part
 from esim.process import Process
 from esim.progress import Entry, Letter
 from esim.progress_memory import kept
 from esim.store import EventStore
 from esim.subscription import Subscription
-from esim.world import Part
 
 
 class StageClock(ManualClock):

@@ -19,7 +19,8 @@ from esim.faults import FAILED, Crash
 from esim.parts import StageClock
 from esim.scenario import Scenario
 from esim.subscription import Subscription
-from esim.world import Memory, World
+from esim.volatile import Memory
+from esim.world import World
 
 _LATE = 3600.0  # seconds
 _LINE = 300  # characters of what a process failed at are told

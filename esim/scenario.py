@@ -26,11 +26,13 @@ from esim.faults import Faults
 from esim.frozen import frozen, told, written
 from esim.handler import is_handler
 from esim.invariant import Invariant, named
+from esim.part import Part
 from esim.process import ProcessManager
 from esim.projection import Projection
 from esim.query import Filter
+from esim.queues import Queue
 from esim.subscription import Subscription
-from esim.world import Part, Queue, World
+from esim.world import World
 from esim.writing import Write
 
 Ack = Literal["after", "before"]

@@ -24,14 +24,16 @@ from esim.errors import InvalidArgument
 from esim.faults import FAILED, Crash, ForeignWorld, OutcomeUnknown, Stuck
 from esim.invariant import Look
 from esim.memory import MemoryStore
+from esim.part import Part
 from esim.parts import CountedIds, Kept, Log, StageClock, restore
 from esim.player import Player, must_remember
 from esim.reading import Recorded
 from esim.scenario import Scenario
+from esim.service import Service, anything
 from esim.subscription import Subscription, latest
 from esim.virtual import Coroutines
+from esim.volatile import Memory
 from esim.waiter import Waiter
-from esim.world import Memory, Part, Service, anything
 from esim.writing import Batch
 
 WHO = "who goes on"

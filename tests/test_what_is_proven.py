@@ -33,6 +33,8 @@ from esim.memory import MemoryStore
 from esim.rows import Key, Row, Rows
 from esim.scenario import consume, follow, task
 from esim.simulation import Faults, World, crash_matrix, explore, replay, simulate
+from esim.store import EventStore
+from esim.subscription import Subscription
 
 
 class Rung(Event):
@@ -745,6 +747,30 @@ def test_what_an_event_loop_cannot_do_here_is_told():
 
     with pytest.raises(InvalidArgument, match="create_connection of an event loop is not simulated"):
         explore(HISTORY, [connects])
+
+
+def test_a_task_that_a_handler_leaves_running_is_told_in_both_worlds():
+    """It is the same dead letter, and neither world has what it would have done later on."""
+    world = World()
+    shelf = world.table("shelf", {"n": 9})
+
+    async def deducts(event: Rung) -> None:
+        async def corrects() -> None:
+            await asyncio.sleep(0.01)
+            shelf["n"] = 99
+
+        shelf["n"] -= 1
+        asyncio.create_task(corrects())  # noqa: RUF006 - the bug
+
+    run = simulate(HISTORY, [deducts], world=world)
+    simulated = run.look.dead_letters()[0].cause_message, run.look.table("shelf")["n"]
+    world.reset()
+    with EventStore() as store:
+        store.append(*HISTORY[0])
+        letters = Subscription(store, deducts).catch_up().dead_letters.df()
+    assert (letters.cause_message[0], shelf["n"]) == simulated
+    assert simulated[0].startswith("corrects() is left running")
+    assert simulated[1] == 8
 
 
 @pytest.mark.filterwarnings("ignore:coroutine 'sleep' was never awaited")

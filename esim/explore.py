@@ -134,8 +134,8 @@ class Search:
         try:
             if self.stage.play(self, node.moment):
                 self._check_end()
-            elif self.stage.steps > self.stage.most_steps:
-                self._broken = ENDLESS, f"no end after {self.stage.most_steps:,} steps"
+            elif self._broken is None and (why := self.stage.endless()):
+                self._broken = ENDLESS, why
         except TimeIsOver:
             self.count.schedules -= 1
             self.count.runs -= 1

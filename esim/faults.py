@@ -53,6 +53,10 @@ class ForeignWorld(BaseException):
     """A handler uses what the simulation has not, another world or a socket; whoever simulates is told."""
 
 
+class Stuck(BaseException):
+    """A process waits for what never comes: no handler gets out of that by `except Exception`."""
+
+
 class Unavailable(ConnectionError):
     """A service, or a handler, fails because the simulation says so."""
 

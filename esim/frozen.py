@@ -6,6 +6,7 @@ same in every process.
 
 from __future__ import annotations
 
+from asyncio import Future, isfuture
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
@@ -88,7 +89,7 @@ def _taken_apart(value: Any) -> Hashable:
     try:
         reduced = value.__reduce_ex__(4)
     except TypeError:
-        return Opaque(value)
+        return Future if isfuture(value) else Opaque(value)  # that somebody waits counts, not who
     if isinstance(reduced, str):
         return kind, reduced
     parts = [list(part) if isinstance(part, Iterator) else part for part in reduced[1:]]

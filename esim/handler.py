@@ -2,7 +2,7 @@
 
 A function takes the event first, and what else it names among its parameters: `recorded` (the event with its
 envelope), `rows` (a read model's rows, which makes it a projector), `effects` (its way to the outside world,
-which makes it a reactor). It may be async.
+which makes it a reactor). It may be async, and leaves no task running then.
 """
 
 from __future__ import annotations

@@ -16,10 +16,13 @@ from esim import display
 from esim.contract import Store
 from esim.errors import EsimError, InvalidArgument, said, text_of
 from esim.event import Event
+from esim.part import Part
 from esim.progress import Letter
+from esim.queues import Queue
 from esim.rows import Row, Rows
+from esim.service import Call, Service
 from esim.state import State, fold
-from esim.world import Call, Part, Queue, Service, Table
+from esim.world import Table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,11 +13,11 @@ from esim.contract import Store
 from esim.envelope import Row
 from esim.frozen import frozen
 from esim.memory import MemoryStore
+from esim.part import Part
 from esim.progress import Entry, Letter
 from esim.progress_memory import kept
 from esim.store import EventStore
 from esim.subscription import Subscription
-from esim.world import Part
 
 
 class StageClock(ManualClock):

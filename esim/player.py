@@ -19,7 +19,8 @@ from esim.faults import FAILED, Crash
 from esim.parts import StageClock
 from esim.scenario import Scenario
 from esim.subscription import Subscription
-from esim.world import Memory, World
+from esim.volatile import Memory
+from esim.world import World
 
 _LATE = 3600.0  # seconds
 _LINE = 300  # characters of what a process failed at are told
@@ -77,7 +78,6 @@ class Player(ABC):
         """When it goes on, if it waits between its steps for a time."""
         self._idle: Callable[[], bool] | None = None
         """Says whether there is nothing to do still, if it waits for another."""
-        self._in_vain = False
         self.ended = ""
         """Why it does not go on: it is done, dead, or it failed and how."""
         self.failure = ""
@@ -107,15 +107,9 @@ class Player(ABC):
         return self.until is not None or self._idle is not None
 
     def block(self, idle: Callable[[], bool]) -> bool:
-        """Wait for another while it is `idle`; say whether that makes sense still."""
-        self._idle = None if self._in_vain else idle
-        self._in_vain = False
-        return self._idle is not None
-
-    def gives_up_waiting(self) -> bool:
-        """Wait no more for another, as there is none that goes on; say whether it did."""
-        self._in_vain, self._idle = self._idle is not None, None
-        return self._in_vain
+        """Wait for another while it is `idle`; the stage sees it if there is none that goes on."""
+        self._idle = idle
+        return True
 
     def time(self) -> float:
         """Return the time in seconds, from whenever on."""
@@ -190,8 +184,7 @@ class Player(ABC):
 
     def let_go(self) -> None:
         """Drop the steps under way, as a crash does: nothing of them is finished or committed."""
-        steps, self._steps, self.until = self._steps, None, None
-        self._idle, self._in_vain = None, False
+        steps, self._steps, self.until, self._idle = self._steps, None, None, None
         if steps is None:
             return
         self.stage.crashing = True  # so that no `finally` on the way out does anything

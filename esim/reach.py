@@ -26,9 +26,11 @@ from uuid import UUID
 
 from esim.bus import Bus
 from esim.frozen import frozen, written
+from esim.part import Part
 from esim.scenario import Actor, Task
+from esim.service import Service
 from esim.stage import Stage
-from esim.world import Part, Service, World
+from esim.world import World
 
 _HERE = str(Path(__file__).parent)
 _LIBRARY = str(PurePath(inspect.__file__).parent)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Pick = Callable[[Stage, Sequence[str], str, str], int]
 _VERSION = "e2"
 ENDLESS = "it comes to an end"
-"""The invariant that holds by itself: no run goes round in circles."""
+"""The invariant that holds by itself: no run goes round in circles, and no process waits for ever."""
 
 
 class Choice(NamedTuple):
@@ -136,11 +136,10 @@ class Recording:
         begun = self._stage.choices if first is None else first.choices  # what was chosen before is done
         self._wanted = {at for at in self._wanted if at >= begun}
         ended = self._stage.play(self, first)
-        most = self._stage.most_steps
         if ended:
             self._look_back("eventually")
-        elif self._broken is None and self._stage.steps > most:
-            self._broken = ENDLESS, f"no end after {most:,} steps"
+        elif self._broken is None and (why := self._stage.endless()):
+            self._broken = ENDLESS, why
         self._remember()
         self._must_be_reached()
         run = Run(self._stage, self._steps, self._moments, self._asked, self._choices, self._broken)

@@ -26,11 +26,13 @@ from esim.faults import Faults
 from esim.frozen import frozen, told, written
 from esim.handler import is_handler
 from esim.invariant import Invariant, named
+from esim.part import Part
 from esim.process import ProcessManager
 from esim.projection import Projection
 from esim.query import Filter
+from esim.queues import Queue
 from esim.subscription import Subscription
-from esim.world import Part, Queue, World
+from esim.world import World
 from esim.writing import Write, prepare
 
 Ack = Literal["after", "before"]
@@ -133,9 +135,9 @@ def task(
     """Return a function, called with these arguments, as a process of its own.
 
     A plain function is one step. One that yields, or is async, may be overtaken by another process wherever
-    it yields or awaits; what asyncio has for tasks to share, as locks, works between async ones. With
-    `restart` it begins anew after it died, at its very end too, or ended by an error. Raises InvalidArgument
-    for what cannot be called like this.
+    it yields or awaits; what asyncio has for tasks to share, as locks, works between async ones, and one that
+    waits for ever does not come to an end. With `restart` it begins anew after it died, at its very end too,
+    or ended by an error. Raises InvalidArgument for what cannot be called like this.
     """
     why = misfit(function, *args, **kwargs)
     if why:

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime, timedelta
-from itertools import islice
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from esim.actors import players_of
 from esim.bus import Bus
@@ -22,15 +21,19 @@ from esim.contract import Snapshot, Store
 from esim.effects import name_of
 from esim.envelope import Reacting
 from esim.errors import InvalidArgument
-from esim.faults import Crash, ForeignWorld, OutcomeUnknown
+from esim.faults import FAILED, Crash, ForeignWorld, OutcomeUnknown, Stuck
 from esim.invariant import Look
 from esim.memory import MemoryStore
+from esim.part import Part
 from esim.parts import CountedIds, Kept, Log, StageClock, restore
 from esim.player import Player, must_remember
 from esim.reading import Recorded
 from esim.scenario import Scenario
+from esim.service import Service, anything
 from esim.subscription import Subscription, latest
-from esim.world import Memory, Part, Service, anything
+from esim.virtual import Coroutines
+from esim.volatile import Memory
+from esim.waiter import Waiter
 from esim.writing import Batch
 
 WHO = "who goes on"
@@ -98,6 +101,7 @@ class Stage:
     over: Callable[[], bool] | None = None
     """Says whether the time of a search is over."""
     _pause = 0
+    _stuck = ""
 
     def __init__(self, scenario: Scenario, store: Store | None = None, *, begun: bool = False) -> None:
         """Set a scenario up, on a fresh store in memory or on a given one, empty unless it is `begun`."""
@@ -130,6 +134,8 @@ class Stage:
         self._fresh: list[bool] = []
         self._known: list[int] = []
         self.actors = scenario.built(self.store)
+        for bus in self._buses():
+            bus._waiter = cast("Waiter", Coroutines(plain=self.clock))  # waits by the virtual clock
         self.players: list[Player] = players_of(self, self.actors)
         must_remember(self.players, scenario.world)
         self.subscriptions = self._subscribed()
@@ -194,7 +200,7 @@ class Stage:
             self.back_to(moment)
         self.store._commit = self._appended  # type: ignore[method-assign]  # a place where things go wrong
         self.store.save_snapshot = self._saved  # type: ignore[method-assign]  # and so is this
-        self.steps = self._pause = 0
+        self.steps, self._pause, self._stuck = 0, 0, ""
         try:
             with self.world.simulated(self), self._reacting:
                 try:
@@ -202,6 +208,8 @@ class Stage:
                 finally:
                     for player in self.players:
                         player.let_go()
+        except Stuck:
+            return False
         except ForeignWorld as foreign:
             raise InvalidArgument(str(foreign)) from None
         finally:
@@ -244,13 +252,24 @@ class Stage:
         while not ready and self._later():
             ready = [one for one in players if one.ready()]
         if not ready:
-            ready = list(islice((one for one in players if one.gives_up_waiting()), 1))
-        if not ready:
-            self._over = True
+            self._over = not self._wait_for_ever([one for one in players if one.working])
             return None
         if current not in ready:
             current = ready[0]
         return self._chosen(current, ready) if self.left["preempt"] else current
+
+    def _wait_for_ever(self, players: Sequence[Player]) -> bool:
+        """Note that processes wait for what none of the others does, and nobody frees them; say if any do."""
+        names = [one.name for one in players]
+        for name in names:
+            self.note(name, "waits for ever", FAILED)
+        if names:
+            self._stuck = f"{' and '.join(names)} wait{'s' * (len(names) == 1)} for what never comes"
+        return bool(names)
+
+    def endless(self) -> str:
+        """Return why the last run has no end, if it has none."""
+        return f"no end after {self.most_steps:,} steps" if self.steps > self.most_steps else self._stuck
 
     def _chosen(self, current: Player, ready: list[Player]) -> Player:
         """Return who goes on: `current`, or another that could; or who waits for a time, which passes."""
@@ -285,6 +304,9 @@ class Stage:
                 fault = self._fault(kinds, player.name, told)
                 if fault:
                     player.suffer(fault)
+        except Stuck:
+            self._wait_for_ever([player])
+            raise
         except Crash:
             if self._stopped:
                 self._stopped = self.crashing = False
@@ -305,10 +327,12 @@ class Stage:
 
     def _bus_anew(self) -> None:
         """Have each bus of the store know nothing but what comes from now on."""
-        for listener in self.store._listeners:
-            bus = getattr(listener, "__self__", None)
-            if isinstance(bus, Bus):
-                bus.begin_anew()
+        for bus in self._buses():
+            bus.begin_anew()
+
+    def _buses(self) -> list[Bus]:
+        listeners = [getattr(one, "__self__", None) for one in self.store._listeners]
+        return [one for one in listeners if isinstance(one, Bus)]
 
     def _later(self) -> bool:
         """Move the clock on to when the next process wants to go on; say whether there is one."""
@@ -375,6 +399,7 @@ class Stage:
         return index
 
     def _appended(self, batch: Batch) -> Recorded:
+        self.world.must_be_here("log")
         told = ", ".join(f"{draft.type} → {draft.stream}" for draft in batch.drafts) if self.recording else ""
         fault = self.ask(("crash", "unknown"), "log", told)
         recorded = self._commit(batch)

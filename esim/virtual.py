@@ -11,14 +11,16 @@ from __future__ import annotations
 import asyncio
 import heapq
 import inspect
+import sys
 from asyncio import events, tasks
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
 from typing import Any, Protocol, cast
 
-from esim.faults import ForeignWorld
+from esim.faults import ForeignWorld, Stuck
+from esim.whole import whole
 
 
 class Pace(Protocol):
@@ -116,6 +118,8 @@ class VirtualLoop:
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._count = 0
         self._tasks: list[asyncio.Task[Any]] = []
+        self._context, self._abandoned = copy_context(), False
+        self._context.run(_MINE.set, self)
 
     def time(self) -> float:
         """Return the loop's time in seconds."""
@@ -145,8 +149,32 @@ class VirtualLoop:
             self.call_soon(_settle, future, None, error)
         return future
 
+    def run(self, awaitable: Any) -> asyncio.Task[Any]:
+        """Return the task of what this loop is for."""
+        return self.create_task(whole(awaitable, self._left), context=self._context)
+
+    async def _left(self) -> list[asyncio.Task[Any]]:
+        """Return the tasks that have not ended, but for the one at hand."""
+        if self._soon:
+            await asyncio.sleep(0)  # generators that were left are closed by tasks that begin now
+        return [task for task in self._tasks if task is not asyncio.current_task() and not task.done()]
+
+    def ended(self) -> None:
+        """Raise ForeignWorld if a function is to be called later, when what this loop is for has ended."""
+        if any(not timer.cancelled() for _, _, timer in self._timers):
+            raise ForeignWorld(
+                "call_later, or call_at, of an event loop is not simulated beyond the end of what called it: "
+                "await asyncio.sleep(…) and call the function then"
+            )
+
+    def _close(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """Have a generator that was left early be closed, unless whoever has left it is dead."""
+        if not self._abandoned:
+            self.call_soon(lambda: self.create_task(generator.aclose()), context=self._context)
+
     def abandon(self) -> None:
         """Close the coroutines that have not ended, at once and not when garbage is collected."""
+        self._abandoned = True
         for task in self._tasks:
             if not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own way to say so
@@ -199,22 +227,24 @@ class VirtualLoop:
             return False
         handle = self._soon.popleft()
         if not handle.cancelled():
-            with _running():
+            with _running(self._close):
                 handle._run()
         return True
 
 
 @contextmanager
-def _running() -> Iterator[None]:
-    """Be the running loop, also where a task of it runs already."""
-    former = events._get_running_loop()
+def _running(close: Callable[[AsyncGenerator[Any, Any]], None]) -> Iterator[None]:
+    """Be the running loop, also where a task of it runs already; `close` is for generators left early."""
+    former, hooks = events._get_running_loop(), sys.get_asyncgen_hooks()
     outer = asyncio.current_task(_SEEN) if former is _SEEN else None
     if outer is not None:
         tasks._leave_task(_SEEN, outer)
     events._set_running_loop(_SEEN)
+    sys.set_asyncgen_hooks(firstiter=None, finalizer=close)
     try:
         yield
     finally:
+        sys.set_asyncgen_hooks(*hooks)
         events._set_running_loop(former)
         if outer is not None:
             tasks._enter_task(_SEEN, outer)
@@ -233,29 +263,26 @@ def pausing(result: Any, pace: Pace | None = None) -> Generator[str, None, Any]:
     """Return what an awaitable gives, with a yield wherever it waits; any other value as it is.
 
     Where it has nothing to do but to wait for a time, or for another, `pace` is told before the yield.
-    Raises what it raises, and RuntimeError if it waits for what never comes.
+    Raises what it raises, and Stuck if it waits for what never comes.
     """
     if not inspect.isawaitable(result):
         return result
     pace = _AtOnce() if pace is None else pace
-    loop, context = VirtualLoop(pace), copy_context()
-    context.run(_MINE.set, loop)
-    task = loop.create_task(_waiting(result), context=context)
+    loop = VirtualLoop(pace)
+    task = loop.run(result)
     try:
         while True:
             if loop.run_one():
                 if task.done():
-                    return task.result()
+                    value = task.result()
+                    loop.ended()
+                    return value
                 loop.doze()
             elif not pace.block(loop.idle):
-                raise RuntimeError("a coroutine waits for something that never comes")
+                raise Stuck("a coroutine waits for something that never comes")
             yield "awaits"
     finally:
         loop.abandon()
-
-
-async def _waiting(result: Any) -> Any:
-    return await result
 
 
 class Coroutines:

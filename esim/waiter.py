@@ -9,16 +9,18 @@ import weakref
 from collections.abc import Awaitable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any
 
+from esim.whole import LAST, whole
+
 _STEP = 0.05  # seconds after which a waiting thread looks whether it was interrupted
-_LAST = 5.0  # seconds that a coroutine has to end once it is cancelled
 
 
 class Waiter:
     """Runs coroutines one after the other in an event loop of its own, in a thread of its own.
 
-    A coroutine that is cancelled from within has failed: `concurrent.futures.CancelledError`, an Exception.
+    What one leaves behind is ended with it; see `esim.whole`.
     """
 
     def __init__(self) -> None:
@@ -31,6 +33,7 @@ class Waiter:
     def _begun(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
+            self._loop.set_task_factory(_noted)
             self._thread = threading.Thread(target=_run, args=[self._loop], name="esim-async", daemon=True)
             self._thread.start()
             self._end = weakref.finalize(self, _stop, self._loop)
@@ -64,7 +67,7 @@ class Waiter:
         """End the loop and its thread, once what runs in it has ended."""
         if self._end is not None and self._thread is not None:
             self._end()
-            self._thread.join(_LAST)
+            self._thread.join(LAST)
         self._loop = self._thread = self._end = None
 
 
@@ -77,14 +80,31 @@ def _close_all() -> None:
         waiter.close()
 
 
+_begun: ContextVar[weakref.WeakSet[asyncio.Task[Any]]] = ContextVar("_begun")
+"""The tasks that were begun by what is awaited at present."""
+
+
+def _noted(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+    """Return a new task, and note by whom it was begun."""
+    task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
+    if (begun := _begun.get(None)) is not None:
+        begun.add(task)
+    return task
+
+
 async def _outcome(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:
     """Return what an awaitable gives, or what the loop would take as a word to itself."""
+    _begun.set(weakref.WeakSet())
     try:
-        return await awaitable, None
-    except (KeyboardInterrupt, SystemExit) as ends:
+        return await whole(awaitable, _left), None
+    except (KeyboardInterrupt, SystemExit, CancelledError) as ends:
         return None, ends
-    except asyncio.CancelledError:
-        return None, CancelledError("the coroutine was cancelled from within")
+
+
+async def _left() -> list[asyncio.Task[Any]]:
+    """Return the tasks that have not ended of those that were begun by what is awaited."""
+    await asyncio.sleep(0)  # generators that were left are closed by tasks that begin now
+    return [task for task in _begun.get() if not task.done()]
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

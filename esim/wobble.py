@@ -32,7 +32,7 @@ _CLASS_CLOCKS = {"now", "utcnow", "today"}
 _OF_THE_PROCESS = {"hash", "id", "getpid", "getppid", "urandom"}
 _NEW_IDS = {"getnode", "uuid1", "uuid4", "uuid6", "uuid7", "uuid8"}
 _DICE = {"random", "secrets", "uuid"}
-_LOOKED_AT = {"esim.memory", "esim.world"}
+_LOOKED_AT = {"esim.memory", "esim.queues", "esim.service", "esim.volatile", "esim.world"}
 """The modules of what a process looks at: the log, and the world."""
 
 _CALLED = ": what comes of it cannot be replayed; take times, ids and chance from what the event says"

@@ -13,9 +13,9 @@ from esim.errors import InvalidArgument, said
 from esim.faults import FAILED
 from esim.handler import handler_of, is_handler
 from esim.player import Failing, Ground, Player
+from esim.queues import Message
 from esim.scenario import Consume, Task
 from esim.virtual import pausing
-from esim.world import Message
 
 _SKEW = timedelta(minutes=-90)
 

@@ -6,9 +6,12 @@ import pytest
 
 from esim import stage
 from esim.parts import Kept, Log
+from esim.queues import Queue
+from esim.service import Service
 from esim.stage import Stage
+from esim.volatile import Memory
 from esim.workers import Tasker
-from esim.world import Memory, Queue, Service, Table
+from esim.world import Table
 from tests import scenarios
 from tests.explored import all_at_once, one_by_one
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from esim.faults import ForeignWorld, Stuck
 from esim.virtual import Coroutines, pausing
 
 
@@ -115,7 +116,7 @@ def test_waiting_for_what_never_comes_is_told():
     async def forever() -> None:
         await asyncio.get_running_loop().create_future()
 
-    with pytest.raises(RuntimeError, match="waits for something that never comes"):
+    with pytest.raises(Stuck, match="waits for something that never comes"):
         run(forever())
 
 
@@ -181,14 +182,14 @@ def test_what_two_coroutines_share_is_of_one_loop():
     assert outcome(waiting)[0] == "mug"
 
 
-def test_what_waits_in_vain_fails():
+def test_what_waits_in_vain_is_told():
     """Once there is nobody else to wait for."""
     pace = Patient()
     waiting = pausing(asyncio.Event().wait(), pace)
     for _ in range(3):
         next(waiting)
     pace.alone = True
-    with pytest.raises(RuntimeError, match="waits for something that never comes"):
+    with pytest.raises(Stuck, match="waits for something that never comes"):
         next(waiting)
 
 
@@ -222,3 +223,17 @@ def test_a_copy_of_what_holds_the_loop_holds_the_same():
     run(twice())
     lock = copy.deepcopy(lock)
     run(twice())
+
+
+def test_what_would_be_called_later_on_is_refused():
+    """After the coroutine that has asked for it has ended, there is no loop to call it; before, there is."""
+    told: list[str] = []
+
+    async def asks(seconds: float) -> None:
+        asyncio.get_running_loop().call_later(seconds, told.append, "called")
+        await asyncio.sleep(1)
+
+    run(asks(0.5))
+    assert told == ["called"]
+    with pytest.raises(ForeignWorld, match="call_later"):
+        run(asks(60))

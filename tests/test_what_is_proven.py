@@ -6,6 +6,7 @@ import asyncio
 import queue
 import random
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from esim import stage as stages
+from esim.bus import Bus
 from esim.contract import Snapshot
 from esim.effects import Effects
 from esim.envelope import metadata
@@ -37,6 +39,8 @@ from esim.rows import Key, Row, Rows
 from esim.scenario import consume, follow, task
 from esim.simulation import Faults, World, crash_matrix, explore, replay, simulate
 from esim.state import State
+from esim.store import EventStore
+from esim.subscription import Subscription
 
 
 class Rung(Event):
@@ -720,8 +724,9 @@ def test_a_lock_of_asyncio_between_tasks_keeps_its_word(tasks):
     assert explore([], without, right, **given).counterexample is not None
 
 
-def test_who_waits_for_what_never_comes_fails_once_nobody_else_goes_on():
-    """And not before."""
+@pytest.mark.parametrize("restart", [False, True])
+def test_who_waits_for_ever_is_told_once_nobody_else_goes_on(restart):
+    """And not before; nothing frees it, nor has it start again."""
     world = World()
     seen = world.table("seen")
 
@@ -733,12 +738,60 @@ def test_who_waits_for_what_never_comes_fails_once_nobody_else_goes_on():
                 seen[n] = True
                 yield
 
-        return [task(never.wait, name="waits"), task(other)]
+        return [task(never.wait, name="waits", restart=restart), task(other)]
 
     run = simulate([], actors, world=world)
+    assert run.broken == ("it comes to an end", "waits waits for what never comes")
     failed = next(step for step in run.steps if step.failed)
-    assert failed.text == "failed: RuntimeError: a coroutine waits for something that never comes"
-    assert failed.number > next(step for step in run.steps if step.told.startswith("4:")).number
+    assert failed.text == "waits for ever"
+    assert failed is run.steps[-1]
+    assert len(run.look.table("seen")) == 5
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_two_locks_that_are_taken_in_opposite_order_are_a_deadlock(restart):
+    """Where one overtakes the other, and also if what must hold does: nothing gives a lock back by itself."""
+    world = World()
+    money = world.table("money", {"a": 10, "b": 10})
+
+    def actors(store: Any) -> list[Any]:
+        one, other = asyncio.Lock(), asyncio.Lock()
+
+        async def move(first: asyncio.Lock, second: asyncio.Lock) -> None:
+            async with first:
+                await asyncio.sleep(0)
+                async with second:
+                    money["a"], money["b"] = money["b"], money["a"]
+
+        locks = {"ann": (one, other), "bob": (other, one)}
+        return [task(move, *two, name=name, restart=restart) for name, two in locks.items()]
+
+    right = {"right": eventually(lambda look: dict(look.table("money")) == {"a": 10, "b": 10})}
+    assert explore([], actors, right, world=world).holds
+    found = explore([], actors, right, faults=Faults(preempt=1), world=world).counterexample
+    assert found.invariant == "it comes to an end"
+    assert found.message == "ann and bob wait for what never comes"
+    assert found.confirmed == "confirmed on a DuckDB store: there is no end there either"
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_handler_that_waits_for_ever_is_no_dead_letter(plain):
+    """No retry comes after what does not end: an async handler, or an effect of a plain one."""
+
+    async def never() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def waits(event: Rung) -> None:
+        await never()
+
+    def calls(event: Rung, effects: Effects) -> None:
+        effects.call(answer)
+
+    world = World()
+    answer = world.service(never)
+    found = explore(HISTORY, [calls if plain else waits], world=world).counterexample
+    name = "calls" if plain else "waits"
+    assert (found.invariant, found.message) == ("it comes to an end", f"{name} waits for what never comes")
 
 
 def test_work_in_a_thread_is_done_in_its_place():
@@ -772,6 +825,93 @@ def test_what_an_event_loop_cannot_do_here_is_told():
 
     with pytest.raises(InvalidArgument, match="create_connection of an event loop is not simulated"):
         explore(HISTORY, [connects])
+
+
+def test_a_task_that_a_handler_leaves_running_is_told_in_both_worlds():
+    """It is the same dead letter, and neither world has what it would have done later on."""
+    world = World()
+    shelf = world.table("shelf", {"n": 9})
+
+    async def deducts(event: Rung) -> None:
+        async def corrects() -> None:
+            await asyncio.sleep(0.01)
+            shelf["n"] = 99
+
+        shelf["n"] -= 1
+        asyncio.create_task(corrects())  # noqa: RUF006 - the bug
+
+    run = simulate(HISTORY, [deducts], world=world)
+    simulated = run.look.dead_letters()[0].cause_message, run.look.table("shelf")["n"]
+    world.reset()
+    with EventStore() as store:
+        store.append(*HISTORY[0])
+        letters = Subscription(store, deducts).catch_up().dead_letters.df()
+    assert (letters.cause_message[0], shelf["n"]) == simulated
+    assert simulated[0].startswith("corrects() is left running")
+    assert simulated[1] == 8
+
+
+@pytest.mark.filterwarnings("ignore:coroutine 'sleep' was never awaited")
+def test_a_loop_that_would_wait_in_real_time_is_refused():
+    """In the place of a handler that is async; outside of the simulation it is as before."""
+
+    def runs(event: Rung) -> None:
+        asyncio.run(asyncio.sleep(0))
+
+    with pytest.raises(InvalidArgument, match=r"asyncio\.run makes an event loop.*write async def"):
+        explore(HISTORY, [runs])
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(asyncio.run, asyncio.sleep(0, "soon")).result() == "soon"
+
+
+def by_a_thread(work: Any) -> None:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+def by_a_pool(work: Any) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(work).result()
+
+
+@pytest.mark.parametrize("begin", [by_a_thread, by_a_pool])
+@pytest.mark.parametrize("to", ["shelf", "log"])
+def test_a_thread_that_the_code_begins_is_refused(begin, to, capfd, monkeypatch):
+    """As nobody goes through its races; told once, in plain words, and not by a traceback of the thread."""
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)  # in place of that of the tests
+    world = World()
+    shelf = world.table("shelf")
+
+    def actors(store: Any) -> list[Any]:
+        def append() -> None:
+            store.append("Note/1", Rung(bell="b"))
+
+        def put() -> None:
+            shelf["n"] = 1
+
+        return [task(begin, put if to == "shelf" else append)]
+
+    with pytest.raises(InvalidArgument, match=f"a thread that the code has begun uses {to}.*to_thread"):
+        explore([], actors, faults=Faults(crash=1), world=world)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_an_async_subscriber_of_a_bus_waits_by_the_virtual_clock():
+    """A day in no time, and in the thread of the simulation."""
+    world = World()
+    shelf = world.table("shelf")
+
+    def actors(store: Any) -> list[Any]:
+        async def tomorrow(event: Rung) -> None:
+            await asyncio.sleep(86_400)
+            shelf[event.bell] = store.clock.now().day
+
+        Bus(store).subscribe(tomorrow)
+        return [task(store.append, "Bell/7", Rung(bell="b"))]
+
+    run = simulate([], actors, world=world).must_hold()
+    assert dict(run.look.table("shelf")) == {"b": 2}
 
 
 @pytest.mark.parametrize("outbox", [False, True])
@@ -931,3 +1071,47 @@ def test_states_that_differ_in_their_snapshots_are_told_apart():
     never = always(lambda look: not look.table("told").get("known"))
     assert explore([], actors, {"never": never}, world=world).holds
     assert not explore([], actors, {"never": never}, faults=Faults(crash=1), world=world).holds
+
+
+@pytest.mark.parametrize(
+    ("make", "wait", "free"),
+    [
+        (asyncio.Event, lambda one: one.wait(), lambda one: one.set()),
+        (asyncio.Queue, lambda one: one.get(), lambda one: one.put_nowait("a")),
+        (lambda: asyncio.Semaphore(0), lambda one: one.acquire(), lambda one: one.release()),
+    ],
+)
+def test_what_tasks_share_may_be_kept_in_the_memory_of_the_world(make, wait, free):
+    """As the message says that refuses it elsewhere: one waits until the other is there, whoever is first."""
+    world = World()
+    done, memory = world.table("done"), world.memory("shared", lambda: {"one": make()})
+
+    async def waits() -> None:
+        await wait(memory.value["one"])
+        done["waits"] = True
+
+    async def frees() -> None:
+        await asyncio.sleep(0)
+        free(memory.value["one"])
+        done["frees"] = "waits" not in done
+
+    check = {"both": eventually(lambda look: dict(look.table("done")) == {"waits": True, "frees": True})}
+    verdict = explore([], [task(waits), task(frees)], check, faults=Faults(preempt=2), world=world)
+    assert verdict.holds, verdict
+
+
+def test_an_event_that_a_crash_loses_is_waited_for_in_vain():
+    """It was set, and whoever starts again waits for one of his own."""
+    world = World()
+    memory = world.memory("paid", asyncio.Event, of="ships")
+
+    async def ships() -> None:
+        await memory.value.wait()
+
+    async def pays() -> None:
+        memory.value.set()
+
+    actors = [task(pays), task(ships, restart=True)]
+    assert explore([], actors, world=world).counterexample is None
+    found = explore([], actors, faults=Faults(crash=1), world=world).counterexample
+    assert (found.invariant, found.message) == ("it comes to an end", "ships waits for what never comes")

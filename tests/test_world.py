@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+import threading
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 
 from esim.errors import InvalidArgument
 from esim.frozen import frozen, written
+from esim.virtual import pausing
 from esim.world import World
 
 ROOT = Path(__file__).parent.parent
@@ -389,3 +392,38 @@ def test_the_written_form_is_the_same_in_every_process():
     assert len(told) == 1
     assert "0x" not in told.pop()
     assert written(frozen({"b", "a"})) == "(set, {'a', 'b'})"
+
+
+def test_a_picture_of_memory_keeps_what_tasks_share_without_those_who_wait():
+    """A lock that is held and waited for is held in the copy, and whoever comes next may wait for it.
+
+    Its state is the same whoever waits.
+    """
+    states = []
+    for _ in range(2):
+        memory = World().memory("locks", lambda: [asyncio.Lock()])
+        (lock,) = memory.value
+        steps = pausing(_taken_by_two(lock))
+        next(steps), next(steps), next(steps)
+        assert len(lock._waiters) == 1
+        states.append(memory.frozen())
+        memory.restore(memory.snapshot())
+        (copied,) = memory.value
+        assert copied.locked()
+        assert not copied._waiters
+        steps.close()
+    assert states[0] == states[1]
+
+
+async def _taken_by_two(lock: asyncio.Lock) -> None:
+    async def holds() -> None:
+        async with lock:
+            await asyncio.sleep(1)
+
+    await asyncio.gather(holds(), holds())
+
+
+def test_memory_that_cannot_be_copied_is_refused_where_it_is_declared():
+    """And told in plain words."""
+    with pytest.raises(InvalidArgument, match="'lock' in memory cannot be copied"):
+        World().memory("lock", threading.Lock)

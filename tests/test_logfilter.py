@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -165,6 +166,20 @@ def test_the_payload_and_the_objects_of_a_store() -> None:
         assert len(log.linked_to("Order", "a")) == 2
         assert len(log.linked_to("Order")) == 3
         assert len(log.linked_to("Cart")) == 0
+
+
+def test_a_filter_sees_the_columns_of_its_own_log(tmp_path: Path) -> None:
+    """Also where another log of the source was asked last, in which a column is text in place of numbers."""
+    path = tmp_path / "log.csv"
+    rows = [f"c{n},a,2024-01-0{n + 1},{prio}" for n, prio in enumerate((10, 9, 100, 7))]
+    path.write_text("\n".join(["case,activity,time,prio", *rows]))
+    log = EventLog(path)
+    other = log.using(resource="prio")
+    condition = "prio > '5' AND activity IN (SELECT activity FROM source WHERE prio < '9')"
+    for _ in range(2):
+        assert len(other.where("prio > '5'")) == 2
+        assert (len(log.where("prio > 50")), len(log.with_value("prio", 100))) == (1, 1)
+        assert (len(log.where(condition)), len(other.where(condition))) == (4, 2)
 
 
 def test_objects_can_be_the_first_thing_asked_of_a_log() -> None:

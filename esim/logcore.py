@@ -57,7 +57,7 @@ class Log:
         return self._table
 
     def _after(self, table: Table, steps: list[Step]) -> Table:
-        """Return what steps leave of a table; their conditions see the views of the log before all filters."""
+        """Return what steps leave of a table; conditions see the views of the log before all filters."""
         with self._session.alone():
             first = self._first()
             self._session.use(first._ready(), first._views)

@@ -253,5 +253,5 @@ def microseconds(given: Span) -> int:
         if isinstance(given, int | float) and not isinstance(given, bool):
             return int(given * _MICROS)
         return int(pd.Timedelta(given) / pd.Timedelta(microseconds=1))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise InvalidArgument(f"{given!r} is no duration: give seconds, a timedelta, or '3 days'") from None

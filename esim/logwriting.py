@@ -147,11 +147,8 @@ def _about(log: Log, attributes: pa.Table | None, relations: pa.Table | None) ->
     """Return both without the objects that only events are about which filters took out."""
     left = f"SELECT object_type, object_id FROM objects WHERE {ROW} IN (SELECT r FROM happened)"
     gone = _arrow(log, f"SELECT object_type, object_id FROM objects EXCEPT {left}")
-    tests = (
-        (attributes, "(object_type, object_id) NOT IN (FROM gone)"),
-        (relations, "(source_type, source_id) NOT IN (FROM gone) AND "
-        "(target_type, target_id) NOT IN (FROM gone)"),
-    )  # fmt: skip
+    kept = "(source_type, source_id) NOT IN (FROM gone) AND (target_type, target_id) NOT IN (FROM gone)"
+    tests = ((attributes, "(object_type, object_id) NOT IN (FROM gone)"), (relations, kept))
     return [
         None if part is None else ask(f"SELECT * FROM part WHERE {test}", part=part, gone=gone)
         for part, test in tests

@@ -167,7 +167,7 @@ def test_a_column_of_a_store_that_has_a_role_is_written(tmp_path: Path, format: 
     roles = {"case": "category", "time": "occurred_at"} if format in EVERY[:5] else {}
     roles = {"case": "category"} if format.startswith("ocel") else roles
     again = EventLog(log.write(tmp_path / f"log.{format}"), **roles)
-    assert again.cases().df[["case", "duration_s"]].values.tolist() == [["Door", 172_800.0]]
+    assert again.cases().df[["case", "duration_s"]].to_numpy().tolist() == [["Door", 172_800.0]]
 
 
 def related(tmp_path: Path) -> EventLog:
@@ -247,3 +247,13 @@ def test_a_store_whose_clock_ran_back_is_read_again_in_its_order(tmp_path: Path)
         case = {"case": "stream"} if format in EVERY[:5] else {}
         again = EventLog(log.write(tmp_path / f"log.{format}"), sort="order", **case)
         assert again.variants().df["variant"].tolist() == log.variants().df["variant"].tolist()
+
+
+@pytest.mark.parametrize("format", EVERY)
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path, format: str) -> None:
+    """The folder is named, and nothing else but it."""
+    log = EventLog(frame())
+    with pytest.raises(InvalidArgument, match=r"there is no folder '.*nowhere': make it first"):
+        log.write(tmp_path / "nowhere" / f"log.{format}")
+    with pytest.raises(InvalidArgument, match="is a folder: give the name of a file"):
+        log.write(tmp_path, format=format)

@@ -130,12 +130,17 @@ class Source:
         return {name: kind for name, kind, *_ in found if name != "#row"}
 
     def object_types(self) -> dict[str, int]:
-        """Return the types of objects and how many events have one; none for a store: streams are cases."""
+        """Return the types of objects and how many events have one; none for a store: streams are cases.
+
+        Of an OCEL log without events, they are the ones that it declares.
+        """
         if self.objects is None or self.versioned:
             return {}
         self.session.use(self, lambda: {"source": self.select})
         query = f"SELECT object_type, count(DISTINCT {ROW}) FROM ({self.objects}) GROUP BY ALL"
         self.kinds = dict(self.session.rows(query))
+        if self.rest is not None and not self.rest.events.num_rows:
+            self.kinds = dict.fromkeys((self.rest.header or {}).get("object_types") or ("case",), 0)
         return self.kinds
 
 

@@ -46,6 +46,10 @@ def write(log: Log, path: str | PathLike[str], format: str | None) -> Path:
             if format is None
             else f"format={format!r}: give one of {', '.join(known)}"
         )
+    if "jsonl" in kind and not len(log):
+        raise InvalidLog(
+            "the log has no events, and a file of lines would be empty: write CSV, Parquet or another format"
+        )
     if kind in _COPIES:
         with replacing(file) as new:
             _copy(log, new, _COPIES[kind])
@@ -88,6 +92,8 @@ def tables(log: Log, *, by_case: bool) -> Tables:
         roles = {role: log.mapping[role] for role in _ROLES if log.mapping.get(role) in log.mapping.types}
         kept = log._source.rest
         header = {"format": "esim"} if log._source.versioned else None if kept is None else kept.header
+        if not by_case and log._source.kinds and (header or {}).get("format") != "ocel":
+            header = {"format": "ocel", "object_types": {kind: {} for kind in log._source.kinds}}
         if by_case:
             if "case" not in roles:
                 roles = {role: name for role, name in roles.items() if role != "event_id"} | {"case": CASE}

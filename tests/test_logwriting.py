@@ -112,6 +112,21 @@ def test_a_store_in_memory_can_be_written(tmp_path: Path) -> None:
     assert log.write(tmp_path / "log.csv").read_text().startswith("position,stream,version,type")
 
 
+@pytest.mark.parametrize("format", EVERY)
+def test_a_log_without_events_is_read_again_or_refused(tmp_path: Path, format: str) -> None:
+    """Formats of lines have nowhere to say even what the columns are."""
+    objects = EventLog(frame().drop(columns="case"), objects={"story": "correlation_id"}, case="story")
+    for log in (EventLog(frame()), objects, EventLog(MemoryStore())):
+        nothing = log.where("false")
+        if "jsonl" in format:
+            with pytest.raises(InvalidLog, match="the log has no events, and a file of lines would be empty"):
+                nothing.write(tmp_path / f"log.{format}")
+            continue
+        case = {"case": "story"} if log is objects and "ocel" in format else {}
+        again = EventLog(nothing.write(tmp_path / f"log.{format}"), **case)
+        assert (len(again), len(again.directly_follows())) == (0, 0)
+
+
 def test_what_a_format_does_not_tell_from_nothing_is_refused(tmp_path: Path) -> None:
     """An activity that is an empty text would be gone when it is read again, so it is not written."""
     log = EventLog(frame().replace({"activity": {"pay": ""}}))

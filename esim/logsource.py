@@ -61,6 +61,9 @@ SELECT "#row", if(contains(tag, ':'), split_part(tag, ':', 1), 'tag'),
 FROM (SELECT "#row", unnest(tags) AS tag FROM source)"""
 
 
+_TABLES = """
+SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = 'given'
+ORDER BY schema_name <> 'main', schema_name, table_name"""
 _NO_OBJECTS = """
 SELECT NULL::BIGINT AS "#row", NULL::VARCHAR AS object_type, NULL::VARCHAR AS object_id,
  NULL::VARCHAR AS qualifier WHERE false"""
@@ -395,10 +398,12 @@ def _of_database(path: str, name: str, wish: Wish) -> Source:
     session = _own(wish)
     with reading(repr(name)):
         session.run(f"ATTACH {literal(path)} AS given (READ_ONLY)")
-        query = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'given' ORDER BY 1"
-        tables = [row[0] for row in session.rows(query)]
-        table = _table(name, tables, wish.table)
-        return Source(f"{name}: {table}", f"SELECT rowid AS {ROW}, * FROM given.{quoted(table)}", session)
+        tables = {
+            one if schema == "main" else f"{schema}.{one}": f"given.{quoted(schema)}.{quoted(one)}"
+            for schema, one in session.rows(_TABLES)
+        }
+        table = _table(name, list(tables), wish.table)
+        return Source(f"{name}: {table}", f"SELECT rowid AS {ROW}, * FROM {tables[table]}", session)
 
 
 def _table(name: str, tables: list[str], wanted: str | None) -> str:

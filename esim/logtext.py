@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from esim.arrowlog import database, distinct_names
 from esim.bar import Bar
 from esim.errors import InvalidArgument
-from esim.storefile import quoted
+from esim.storefile import must_have_folder, quoted
 
 if TYPE_CHECKING:
     import duckdb
@@ -26,8 +26,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises InvalidArgument where the folder is not there, or a folder is in the place of the file.
     """
-    if not path.parent.is_dir():
-        raise InvalidArgument(f"there is no folder {str(path.parent)!r}: make it first, or write elsewhere")
+    must_have_folder(path)
     if path.is_dir():
         raise InvalidArgument(f"{str(path)!r} is a folder: give the name of a file")
     new = path.with_name(f"{path.name}.partial")

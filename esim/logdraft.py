@@ -2,7 +2,7 @@
 
 Fields come from the payloads: their types, and whether an event may lack them. The status is the latest
 activity, and a decision allows the statuses that came before it in the log; so the draft refuses nothing that
-was recorded, until somebody who knows better edits it.
+was recorded (but rare transitions that were to be left out), until somebody who knows better edits it.
 """
 
 from __future__ import annotations

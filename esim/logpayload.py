@@ -96,8 +96,12 @@ def all_fields(log: Log, every: str, *, nulls: bool = False) -> str:
     if is_text:
         _refuse_other_texts(log, data)
     text = f"{quoted(data)}::JSON" if is_text else f"to_json({quoted(data)})"
-    rows = f"SELECT a, {period}, x_data AS data FROM ({log._once}) JOIN {picked(data=text)} ON x_row = r"
-    keyed = f"SELECT a, period, data, unnest(list_distinct(json_keys(data))) AS field FROM ({rows})"
+    keys = f"(SELECT a, {period}, x_data AS data, json_keys(x_data) AS keys FROM ({log._once}) JOIN "
+    rows = f"{keys}{picked(data=text)} ON x_row = r)"
+    each = "unnest(keys) AS field, generate_subscripts(keys, 1) AS place"
+    keyed = (
+        f"SELECT * FROM (SELECT *, {each} FROM {rows}) WHERE list_position(keys, field) = place"  # not twice
+    )
     path = "'/' || replace(replace(field, '~', '~0'), '/', '~1')"  # a pointer; a path has no empty name
     found = f"SELECT a, period, field, json_extract(data, {path}) AS found FROM ({keyed})"
     kind = "CASE json_type(found) WHEN 'UBIGINT' THEN 'BIGINT' ELSE json_type(found) END"

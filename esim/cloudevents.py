@@ -182,7 +182,7 @@ def _plan(tables: Tables) -> list[_Member]:
             kind = kind_of(field) if inside or kind_of(field) != "float" else "string"
             plan.append(_Member(name, as_text(field.name, field), kind, inside))
     if "data" in said:
-        plan.append(_Member("data", f"{quoted(said['data'])}::VARCHAR", "json"))
+        plan.append(_Member("data", _sql(fields, said["data"], "NULL"), "json"))
     return plan
 
 

@@ -136,7 +136,12 @@ class EventLog(Filters):
 
         The name's ending tells the format, or `format`: csv, parquet, jsonl, xes, xes.gz, ocel.json,
         ocel.sqlite, ocel.xml, cloudevents.json, cloudevents.jsonl. A progress bar shows where it takes long.
-        Raises InvalidArgument if nothing tells the format, InvalidLog for what the format cannot hold.
+
+        Only OCEL keeps objects of other types than the cases, their attributes and relations. An empty text
+        is a missing value when CSV is read again (as case or activity it is refused). Whatever is read is in
+        the order of its times: of a store whose clock ran back, or a log with sort="order", say that again.
+        Raises InvalidArgument if nothing tells the format, InvalidLog for a text or number that the format
+        cannot hold.
         """
         return logwriting.write(self, path, format)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from esim import logpicture
+from esim.arguments import whole
 from esim.errors import InvalidArgument
 from esim.logcore import Log
 from esim.logsource import picked
@@ -29,7 +30,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 
 def cases(log: Log, top: int | None) -> Result:
     """Return the cases of a log, the longest first."""
-    limit = "" if top is None else f" LIMIT {int(top)}"
+    limit = "" if top is None else f" LIMIT {whole(top, 'top')}"
     sql = f"""SELECT "case", events, kinds AS activities, events - kinds AS repeated,
     start AT TIME ZONE 'UTC' AS start, "end" AT TIME ZONE 'UTC' AS "end", duration_s, longest_wait_s,
     x.activity AS first, y.activity AS last
@@ -48,7 +49,9 @@ def durations(log: Log, by: str | None, quantiles: Sequence[float]) -> Result:
     for one in quantiles:
         if not isinstance(one, int | float) or not 0 <= one <= 1:
             raise InvalidArgument(f"quantile {one!r}: give parts of one, as 0.5 for the median")
-    marks = {float(one): f"p{float(one) * 100:g}_s".replace(".", "_") for one in quantiles}
+    marks = {float(one): f"p{float(one) * 100:.10g}_s".replace(".", "_") for one in quantiles}
+    if len(set(marks.values())) < len(marks):
+        raise InvalidArgument(f"quantiles={list(quantiles)!r}: two of them are too near to be told apart")
     listed = "".join(f"q[{n}] / 1e6 AS {name}, " for n, name in enumerate(marks.values(), 1))
     wanted = f"quantile_cont(d, [{', '.join(map(repr, marks))}]) AS q, " if marks else ""
     split = "x_value AS value, " if by is not None else ""

@@ -86,7 +86,7 @@ def odd(log: Log, kind: str, version: str | None) -> Result:
     sql = f"""SELECT "case", v, t AT TIME ZONE 'UTC' AS time, activity, x.amount, x.detail
 FROM ({kinds[kind]}) AS x JOIN e USING (s, r) JOIN cases USING (s) JOIN activities USING (a)
 ORDER BY s, v, detail"""
-    return log.ask(f"Anomalies: {kind}", sql, ODD)
+    return log.ask(f"Anomalies: {kind}", sql, ODD, draw=logpicture.by_activity)
 
 
 def _left(log: Log) -> str:

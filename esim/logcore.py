@@ -53,22 +53,26 @@ class Log:
                 log = log._before
             if log._table is None:
                 log._table = prepare(log._session, log._source, log.mapping, log._reading)
-            self._table = narrowed(self._session, log._table, steps[::-1]) if steps else log._table
+            self._table = self._after(log._table, steps[::-1]) if steps else log._table
         return self._table
 
-    def _unfiltered(self) -> Table:
-        """Return the table of the log that all filters began with."""
-        log: Log = self
-        while log._before is not None:
-            log = log._before
-        return log._ready()
+    def _after(self, table: Table, steps: list[Step]) -> Table:
+        """Return what steps leave of a table; conditions see the views of the log before all filters."""
+        with self._session.alone():
+            first = self._first()
+            self._session.use(first._ready(), first._views)
+            return narrowed(self._session, table, steps)
+
+    def _first(self) -> Log:
+        """Return the log that all filters began with."""
+        return self if self._before is None else self._before._first()
 
     def _views(self) -> dict[str, str]:
         table = self._ready()
         return {
             **self._source.views(),
             "e": f"SELECT * FROM {table.events.name}",
-            "whole": f"SELECT * FROM {self._unfiltered().events.name}",
+            "whole": f"SELECT * FROM {self._first()._ready().events.name}",
             "happened": self._once if table.happened is None else f"SELECT * FROM {table.happened.name}",
             "cases": f"SELECT * FROM {table.cases.name}",
             "activities": f"SELECT * FROM {table.activities.name}",
@@ -210,7 +214,8 @@ class Log:
             found = self._session.cursor.extract_statements(f"SELECT ({text}\n) FROM source")
             if len(found) != 1 or not text.strip():
                 raise InvalidArgument(f"{text!r} is no single SQL expression, as \"data->>'status'\"")
-            self._session.rows(f"DESCRIBE SELECT ({text}\n) FROM ({self._source.select}) AS source")
+            source = f"WITH source AS ({self._source.select})"
+            self._session.rows(f"DESCRIBE {source} SELECT ({text}\n) FROM source")
         except (Error, TypeError) as error:
             told = str(error).partition("\n")[0]
             raise InvalidArgument(f"{text!r} is no SQL expression of this log: {told}") from None

@@ -2,7 +2,7 @@
 
 Fields come from the payloads: their types, and whether an event may lack them. The status is the latest
 activity, and a decision allows the statuses that came before it in the log; so the draft refuses nothing that
-was recorded, until somebody who knows better edits it.
+was recorded (but rare transitions that were to be left out), until somebody who knows better edits it.
 """
 
 from __future__ import annotations
@@ -94,6 +94,12 @@ def draft(log: Log, name: str, least: float) -> str:
         raise InvalidArgument("the log has no events to draft a model from")
     fields, before = _fields(log), _before(log, least)
     activities = [one.activity for one in seen]
+    blank = next((one for one in activities if not one.strip()), None)
+    if blank is not None:
+        raise InvalidArgument(
+            f"an activity is called {blank!r}, as no class of events can be: leave it out, "
+            f"log.without({blank!r}).draft()"
+        )
     classes = _named(activities, _class_name, {name, f"{name}Event", *_IMPORTED})
     statuses = _named(activities, _snake, {"new"})
     parts = [

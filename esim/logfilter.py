@@ -162,21 +162,32 @@ class Filters(Log):
         return self.where(" OR ".join(tests), whole_cases=whole_cases)
 
     def linked_to(self, object_type: str, *ids: str) -> Self:
-        """Keep the events that are linked to an object of this type (and, if given, one of these ids)."""
+        """Keep the events that are linked to an object of this type (and, if given, one of these ids).
+
+        Raises InvalidArgument, when it is asked, if no event is linked to an object of the type.
+        """
         test = f"object_type = {literal(str(object_type))}"
         if ids:
             test += f" AND object_id IN ({names_list(ids)})"
         label = f"events linked to {object_type}{' ' + _told(ids) if ids else ''}"
-        return self._narrowed(
-            Step(label, lambda _, __: f"r IN (SELECT {ROW} FROM objects WHERE {test})", cuts=True)
-        )
+
+        def linked(_: str, __: object) -> str:
+            known = [
+                row[0] for row in self._session.rows("SELECT DISTINCT object_type FROM objects ORDER BY 1")
+            ]
+            if object_type not in known:
+                near = display.did_you_mean(str(object_type), known)
+                raise InvalidArgument(f"no event is linked to an object of type {object_type!r}{near}")
+            return f"r IN (SELECT {ROW} FROM objects WHERE {test})"
+
+        return self._narrowed(Step(label, linked, cuts=True))
 
     def _having(self, label: str, test: str) -> Self:
         return self._narrowed(Step(label, lambda e, _: _cases(e, test)))
 
 
 _NUMBER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL\(\d+,\d+\)")
-_TIME = re.compile(r"DATE|TIMESTAMP(_\w+| WITH TIME ZONE)?")
+_TIME = re.compile(r"DATE|TIMESTAMP(_\w+| WITH TIME ZONE)?|TIMESTAMPTZ_NS")
 _EXACT = 38  # digits of a number that DuckDB takes as it is written
 
 
@@ -193,15 +204,25 @@ def _typed(column: str, kind: str, value: Any, timezone: str) -> str:
             exact = number.is_finite() and abs(number.adjusted()) < _EXACT
             return f"{number:f}" if exact else f"'{number}'::DOUBLE"
         if _TIME.fullmatch(kind):
-            moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-            zoned = kind.endswith("ZONE") or moment.tzinfo is not None
-            time = f"{'TIMESTAMPTZ' if zoned else 'TIMESTAMP'} '{moment.isoformat(sep=' ')}'"
-            local = zoned and not kind.endswith("ZONE")
-            return f"({time} AT TIME ZONE {literal(timezone)})" if local else time
+            return _time(kind, value, timezone)
         truth = {"true": "true", "false": "false"}
         return truth[str(value).casefold()] if kind == "BOOLEAN" else literal(str(value))
-    except (ArithmeticError, ValueError, KeyError):
+    except (ArithmeticError, ValueError, KeyError, TypeError):
         raise InvalidArgument(f"the column {column!r} is of type {kind}, and {value!r} is none") from None
+
+
+def _time(kind: str, value: Any, timezone: str) -> str:
+    """Return the SQL of a time, to the nanosecond where a column has them. Raises ValueError for none."""
+    of_zone, fine = kind.endswith("ZONE") or "TZ" in kind, "_NS" if kind.endswith("_NS") else ""
+    if fine:
+        import pandas as pd
+
+        moment: datetime = pd.Timestamp(value)
+    else:
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    zoned = of_zone or moment.tzinfo is not None
+    time = f"TIMESTAMP{'TZ' if zoned else ''}{fine} '{moment.isoformat(sep=' ')}'"
+    return f"({time} AT TIME ZONE {literal(timezone)})" if zoned and not of_zone else time
 
 
 def _some(activities: Sequence[str], verb: str) -> tuple[str, ...]:
@@ -253,5 +274,5 @@ def microseconds(given: Span) -> int:
         if isinstance(given, int | float) and not isinstance(given, bool):
             return int(given * _MICROS)
         return int(pd.Timedelta(given) / pd.Timedelta(microseconds=1))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise InvalidArgument(f"{given!r} is no duration: give seconds, a timedelta, or '3 days'") from None

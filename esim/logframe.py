@@ -13,13 +13,17 @@ if TYPE_CHECKING:
 
 
 def arrow(given: Any) -> pa.Table:
-    """Return a dataframe of any library as an Arrow table. Raises InvalidLog for a column of mixed types."""
+    """Return a dataframe of any library as an Arrow table.
+
+    Raises InvalidLog for a column of mixed types, or two of one name, and InvalidArgument for what is none.
+    """
     import pyarrow as pa
 
     if isinstance(given, pa.Table):
         return given
     try:
         if hasattr(given, "items"):
+            refuse_doubles([str(name) for name in given.keys()], f"the {type(given).__name__}")  # noqa: SIM118
             _refuse_mixed_times(given)
         if type(given).__module__.startswith("pandas"):
             return pa.Table.from_pandas(given, preserve_index=False)
@@ -28,11 +32,13 @@ def arrow(given: Any) -> pa.Table:
         if hasattr(given, "to_arrow"):
             return given.to_arrow()
         return pa.table(given)
+    except InvalidLog:
+        raise
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise InvalidLog(
             f"the {type(given).__name__} has a column of mixed types ({error}); give it one type"
         ) from None
-    except TypeError:
+    except (TypeError, ValueError):
         raise InvalidArgument(
             f"{display.short(given)} is no log: give a store, a dataframe, an Arrow table, a DuckDB "
             "relation, or the path of a file"

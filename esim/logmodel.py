@@ -24,7 +24,9 @@ from esim.bar import Bar
 from esim.clock import from_micros
 from esim.errors import InvalidArgument, InvalidLog, Refused, UnknownEventType, said
 from esim.event import Event, current, decode
+from esim.jsonstream import Digits, dumped
 from esim.logcore import Log
+from esim.logpayload import is_json
 from esim.logsource import picked
 from esim.logstate import bound
 from esim.result import Result
@@ -61,14 +63,14 @@ _WINDOW = 100_000  # events that are read at a time
 
 
 class Recorded(NamedTuple):
-    """An event of a log as it is replayed."""
+    """An event of a log as it is replayed; the payload is JSON, None where it has none."""
 
     s: int
     case: str
     v: int
     time: datetime
     activity: str
-    payload: str
+    payload: str | None
     schema_version: int
 
 
@@ -273,8 +275,7 @@ def _select(log: Log) -> str:
     """Return the SELECT of the events with their payloads."""
     types, data = log.mapping.types, log.mapping.get("data")
     if data is not None:
-        is_text = types[data] in ("JSON", "VARCHAR")
-        payload = f"{quoted(data)}::VARCHAR" if is_text else f"to_json({quoted(data)})::VARCHAR"
+        payload = f"{quoted(data)}::VARCHAR" if is_json(log, data) else f"to_json({quoted(data)})::VARCHAR"
     else:
         named = {role: log.mapping.get(role) for role in ("case", "activity", "time", "order")}
         others = [name for name in types if name not in named.values()]
@@ -308,19 +309,27 @@ def _cases(log: Log, until: str) -> Iterator[list[Recorded]]:
 
 def _typed(log: Log, known: dict[str, type[Event]], one: Recorded) -> Iterable[Event]:
     """Give what a recorded event is as typed events: itself, or what upcasters make of it."""
+    text = "{}" if one.payload is None or one.payload == "null" else one.payload
     if log._source.versioned:
-        reads = read_as(one.activity, one.schema_version, one.payload)
+        reads = read_as(one.activity, one.schema_version, text)
         return [decode(name, text, known.get(name)) for name, _, text in reads]
     if one.activity not in known:
         raise UnknownEventType(
             f"the state has no {one.activity}; log.without({one.activity!r}) leaves it out"
         )
     cls = current(known[one.activity])
-    text = one.payload
-    if log.mapping.get("data") is None:
+    data = log.mapping.get("data")
+    if data is None or not is_json(log, data):  # a missing value may be no field of this event
         fields = {one for name, info in cls.__pydantic_fields__.items() for one in (name, info.alias)}
-        values = {
-            name: value for name, value in json.loads(text).items() if name in fields and value is not None
-        }
-        text = json.dumps(values)
+        found = json.loads(text, parse_float=Digits, parse_constant=_constant)
+        text = dumped({name: value for name, value in found.items() if _has(fields, name, value, data)})
     return [decode(one.activity, text, cls)]
+
+
+def _constant(name: str) -> float | None:
+    return None if name == "NaN" else float(name)
+
+
+def _has(fields: set[str | None], name: str, value: object, data: str | None) -> bool:
+    """Say whether a value is one of an event: of all columns, or of a struct that all events share."""
+    return name in fields and value is not None if data is None else name in fields or value is not None

@@ -69,8 +69,16 @@ FROM compared JOIN activities USING (a) ORDER BY activity, field, period"""
     return log.ask(f"Payloads every {every}", sql, PAYLOADS, draw=logpicture.payloads)
 
 
+def is_json(log: Log, data: str) -> bool:
+    """Say whether payloads are JSON text; else they are structs, in which every event has every field."""
+    return log.mapping.types[data] in ("JSON", "VARCHAR")
+
+
 def all_fields(log: Log, every: str, *, nulls: bool = False) -> str:
-    """Return the SELECT of all values (with `nulls`, of missing ones too): a, period, field, kind, value."""
+    """Return the SELECT of all values: a, period, field, kind, value.
+
+    With `nulls` also of those that are null in JSON; what is missing in a struct is no field of its event.
+    """
     data = log.mapping.get("data")
     period = f"date_trunc('{every}', t)::TIMESTAMP AS period"
     if data is None:
@@ -84,17 +92,21 @@ def all_fields(log: Log, every: str, *, nulls: bool = False) -> str:
         ]
         empty = f"SELECT a, {period}, '' AS field, '' AS kind, '' AS value FROM e WHERE false"
         return " UNION ALL ".join(parts) or empty
-    is_text = log.mapping.types[data] in ("JSON", "VARCHAR")
+    is_text = is_json(log, data)
     if is_text:
         _refuse_other_texts(log, data)
     text = f"{quoted(data)}::JSON" if is_text else f"to_json({quoted(data)})"
-    rows = f"SELECT a, {period}, x_data AS data FROM ({log._once}) JOIN {picked(data=text)} ON x_row = r"
-    keyed = f"SELECT a, period, data, unnest(json_keys(data)) AS field FROM ({rows})"
+    keys = f"(SELECT a, {period}, x_data AS data, json_keys(x_data) AS keys FROM ({log._once}) JOIN "
+    rows = f"{keys}{picked(data=text)} ON x_row = r)"
+    each = "unnest(keys) AS field, generate_subscripts(keys, 1) AS place"
+    keyed = (
+        f"SELECT * FROM (SELECT *, {each} FROM {rows}) WHERE list_position(keys, field) = place"  # not twice
+    )
     path = "'/' || replace(replace(field, '~', '~0'), '/', '~1')"  # a pointer; a path has no empty name
     found = f"SELECT a, period, field, json_extract(data, {path}) AS found FROM ({keyed})"
     kind = "CASE json_type(found) WHEN 'UBIGINT' THEN 'BIGINT' ELSE json_type(found) END"
     every_value = f"SELECT a, period, field, {kind} AS kind, found ->> '$' AS value FROM ({found})"
-    return every_value if nulls else f"{every_value} WHERE json_type(found) <> 'NULL'"
+    return every_value if nulls and is_text else f"{every_value} WHERE json_type(found) <> 'NULL'"
 
 
 def _refuse_other_texts(log: Log, data: str) -> None:

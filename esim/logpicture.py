@@ -273,6 +273,13 @@ def found(oddities: pd.DataFrame, title: str) -> str:
     return rowchart.bars(some, title=title, unit="events", colored=False, caption=told) if some else ""
 
 
+def by_activity(found: pd.DataFrame, title: str) -> str:
+    """Draw how many events there are of each activity."""
+    rows = Counter(found["activity"]).most_common()
+    told = f"{len(found):,} events of {found['case'].nunique():,} cases, by activity."
+    return rowchart.bars(rows, title=title, unit="events", limit=12, caption=told)
+
+
 def standing(found: pd.DataFrame, title: str) -> str:
     """Draw how many cases stood at which activity."""
     counts = Counter(found["activity"])

@@ -28,6 +28,7 @@ from esim.mapping import ColumnRoles
 from esim.storefile import literal, quoted
 
 _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "DOUBLE", "FLOAT", "DECIMAL", "U")
+_NARROW = ("TINYINT", "SMALLINT", "INTEGER", "UTINYINT", "USMALLINT", "UINTEGER")  # no room for microseconds
 _NUMBERED = """(row_number() OVER each)::INT AS v, a, lag(a) OVER each AS p,
  lead(a) OVER each IS NULL AS z, t, epoch_us(t) - epoch_us(lag(t) OVER each) AS w, r"""
 _STREAMED = """
@@ -246,7 +247,8 @@ def _time(session: Session, roles: ColumnRoles, how: Reading) -> str:
         return f"try_strptime({column}::VARCHAR, {literal(how.time_format)}) AT TIME ZONE 'UTC'"
     if kind in _ZONED:
         return f"({column} AT TIME ZONE 'UTC')::TIMESTAMP"
-    return f"TRY(make_timestamp(({column} {_epoch(session, column)[0]})::BIGINT))"
+    wide = "DECIMAL(38, 9)" if kind.startswith("DECIMAL") else "BIGINT" if kind in _NARROW else kind
+    return f"TRY(make_timestamp(({column}::{wide} {_epoch(session, column)[0]})::BIGINT))"
 
 
 def _local(roles: ColumnRoles, how: Reading) -> str | None:

@@ -61,6 +61,9 @@ SELECT "#row", if(contains(tag, ':'), split_part(tag, ':', 1), 'tag'),
 FROM (SELECT "#row", unnest(tags) AS tag FROM source)"""
 
 
+_TABLES = """
+SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = 'given'
+ORDER BY schema_name <> 'main', schema_name, table_name"""
 _NO_OBJECTS = """
 SELECT NULL::BIGINT AS "#row", NULL::VARCHAR AS object_type, NULL::VARCHAR AS object_id,
  NULL::VARCHAR AS qualifier WHERE false"""
@@ -130,12 +133,17 @@ class Source:
         return {name: kind for name, kind, *_ in found if name != "#row"}
 
     def object_types(self) -> dict[str, int]:
-        """Return the types of objects and how many events have one; none for a store: streams are cases."""
+        """Return the types of objects and how many events have one; none for a store: streams are cases.
+
+        Of an OCEL log without events, they are the ones that it declares.
+        """
         if self.objects is None or self.versioned:
             return {}
         self.session.use(self, lambda: {"source": self.select})
         query = f"SELECT object_type, count(DISTINCT {ROW}) FROM ({self.objects}) GROUP BY ALL"
         self.kinds = dict(self.session.rows(query))
+        if self.rest is not None and not self.rest.events.num_rows:
+            self.kinds = dict.fromkeys((self.rest.header or {}).get("object_types") or ("case",), 0)
         return self.kinds
 
 
@@ -390,10 +398,12 @@ def _of_database(path: str, name: str, wish: Wish) -> Source:
     session = _own(wish)
     with reading(repr(name)):
         session.run(f"ATTACH {literal(path)} AS given (READ_ONLY)")
-        query = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'given' ORDER BY 1"
-        tables = [row[0] for row in session.rows(query)]
-        table = _table(name, tables, wish.table)
-        return Source(f"{name}: {table}", f"SELECT rowid AS {ROW}, * FROM given.{quoted(table)}", session)
+        tables = {
+            one if schema == "main" else f"{schema}.{one}": f"given.{quoted(schema)}.{quoted(one)}"
+            for schema, one in session.rows(_TABLES)
+        }
+        table = _table(name, list(tables), wish.table)
+        return Source(f"{name}: {table}", f"SELECT rowid AS {ROW}, * FROM {tables[table]}", session)
 
 
 def _table(name: str, tables: list[str], wanted: str | None) -> str:

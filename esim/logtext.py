@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from esim.arrowlog import database, distinct_names
 from esim.bar import Bar
-from esim.storefile import quoted
+from esim.errors import InvalidArgument
+from esim.storefile import must_have_folder, quoted
 
 if TYPE_CHECKING:
     import duckdb
@@ -21,7 +22,13 @@ _BATCH = 10_000  # rows taken at a time
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give the place of a new file that takes the place of `path` once all is written; else it is gone."""
+    """Give the place of a new file that takes the place of `path` once all is written; else it is gone.
+
+    Raises InvalidArgument where the folder is not there, or a folder is in the place of the file.
+    """
+    must_have_folder(path)
+    if path.is_dir():
+        raise InvalidArgument(f"{str(path)!r} is a folder: give the name of a file")
     new = path.with_name(f"{path.name}.partial")
     new.unlink(missing_ok=True)
     try:

@@ -1,7 +1,8 @@
 """A log as a file: what is left of it after its filters, in any of the formats that can be read.
 
 Times are written in UTC as they were understood, case and activity as they are named. A log that was read
-from a format keeps what that format says beside the events, such as attributes of objects.
+from a format keeps what that format says beside the events, such as attributes of objects; a filter takes
+out of it the objects that only events are about which it took out.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esim import formats
-from esim.arrowlog import ATTRIBUTES, LINKS, Tables, ask
+from esim.arrowlog import LINKS, Tables, ask
 from esim.errors import InvalidArgument, InvalidLog
 from esim.logcore import Log
 from esim.logsource import ROW
@@ -31,6 +32,7 @@ _COPIES = {
 }
 _ROLES = ("case", "activity", "time", "order", "lifecycle", "resource", "event_id", "data")
 _NOT_OURS = {"category", "occurred_at"}  # columns of a store that say what others say
+_NESTED = ("STRUCT", "MAP", "UNION")
 
 
 def write(log: Log, path: str | PathLike[str], format: str | None) -> Path:
@@ -44,6 +46,10 @@ def write(log: Log, path: str | PathLike[str], format: str | None) -> Path:
             if format is None
             else f"format={format!r}: give one of {', '.join(known)}"
         )
+    if "jsonl" in kind and not len(log):
+        raise InvalidLog(
+            "the log has no events, and a file of lines would be empty: write CSV, Parquet or another format"
+        )
     if kind in _COPIES:
         with replacing(file) as new:
             _copy(log, new, _COPIES[kind])
@@ -54,9 +60,11 @@ def write(log: Log, path: str | PathLike[str], format: str | None) -> Path:
 def _copy(log: Log, path: Path, options: str) -> None:
     with log._session.alone():
         log._use()
-        if options.startswith("FORMAT csv"):
+        flat = options.startswith("FORMAT csv")
+        if flat:
             _refuse_empty(log)
-        log._session.run(f"COPY ({_events(log, by_case=True)}) TO {literal(str(path))} ({options})")
+        events = _events(log, by_case=True, flat=flat)
+        log._session.run(f"COPY ({events}) TO {literal(str(path))} ({options})")
 
 
 def _refuse_empty(log: Log) -> None:
@@ -84,26 +92,31 @@ def tables(log: Log, *, by_case: bool) -> Tables:
         roles = {role: log.mapping[role] for role in _ROLES if log.mapping.get(role) in log.mapping.types}
         kept = log._source.rest
         header = {"format": "esim"} if log._source.versioned else None if kept is None else kept.header
+        if not by_case and log._source.kinds and (header or {}).get("format") != "ocel":
+            header = {"format": "ocel", "object_types": {kind: {} for kind in log._source.kinds}}
         if by_case:
             if "case" not in roles:
                 roles = {role: name for role, name in roles.items() if role != "event_id"} | {"case": CASE}
             return Tables(events, None, None, roles, None, header)
         links = _links(log, roles)
-        whole = log._step is None and log._before is None
         attributes, relations = (None, None) if kept is None else (kept.attributes, kept.relations)
-        if attributes is not None and links is not None and not whole:
-            attributes = _about(attributes, links)
-        return Tables(events, links, attributes, roles, relations if whole else None, header)
+        if links is not None and log._before is not None:
+            attributes, relations = _about(log, attributes, relations)
+        return Tables(events, links, attributes, roles, relations, header)
 
 
-def _events(log: Log, *, by_case: bool) -> str:
-    """Return the SELECT of the events that are left, in an order that breaks ties as the log does."""
+def _events(log: Log, *, by_case: bool, flat: bool = False) -> str:
+    """Return the SELECT of the events that are left, in an order that breaks ties as the log does.
+
+    Where it is to be `flat`, columns of lists and structs are JSON text.
+    """
     mapping, objects = log.mapping, log.mapping.case_object is not None
-    named = {mapping["activity"]: "activities.activity", mapping["time"]: "e.t AT TIME ZONE 'UTC'"}
+    named = {name: _value(log, name, flat=flat) for name in mapping.types}
+    named |= {mapping["activity"]: "activities.activity", mapping["time"]: "e.t AT TIME ZONE 'UTC'"}
     if not objects:
         named[mapping["case"]] = f"source.{quoted(mapping['case'])}::VARCHAR"
-    names = [name for name in mapping.types if not (log._source.versioned and name in _NOT_OURS)]
-    listed = [f"{named.get(name, f'source.{quoted(name)}')} AS {quoted(name)}" for name in names]
+    twice = _NOT_OURS - set(mapping.columns.values()) if log._source.versioned else ()
+    listed = [f"{named[name]} AS {quoted(name)}" for name in mapping.types if name not in twice]
     if by_case and objects:
         listed.insert(0, f'cases."case" AS {quoted(CASE)}')
     order = mapping.get("order")
@@ -114,6 +127,15 @@ def _events(log: Log, *, by_case: bool) -> str:
         f"SELECT {', '.join(listed)} FROM {events} JOIN activities USING (a) "
         f"JOIN source ON source.{ROW} = e.r ORDER BY {ties}"
     )
+
+
+def _value(log: Log, name: str, *, flat: bool) -> str:
+    """Return the SQL of a column; times without a zone are understood as those of the log are."""
+    column, kind, zone = f"source.{quoted(name)}", log.mapping.types[name], log._reading.timezone
+    if flat and (kind.startswith(_NESTED) or kind.endswith("]")):
+        return f"to_json({column})::VARCHAR"
+    local = kind.startswith("TIMESTAMP") and "ZONE" not in kind and "TZ" not in kind
+    return f"{column}::TIMESTAMP AT TIME ZONE {literal(zone)}" if local and zone != "UTC" else column
 
 
 def _links(log: Log, roles: dict[str, str]) -> pa.Table | None:
@@ -127,13 +149,16 @@ FROM objects JOIN source USING ({ROW}) WHERE {ROW} IN (SELECT r FROM happened) O
     ).select(list(LINKS))
 
 
-def _about(attributes: pa.Table, links: pa.Table) -> pa.Table:
-    """Return the attributes of those objects that events which are left are about."""
-    return ask(
-        f"SELECT {', '.join(ATTRIBUTES)} FROM a SEMI JOIN l USING (object_type, object_id)",
-        a=attributes,
-        l=links,
-    )
+def _about(log: Log, attributes: pa.Table | None, relations: pa.Table | None) -> list[pa.Table | None]:
+    """Return both without the objects that only events are about which filters took out."""
+    left = f"SELECT object_type, object_id FROM objects WHERE {ROW} IN (SELECT r FROM happened)"
+    gone = _arrow(log, f"SELECT object_type, object_id FROM objects EXCEPT {left}")
+    kept = "(source_type, source_id) NOT IN (FROM gone) AND (target_type, target_id) NOT IN (FROM gone)"
+    tests = ((attributes, "(object_type, object_id) NOT IN (FROM gone)"), (relations, kept))
+    return [
+        None if part is None else ask(f"SELECT * FROM part WHERE {test}", part=part, gone=gone)
+        for part, test in tests
+    ]
 
 
 def _arrow(log: Log, sql: str) -> pa.Table:

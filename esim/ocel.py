@@ -200,14 +200,15 @@ class Writing:
     """A log on its way out: its types, objects and events, as each of the formats spells them.
 
     A log without objects gets one of type `case` for each of its cases. Ids that objects of several types
-    share are written as `type/id`; times of attributes that are not given are the beginning of 1970.
+    share are written as `type/id`; times of attributes that are not given are the beginning of 1970. An event
+    is linked to an object once for each qualifier, however often it names it.
     """
 
     tables: Tables
     events: pa.Table = field(init=False)
 
     def __post_init__(self) -> None:
-        """Spread payloads. Raises InvalidLog where events lack a type, a time, or an id of their own."""
+        """Spread payloads. Raises InvalidLog where events lack a type or a time, or ids come twice."""
         roles = self.tables.roles
         self.events = spread(self.tables.events, roles.get("data"))
         names = self.events.column_names
@@ -247,6 +248,9 @@ class Writing:
         for name, (table, columns) in parts.items():
             self._con.register(name, nothing(*columns) if table is None else table)
         self._con.register("o", self._con.sql(_OBJECTS).to_arrow_table())
+        double = self._con.execute("SELECT id FROM o GROUP BY id HAVING count(*) > 1 ORDER BY id").fetchone()
+        if double is not None:
+            raise InvalidLog(f"{display.short(double[0])} would be the id of several objects: rename one")
 
     def _cases(self) -> pa.Table | None:
         case = self.tables.roles.get("case", "")
@@ -349,8 +353,10 @@ LEFT JOIN (
   GROUP BY ALL) USING (object_type, object_id)
 ORDER BY n"""
 _OUT_LINKS = """
-SELECT event_id::VARCHAR AS esim_id, list({'a': id, 'b': coalesce(qualifier, '')} ORDER BY m) AS esim_links
-FROM (SELECT *, row_number() OVER () AS m FROM l) JOIN o USING (object_type, object_id) GROUP BY ALL"""
+SELECT event_id AS esim_id, list({'a': id, 'b': told} ORDER BY m) AS esim_links FROM (
+  SELECT event_id::VARCHAR AS event_id, object_type, object_id, coalesce(qualifier, '') AS told, min(m) AS m
+  FROM (SELECT *, row_number() OVER () AS m FROM l) GROUP BY ALL) JOIN o USING (object_type, object_id)
+GROUP BY ALL"""
 
 
 def _pairs(values: list[dict[str, str]] | None, width: int) -> list[Any]:

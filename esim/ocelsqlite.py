@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from esim import display
 from esim.arrowlog import AS_WRITTEN, Tables, Times
 from esim.bar import Bar
 from esim.errors import InvalidLog
@@ -26,7 +27,7 @@ _SQL = {"string": "TEXT", "integer": "INTEGER", "float": "REAL", "time": "TIMEST
 _OWN = ("ocel_id", "ocel_time", "ocel_changed_field", "ocel_type")
 _BATCH = 10_000
 _LARGEST = 2**63
-T = TypeVar("T")
+_WHOLE = re.compile(r"[+-]?[0-9]{1,4000}")
 
 
 def read(path: Path, how: Times = AS_WRITTEN) -> Tables:
@@ -172,7 +173,8 @@ def _text(value: Any) -> str | None:
 def write(tables: Tables, path: Path) -> None:
     """Write a log as an OCEL 2.0 SQLite database at `path`, which is a new file.
 
-    Raises InvalidLog where attributes of one type differ only in case, which SQLite does not tell apart.
+    Raises InvalidLog where attributes of one type differ only in case, which SQLite does not tell apart, and
+    for a whole number that it would change.
     """
     log = Writing(tables)
     with closing(sqlite3.connect(path, isolation_level=None)) as con:
@@ -308,17 +310,22 @@ def _value(text: str, kind: str) -> Any:
     """Return a value as SQLite stores its kind, or as text where it has no such value."""
     if kind == "boolean":
         return {"true": 1, "false": 0}.get(text, text)
-    if kind == "integer":
-        number = _tried(int, text)
-        return number if number is not None and -_LARGEST <= number < _LARGEST else text
+    if kind == "integer" and _WHOLE.fullmatch(text):
+        number = int(text)
+        if str(number) != text or not -_LARGEST <= number < _LARGEST:
+            raise InvalidLog(
+                f"{display.short(text)} is declared to be a whole number, and SQLite would change it: "
+                "declare a text, or write JSON or XML"
+            )
+        return number
     if kind == "float":
-        fraction = _tried(float, text)
+        fraction = _fraction(text)
         return text if fraction is None or fraction != fraction else fraction  # noqa: PLR0124 - NaN would be NULL
     return text
 
 
-def _tried(kind: Callable[[str], T], text: str) -> T | None:
+def _fraction(text: str) -> float | None:
     try:
-        return kind(text)
+        return float(text)
     except ValueError:
         return None

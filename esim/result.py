@@ -117,7 +117,8 @@ class Result:
 
     def _table(self, most: int) -> str:
         names = [str(name) for name in self.df.columns]
-        shown = self.df.head(most).itertuples(index=False, name=None)
+        head = self.df.head(most)
+        shown = head.astype(object).where(head.notna(), None).itertuples(index=False, name=None)
         rows = [[_cell(name, value) for name, value in zip(names, row, strict=True)] for row in shown]
         more = f"the first {most} of {len(self.df):,} rows" if len(self.df) > most else ""
         return display.table([name.removesuffix("_s") for name in names], rows, more)
@@ -136,7 +137,7 @@ def _muted(note: str) -> str:
 
 
 def _cell(name: str, value: Any) -> str:
-    if value is None or value != value:  # noqa: PLR0124 - what differs from itself is missing
+    if value is None:
         return "–"
     if name.endswith("_s") and isinstance(value, int | float):
         return display.escape(_unbroken(span(float(value))))

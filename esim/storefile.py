@@ -145,13 +145,18 @@ def _named(pid: str) -> Holder:
     return Holder(int(pid))
 
 
-def refuse_second(path: Path, who: Holder | None) -> NoReturn:
-    """Raise StoreLocked, which says who has the file and what to do."""
+def refuse_second(path: Path, who: Holder | None, *, is_store: bool = True) -> NoReturn:
+    """Raise StoreLocked, which says who has the file and what to do; it may be no store's."""
     if who is not None and who.pid == os.getpid():
         cause, out = "is open already in this process", "use that store, or close() it first"
     else:
         cause = f"belongs to {who or 'another process'}"
         out = "close the store or the kernel there"
+    if not is_store:
+        raise StoreLocked(
+            f"the file {path.name!r} {cause}: a DuckDB file has one owner at a time; close it there, "
+            "or read a copy that is made once it is closed"
+        )
     raise StoreLocked(
         f"the store {path.name!r} {cause}: a file has one owner at a time; {out}, "
         "or read a copy that its owner makes with store.copy_to('copy.duckdb')"
@@ -282,11 +287,12 @@ def translated(path: Path) -> Iterator[None]:
         yield
     except duckdb.Error as error:
         text = str(error).partition("\n")[0]
+        is_store = _sidecar(real(path)).exists()  # which a store has beside it while it is open
         if "Could not set lock" in text:
             pid = re.search(r"\(PID (\d+)\)", text)
-            refuse_second(path, _named(pid[1]) if pid else None)
+            refuse_second(path, _named(pid[1]) if pid else None, is_store=is_store)
         if "different configuration" in text:  # this process has it, as a store or by duckdb.connect
-            refuse_second(path, Holder(os.getpid()))
+            refuse_second(path, Holder(os.getpid()), is_store=is_store)
         if "Permission denied" in text or "Read-only file system" in text:
             raise ReadOnlyStore(
                 f"{path.name!r} cannot be written here; copy it to a folder of your own"

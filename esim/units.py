@@ -27,6 +27,8 @@ _SPANS = (
 )
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds()
+_LAST = (datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC) - _EPOCH).total_seconds()
 _SHORTEST = 0.0995  # seconds; below, milliseconds read better
 _TEN = 10
 
@@ -120,7 +122,8 @@ def day(stamp: float) -> str:
 
 
 def _at(stamp: float) -> datetime:
-    return _EPOCH + timedelta(seconds=stamp)
+    """Return a time in seconds since 1970, or the end of what Python knows, to which one may be rounded."""
+    return _EPOCH + timedelta(seconds=max(_FIRST, min(stamp, _LAST)))
 
 
 # --- ticks -------------------------------------------------------------------------------------------------

@@ -327,6 +327,18 @@ def test_times_become_utc(times: list[Any], how: dict[str, Any]) -> None:
         assert (found["start"], found["duration_s"]) == (pd.Timestamp(START), 1800)
 
 
+@pytest.mark.parametrize(
+    "kind", ["INTEGER", "UINTEGER", "BIGINT", "DECIMAL(18, 3)", "DECIMAL(10, 0)", "DOUBLE"]
+)
+def test_seconds_since_1970_may_be_small_numbers(kind: str) -> None:
+    """A type that holds seconds need have no room for microseconds."""
+    seconds = "unnest([1767603600, 1767605400]) AS given(s)"
+    rows = f"SELECT 'a' AS \"case\", 'x' AS activity, s::{kind} AS time FROM {seconds}"
+    with EventLog(duckdb.sql(rows), time="time") as log:
+        found = log.cases().df.iloc[0]
+        assert (found["start"], found["duration_s"]) == (pd.Timestamp(START), 1800)
+
+
 def test_mixed_zones_are_said(store: Store) -> None:
     """Times without a zone among others with one are taken in the given zone, and their number is said."""
     with logged(timed("2026-01-05T09:00:00Z", "2026-01-05 09:30:00")) as log:
@@ -479,6 +491,13 @@ def test_hostile_text_is_escaped_in_every_answer() -> None:
         )
         assert "<script" not in shown and "<img>" not in shown and "<b>c" not in shown
         assert "&lt;script&gt;" in shown
+
+
+def test_quantiles_that_are_near_have_names_of_their_own() -> None:
+    """As many digits as it takes."""
+    with logged(SHOP) as log:
+        found = log.durations(quantiles=[0.07, 0.9999999, 1.0]).df
+        assert list(found.columns[2:5]) == ["p7_s", "p99_99999_s", "p100_s"]
 
 
 def test_durations_by_a_column() -> None:

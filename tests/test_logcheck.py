@@ -11,6 +11,7 @@ from esim.envelope import NewEvent, caused_by
 from esim.errors import InvalidArgument
 from esim.eventlog import EventLog
 from esim.memory import MemoryStore
+from tests.pictures import parsed, texts
 from tests.test_eventlog import SHOP, START, Paid, Placed, Rows, logged, row
 
 
@@ -187,3 +188,11 @@ def test_versions_are_numbers() -> None:
     """A column of other texts counts nothing, and is told."""
     with pytest.raises(InvalidArgument, match="is of type VARCHAR, and versions are numbers: name another"):
         logged(SHOP).anomalies(version="who")
+
+
+def test_the_events_of_an_oddity_have_a_picture() -> None:
+    """It tells of which activities they are; where there are none, there is no picture."""
+    log = logged(VERSIONS)
+    drawn = texts(parsed(log.anomalies("version gap", "version").svg()))
+    assert {"x", "1 events", "1 events of 1 cases, by activity."} <= set(drawn)
+    assert log.only("y").anomalies("version gap", "version").svg() == ""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -86,6 +88,8 @@ TYPED = {
     "ok": pa.array([True, False, None]),
     "due": pa.array([START, START + timedelta(days=1), None], pa.timestamp("us", "UTC")),
     "local": pa.array([START.replace(tzinfo=None), datetime(2026, 7, 1), None]),
+    "fine": pa.array([1, 1001, None], pa.timestamp("ns")),
+    "fine_zoned": pa.array([1, 1001, None], pa.timestamp("ns", "UTC")),
     "day": pa.array([date(2026, 1, 5), date(2026, 1, 6), None]),
     "name": pa.array(["10", "10.0", None]),
 }
@@ -100,6 +104,10 @@ PARIS = ZoneInfo("Europe/Paris")
         ("price", 1.5, 1), ("price", "1.05", 1), ("ok", True, 1), ("ok", "false", 1),
         ("due", START, 1), ("due", START.astimezone(PARIS), 1), ("due", "2026-01-06T10:00:00+01:00", 1),
         ("local", "2026-01-05 09:00", 1), ("local", datetime(2026, 6, 30, 22, tzinfo=UTC), 1),
+        ("fine", pd.Timestamp(1), 1), ("fine", "1970-01-01 00:00:00.000001001", 1),
+        ("fine", datetime(1970, 1, 1), 0), ("fine", pd.Timestamp("1970-01-01T00:00:00.000000001+01:00"), 1),
+        ("fine_zoned", pd.Timestamp(1, tz="UTC"), 1),
+        ("fine_zoned", "1970-01-01T01:00:00.000000001+01:00", 1),
         ("day", date(2026, 1, 6), 1), ("day", START, 0), ("name", 10, 1), ("name", "10.0", 1),
     ],
 )  # fmt: skip
@@ -112,7 +120,8 @@ def test_a_value_is_compared_as_what_its_column_holds(column: str, value: Any, f
 
 
 @pytest.mark.parametrize(
-    ("column", "value"), [("amount", "ten"), ("amount", True), ("ok", 2), ("due", "soon"), ("day", 5)]
+    ("column", "value"),
+    [("amount", "ten"), ("amount", True), ("ok", 2), ("due", "soon"), ("fine", "soon"), ("day", 5)],
 )
 def test_a_value_that_a_column_cannot_hold_is_told(column: str, value: Any) -> None:
     """It would be found nowhere, without a word."""
@@ -164,7 +173,24 @@ def test_the_payload_and_the_objects_of_a_store() -> None:
         assert cases(log.where("(data->>'total')::INT > 3")) == "Order/b"
         assert len(log.linked_to("Order", "a")) == 2
         assert len(log.linked_to("Order")) == 3
-        assert len(log.linked_to("Cart")) == 0
+        with pytest.raises(
+            InvalidArgument, match="no event is linked to an object of type 'Carts'; there is Order"
+        ):
+            len(log.linked_to("Carts"))
+
+
+def test_a_filter_sees_the_columns_of_its_own_log(tmp_path: Path) -> None:
+    """Also where another log of the source was asked last, in which a column is text in place of numbers."""
+    path = tmp_path / "log.csv"
+    rows = [f"c{n},a,2024-01-0{n + 1},{prio}" for n, prio in enumerate((10, 9, 100, 7))]
+    path.write_text("\n".join(["case,activity,time,prio", *rows]))
+    log = EventLog(path)
+    other = log.using(resource="prio")
+    condition = "prio > '5' AND activity IN (SELECT activity FROM source WHERE prio < '9')"
+    for _ in range(2):
+        assert len(other.where("prio > '5'")) == 2
+        assert (len(log.where("prio > 50")), len(log.with_value("prio", 100))) == (1, 1)
+        assert (len(log.where(condition)), len(other.where(condition))) == (4, 2)
 
 
 def test_objects_can_be_the_first_thing_asked_of_a_log() -> None:
@@ -185,6 +211,10 @@ def test_a_condition_is_one_expression(condition: str) -> None:
         lambda log: log.between("2026-01-05"),
         lambda log: log.between(keep="some"),
         lambda log: log.lasting("long"),
+        lambda log: log.durations(quantiles=[1.0, 1 - 1e-15]),
+        lambda log: log.cases(-1),
+        lambda log: log.lasting(0, float("inf")),
+        lambda log: log.lasting(float("nan")),
         lambda log: log.covering(0),
         lambda log: log.only(),
         lambda log: log.with_value("who"),

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from esim.errors import InvalidLog
+from esim.errors import InvalidArgument, InvalidLog
 from esim.eventlog import EventLog
 
 DAY, NAIVE = date(2024, 1, 1), datetime(2024, 1, 1, 5)
@@ -60,3 +60,16 @@ def test_ids_are_whole_numbers_where_a_gap_made_fractions_of_them() -> None:
     log = EventLog(frame)
     assert log.cases().df["case"].tolist() == ["1"]
     assert log.causes(11).df["event_id"].tolist() == ["10", "11"]
+
+
+def test_a_column_that_comes_twice_is_told() -> None:
+    """Neither of the two is taken in silence, nor an error of Arrow's shown."""
+    frame = pd.DataFrame([["1", "a", "2024-01-01", "x"]], columns=["case", "activity", "time", "time"])
+    with pytest.raises(InvalidLog, match="the DataFrame has two columns 'time' and 'time'"):
+        EventLog(frame)
+
+
+def test_a_list_of_events_is_no_log() -> None:
+    """It is told what can be given."""
+    with pytest.raises(InvalidArgument, match="is no log: give a store, a dataframe, an Arrow table"):
+        EventLog([{"case": "1", "activity": "a", "time": "2024-01-01"}])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Literal, Self
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -249,6 +251,41 @@ def test_the_draft_of_the_shop_refuses_nothing_of_it() -> None:
         log = EventLog(store, category="Order").between(end="2026-01-08T00:00:00Z", keep="started")
         found = log.conformance(defined(log.draft("Drafted"), "Drafted"))
         assert set(found.df["verdict"]) == {"agrees"}
+
+
+def test_an_event_may_have_no_payload(tmp_path: Path) -> None:
+    """CloudEvents need none: it is an event without fields, for drafts, checks and states."""
+    texts = []
+    for n, (kind, data) in enumerate([("Placed", {"amount": 1}), ("Packed", None), ("Shipped", {"by": "x"})]):
+        event = {"specversion": "1.0", "id": str(n), "source": "/s", "type": kind, "subject": "o"}
+        event |= {"time": f"2024-01-0{n + 1}T00:00:00Z"} | ({} if data is None else {"data": data})
+        texts.append(json.dumps(event))
+    texts.append(texts[1].replace('"id": "1"', '"id": "4", "data": null'))
+    (tmp_path / "log.cloudevents.jsonl").write_text("\n".join(texts))
+    log = EventLog(tmp_path / "log.cloudevents.jsonl")
+    state = defined(log.draft("Order"), "Order")
+    assert log.check(state).df["reason"].tolist() == []
+    assert log.as_of("2024-01-02T12:00:00Z", state).df["status"].tolist() == ["packed"]
+
+
+def test_a_field_that_a_struct_lacks_is_no_field_of_the_event() -> None:
+    """All rows of a column of structs have all fields: those of other events are missing, not null."""
+    data = [{"amount": 1.5, "by": None}, {"amount": None, "by": "x"}]
+    rows = [row("a", name, n, n + 1) for n, name in enumerate(["Placed", "Shipped"])]
+    given = pa.Table.from_pylist([{**one, "data": each} for one, each in zip(rows, data, strict=True)])
+    log = EventLog(given, case="case", activity="activity", data="data")
+    source = log.draft("Order")
+    assert "by" not in source.partition("class Shipped")[0]
+    assert "amount: Decimal\n" in source
+    assert log.check(defined(source, "Order")).df["reason"].tolist() == []
+
+
+def test_no_activity_of_blanks_is_drafted() -> None:
+    """No class could stand for it: how to leave it out is told."""
+    log = logged([row("a", "  ", 0, 1), row("a", "Placed", 1, 2)])
+    with pytest.raises(InvalidArgument, match=r"an activity is called '  ', .* log\.without\('  '\)"):
+        log.draft()
+    assert log.without("  ").draft().startswith("from")
 
 
 NAMES = [

@@ -313,11 +313,31 @@ def test_a_csv_without_events_is_an_empty_log(tmp_path: Path) -> None:
         assert (len(log), len(log.variants())) == (0, 0)
 
 
+def test_a_table_of_another_schema_is_read(tmp_path: Path) -> None:
+    """It is called by both names; a table of the main schema goes before one of the same name."""
+    path = tmp_path / "d.duckdb"
+    with duckdb.connect(path) as con:
+        con.execute(
+            "CREATE SCHEMA other; CREATE TABLE other.events AS SELECT 'a' AS \"case\", "
+            "'x' AS activity, TIMESTAMP '2026-01-01' AS time"
+        )
+    assert len(EventLog(path)) == 1
+    with duckdb.connect(path) as con:
+        con.execute("CREATE TABLE events AS FROM other.events UNION ALL FROM other.events")
+        con.execute("CREATE TABLE log AS FROM events")
+    assert len(EventLog(path)) == 2
+    assert len(EventLog(path, table="other.events")) == 1
+    with pytest.raises(InvalidLog, match=r"'d\.duckdb' has no table 'other\.log'"):
+        EventLog(path, table="other.log")
+
+
 def test_a_file_that_is_open_here_is_told(tmp_path: Path) -> None:
     """Neither a store nor a DuckDB file that this process has open is taken for a broken one."""
     with EventStore(tmp_path / "s.duckdb"), pytest.raises(StoreLocked, match="open already in this process"):
         EventLog(tmp_path / "s.duckdb")
     with duckdb.connect(tmp_path / "d.duckdb") as con:
         con.execute("CREATE TABLE events AS SELECT 1 AS n")
-        with pytest.raises(StoreLocked, match="open already in this process"):
+        with pytest.raises(
+            StoreLocked, match=r"the file 'd\.duckdb' is open already in this process: a DuckDB"
+        ):
             EventLog(tmp_path / "d.duckdb")

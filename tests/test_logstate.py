@@ -95,6 +95,13 @@ TEXTS = {
 }
 
 
+def test_a_field_that_comes_twice_in_an_event_counts_once() -> None:
+    """JSON allows the same key twice; a share of the events is never above one."""
+    rows = [row("a", "A", 0, 1, data='{"x":1,"x":2}'), row("b", "A", 0, 1, data="{}")]
+    found = logged(rows).payloads().df
+    assert found[["field", "events", "present", "share"]].to_numpy().tolist() == [["x", 2, 1, 0.5]]
+
+
 @pytest.mark.parametrize("name", TEXTS)
 def test_a_text_shifts_with_its_commonest_value(name: str) -> None:
     """Where its share changes by a fifth and more than chance would; not for ids, nor for a few values."""

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
+from esim.envelope import NewEvent
 from esim.errors import InvalidArgument, InvalidLog
+from esim.event import Event
 from esim.eventlog import EventLog
-from esim.formats import FORMATS, read_tables
+from esim.formats import FORMATS, Tables, read_tables, write_tables
 from esim.memory import MemoryStore
 from tests.test_logpicture import frame
+
+
+class Opened(Event):
+    """A door was opened."""
+
+
+class Closed(Event):
+    """A door was closed."""
+
 
 EVERY = ["csv", "csv.gz", "parquet", "jsonl", "jsonl.gz", *FORMATS]
 
@@ -99,6 +112,21 @@ def test_a_store_in_memory_can_be_written(tmp_path: Path) -> None:
     assert log.write(tmp_path / "log.csv").read_text().startswith("position,stream,version,type")
 
 
+@pytest.mark.parametrize("format", EVERY)
+def test_a_log_without_events_is_read_again_or_refused(tmp_path: Path, format: str) -> None:
+    """Formats of lines have nowhere to say even what the columns are."""
+    objects = EventLog(frame().drop(columns="case"), objects={"story": "correlation_id"}, case="story")
+    for log in (EventLog(frame()), objects, EventLog(MemoryStore())):
+        nothing = log.where("false")
+        if "jsonl" in format:
+            with pytest.raises(InvalidLog, match="the log has no events, and a file of lines would be empty"):
+                nothing.write(tmp_path / f"log.{format}")
+            continue
+        case = {"case": "story"} if log is objects and "ocel" in format else {}
+        again = EventLog(nothing.write(tmp_path / f"log.{format}"), **case)
+        assert (len(again), len(again.directly_follows())) == (0, 0)
+
+
 def test_what_a_format_does_not_tell_from_nothing_is_refused(tmp_path: Path) -> None:
     """An activity that is an empty text would be gone when it is read again, so it is not written."""
     log = EventLog(frame().replace({"activity": {"pay": ""}}))
@@ -112,3 +140,135 @@ def test_what_a_format_does_not_tell_from_nothing_is_refused(tmp_path: Path) -> 
     left = log.without("")
     assert len(EventLog(left.write(tmp_path / "a.csv"))) == len(left)
     assert len(EventLog(log.write(tmp_path / "a.jsonl"))) == len(log)
+
+
+STRUCTS = [{"amount": "1.50", "who": 'O\'Neil, "x"', "items": [1, 2]}, {"amount": None, "who": "é"}]
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl", "parquet", "cloudevents.json", "cloudevents.jsonl"])
+def test_payloads_that_are_structs_stay_payloads(tmp_path: Path, format: str) -> None:
+    """They are JSON where the format has no structs, with the same fields and values."""
+    rows = pa.table(
+        {
+            "case": ["1", "1"],
+            "activity": ["a", "b"],
+            "time": pa.array([1, 2], pa.timestamp("s")),
+            "data": STRUCTS,
+        }
+    )
+    log = EventLog(rows)
+    again = EventLog(log.write(tmp_path / f"log.{format}"))
+    assert again.mapping["data"] == "data"
+    profile = ["activity", "field", "present", "types", "common"]
+    assert again.payloads().df[profile].equals(log.payloads().df[profile])
+
+
+def test_lists_are_written_to_csv_as_json(tmp_path: Path) -> None:
+    """Quotes and commas in their texts are told from those between them."""
+    rows = frame().assign(items=[["a,b", 'c"d']] * 6)
+    again = EventLog(EventLog(rows).write(tmp_path / "log.csv"))
+    assert again.sql("SELECT DISTINCT json(items)::VARCHAR AS items FROM events")["items"].tolist() == [
+        r'["a,b","c\"d"]'
+    ]
+
+
+@pytest.mark.parametrize("format", EVERY)
+def test_a_column_of_a_store_that_has_a_role_is_written(tmp_path: Path, format: str) -> None:
+    """When it happened as the time, its category as the case: both are in the file."""
+    store = MemoryStore()
+    days = [NewEvent(Opened(), occurred_at=datetime(2024, 2, day, tzinfo=UTC)) for day in (1, 3)]
+    store.append("Door/1", days)
+    log = EventLog(store, time="occurred_at", case="category")
+    roles = {"case": "category", "time": "occurred_at"} if format in EVERY[:5] else {}
+    roles = {"case": "category"} if format.startswith("ocel") else roles
+    again = EventLog(log.write(tmp_path / f"log.{format}"), **roles)
+    assert again.cases().df[["case", "duration_s"]].to_numpy().tolist() == [["Door", 172_800.0]]
+
+
+def related(tmp_path: Path) -> EventLog:
+    """Return a log of an order with an item, another order, and an owner that no event is about."""
+    times = pa.array([0, 1, 2, 3], pa.timestamp("us", "UTC"))
+    events = pa.table({"event_id": ["e1", "e2", "e3", "e4"], "type": ["A", "B", "C", "A"], "time": times})
+    links = pa.table(
+        {
+            "event_id": ["e1", "e1", "e2", "e3", "e4"],
+            "object_type": ["order", "item", "order", "order", "order"],
+            "object_id": ["o1", "i1", "o1", "o1", "o2"],
+            "qualifier": ["", "", "", "", ""],
+        }
+    )
+    attributes = pa.table(
+        {
+            "object_type": ["order", "order", "owner"],
+            "object_id": ["o1", "o2", "w"],
+            "attribute": ["total", "total", "name"],
+            "value": ["5", "7", "Ann"],
+            "type": ["integer", "integer", "string"],
+            "time": pa.nulls(3, pa.timestamp("us", "UTC")),
+        }
+    )
+    relations = pa.table(
+        {
+            "source_type": ["order", "order", "order"],
+            "source_id": ["o1", "o2", "o2"],
+            "target_type": ["item", "order", "owner"],
+            "target_id": ["i1", "o1", "w"],
+            "qualifier": ["contains", "follows", "of"],
+        }
+    )
+    roles = {"event_id": "event_id", "activity": "type", "time": "time"}
+    path = write_tables(Tables(events, links, attributes, roles, relations), tmp_path / "all.ocel.json")
+    return EventLog(path, case="order")
+
+
+def test_a_filter_leaves_the_relations_of_the_objects_that_are_left(tmp_path: Path) -> None:
+    """Gone is what is said of objects that only events are about which are gone; the rest is as it was."""
+    log, path = related(tmp_path), tmp_path / "left.ocel.json"
+    whole = read_tables(log.write(path))
+    assert read_tables(log.sized(1).write(path)) == whole
+    without = read_tables(log.without("C").write(path))
+    assert (without.relations, without.attributes) == (whole.relations, whole.attributes)
+    left = read_tables(log.sized(2).write(path))
+    assert left.relations is not None and left.attributes is not None
+    assert left.relations["qualifier"].to_pylist() == ["contains"]
+    assert sorted(
+        zip(*(left.attributes[name].to_pylist() for name in ("object_id", "value")), strict=True)
+    ) == [
+        ("o1", "5"),
+        ("w", "Ann"),
+    ]
+
+
+@pytest.mark.parametrize("format", EVERY)
+def test_other_times_are_written_in_utc_as_well(tmp_path: Path, format: str) -> None:
+    """A time without a zone is one of the log's zone in whichever column it is."""
+    local = pd.DataFrame({"case": ["c"], "activity": ["a"], "time": pd.to_datetime(["2026-07-01 12:00"])})
+    log = EventLog(local.assign(due=local["time"]), timezone="Europe/Berlin")
+    again = EventLog(log.write(tmp_path / f"log.{format}"))
+    due = "data->>'due'" if "cloud" in format else "due"
+    assert len(again.where(f"({due})::TIMESTAMPTZ = TIMESTAMPTZ '2026-07-01 10:00:00+00'")) == 1
+
+
+def test_a_store_whose_clock_ran_back_is_read_again_in_its_order(tmp_path: Path) -> None:
+    """Files are read in the order of time, unless sort='order' says otherwise."""
+    store = MemoryStore()
+    days = (
+        NewEvent(Opened(), occurred_at=datetime(2024, 2, 2, tzinfo=UTC)),
+        NewEvent(Closed(), occurred_at=datetime(2024, 2, 1, tzinfo=UTC)),
+    )
+    store.append("Door/1", days)
+    log = EventLog(store)
+    for format in EVERY:
+        case = {"case": "stream"} if format in EVERY[:5] else {}
+        again = EventLog(log.write(tmp_path / f"log.{format}"), sort="order", **case)
+        assert again.variants().df["variant"].tolist() == log.variants().df["variant"].tolist()
+
+
+@pytest.mark.parametrize("format", EVERY)
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path, format: str) -> None:
+    """The folder is named, and nothing else but it."""
+    log = EventLog(frame())
+    with pytest.raises(InvalidArgument, match="there is no folder 'nowhere' for 'log"):
+        log.write(tmp_path / "nowhere" / f"log.{format}")
+    with pytest.raises(InvalidArgument, match="is a folder: give the name of a file"):
+        log.write(tmp_path, format=format)

@@ -9,12 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 
 from esim.arrowlog import ATTRIBUTES, LINKS, RELATIONS, Tables
 from esim.errors import InvalidLog
+from esim.eventlog import EventLog
 from esim.formats import read_tables, write_tables
 from tests.logs import facts, known, object_logs
 
@@ -288,3 +290,64 @@ def test_an_empty_log_survives(tmp_path: Path, format: str) -> None:
     again = read_tables(write_tables(empty, tmp_path / f"again.{format}"))
     assert again.events.num_rows == 0
     assert again.events.schema == empty.events.schema
+
+
+def numbered(*values: str) -> Tables:
+    """Return a log of an object with an attribute that is declared to be a whole number."""
+    events = pa.table({"id": ["e"], "type": ["t"], "time": pa.array([0], pa.timestamp("us", "UTC"))})
+    links = pa.table({"event_id": ["e"], "object_type": ["o"], "object_id": ["1"], "qualifier": [""]})
+    given = {"object_type": "o", "object_id": "1", "attribute": "n", "type": "integer"}
+    columns = {name: [told] * len(values) for name, told in given.items()}
+    times = pa.array(range(len(values)), pa.timestamp("us", "UTC"))
+    attributes = pa.table({**columns, "value": list(values), "time": times}).select(list(ATTRIBUTES))
+    return Tables(events, links, attributes, {"event_id": "id", "activity": "type", "time": "time"})
+
+
+@pytest.mark.parametrize("value", ["007", "9223372036854775808", "-9223372036854775809", "+1"])
+def test_a_whole_number_that_sqlite_would_change_is_refused(tmp_path: Path, value: str) -> None:
+    """SQLite makes a fraction of one above 64 bits, and drops zeros and signs before one; JSON keeps them."""
+    with pytest.raises(InvalidLog, match="is declared to be a whole number, and SQLite would change it"):
+        write_tables(numbered(value), tmp_path / "log.ocel.sqlite")
+    found = read_tables(write_tables(numbered(value), tmp_path / "log.ocel.json")).attributes
+    assert found is not None and found["value"].to_pylist() == [value]
+
+
+def test_what_is_no_whole_number_stays_as_it_is_written(tmp_path: Path) -> None:
+    """A database keeps texts in columns of numbers, and the smallest and the largest number."""
+    values = ["1_0", "ten", str(-(2**63)), str(2**63 - 1)]
+    found = read_tables(write_tables(numbered(*values), tmp_path / "log.ocel.sqlite")).attributes
+    assert found is not None and found["value"].to_pylist() == values
+
+
+def test_a_large_number_of_an_event_is_refused_by_sqlite(tmp_path: Path) -> None:
+    """A column of unsigned numbers of 64 bits has some."""
+    rows = {"case": ["1"], "activity": ["a"], "big": pa.array([2**63 + 1], pa.uint64())}
+    log = EventLog(pa.table({**rows, "time": pa.array([1], pa.timestamp("s"))}))
+    with pytest.raises(InvalidLog, match="9223372036854775809' is declared to be a whole number"):
+        log.write(tmp_path / "log.ocel.sqlite")
+    for format in FORMATS[:2]:
+        assert "9223372036854775809" in log.write(tmp_path / f"log.{format}").read_text()
+
+
+def test_an_object_that_an_event_names_twice_is_linked_once(tmp_path: Path) -> None:
+    """Two units of one product are one object."""
+    rows = pd.DataFrame(
+        {"id": ["e1"], "type": ["A"], "time": pd.to_datetime(["2024-01-01"]), "items": [["i", "i"]]}
+    )
+    given = EventLog(rows, case="item", event_id="id", objects={"item": "items"})
+    for format in FORMATS:
+        path = given.write(tmp_path / f"log.{format}")
+        assert known(read_tables(path).objects, "event_id", "object_id") == [("e1", "i")]
+    assert (tmp_path / "log.ocel.json").read_text().count('"objectId"') == 1
+
+
+def test_ids_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
+    """Where a shared id with its type is another object's id, no file is written."""
+    rows = {"event_id": ["e", "e", "e"], "object_type": ["a", "b", "c"], "object_id": ["x", "x", "a/x"]}
+    links = pa.table({**rows, "qualifier": ["", "", ""]})
+    events = pa.table({"id": ["e"], "type": ["t"], "time": pa.array([0], pa.timestamp("us", "UTC"))})
+    roles = {"event_id": "id", "activity": "type", "time": "time"}
+    for format in FORMATS:
+        with pytest.raises(InvalidLog, match="'a/x' would be the id of several objects: rename one"):
+            write_tables(Tables(events, links, None, roles), tmp_path / f"log.{format}")
+    assert list(tmp_path.iterdir()) == []

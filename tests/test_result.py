@@ -44,6 +44,21 @@ def test_the_table_has_durations_as_people_say_them() -> None:
     assert "the mean, seconds" in shown
 
 
+def test_a_missing_value_of_any_type_is_a_dash() -> None:
+    """Whole numbers beside missing ones, times and truths too."""
+    missing = pd.DataFrame(
+        {
+            "whole": pd.array([1234, None], dtype="Int64"),
+            "truth": pd.array([True, None], dtype="boolean"),
+            "time": pd.to_datetime(["2026-01-01", None], utc=True),
+            "list": [["a", "b"], None],
+        }
+    )
+    shown = Result("Missing", missing, {}, "")._repr_html_()
+    assert shown.count(">–<") == 4
+    assert ">1,234<" in shown and ">a → b<" in shown
+
+
 def test_a_long_answer_says_how_much_it_shows() -> None:
     """Twenty rows are shown of many."""
     many = Result("Many", pd.DataFrame({"n": range(1500)}), {"n": "a number"}, "")

@@ -111,3 +111,11 @@ def test_weeks_begin_on_monday():
     """Ticks of weeks stand where weeks do."""
     marks = units.time_ticks(units.stamp(datetime(2026, 3, 1)), units.stamp(datetime(2026, 4, 10)))
     assert [words for _, words in marks][:2] == ["2 Mar", "9 Mar"]
+
+
+def test_the_last_moment_that_there_is_has_its_place_on_an_axis():
+    """A log may say 'never' by it; as a fraction of seconds it is rounded into the year 10000."""
+    last = units.stamp(datetime.max.replace(tzinfo=UTC))
+    assert units.day(last) == "31 Dec 9999"
+    marks = units.time_ticks(units.stamp(datetime(2024, 1, 1)), last)
+    assert marks[0][1] == "4000" and marks[-1][0] <= last

@@ -24,6 +24,7 @@ from esim.bar import Bar
 from esim.clock import from_micros
 from esim.errors import InvalidArgument, InvalidLog, Refused, UnknownEventType, said
 from esim.event import Event, current, decode
+from esim.jsonstream import Digits, dumped
 from esim.logcore import Log
 from esim.logsource import picked
 from esim.logstate import bound
@@ -316,11 +317,22 @@ def _typed(log: Log, known: dict[str, type[Event]], one: Recorded) -> Iterable[E
             f"the state has no {one.activity}; log.without({one.activity!r}) leaves it out"
         )
     cls = current(known[one.activity])
-    text = one.payload
-    if log.mapping.get("data") is None:
-        fields = {one for name, info in cls.__pydantic_fields__.items() for one in (name, info.alias)}
-        values = {
-            name: value for name, value in json.loads(text).items() if name in fields and value is not None
-        }
-        text = json.dumps(values)
-    return [decode(one.activity, text, cls)]
+    return [decode(one.activity, _payload(log, cls, one.payload), cls)]
+
+
+def _payload(log: Log, cls: type[Event], text: str) -> str:
+    """Return a payload as the class reads it: of columns its own fields, without those that have no value.
+
+    A struct has the fields of all events: one without a value is missing, unless the class needs it.
+    """
+    data = log.mapping.get("data")
+    if data is not None and not log.mapping.types[data].startswith("STRUCT"):
+        return text
+    own = {key: info for name, info in cls.__pydantic_fields__.items() for key in (name, info.alias)}
+    needed = {key for key, info in own.items() if data is not None and info.is_required()}
+    values = json.loads(text, parse_float=Digits)
+    return dumped({
+        name: value
+        for name, value in values.items()
+        if (value is not None or name in needed) and (data is not None or name in own)
+    })  # fmt: skip

@@ -70,7 +70,10 @@ FROM compared JOIN activities USING (a) ORDER BY activity, field, period"""
 
 
 def all_fields(log: Log, every: str, *, nulls: bool = False) -> str:
-    """Return the SELECT of all values (with `nulls`, of missing ones too): a, period, field, kind, value."""
+    """Return the SELECT of all values (with `nulls`, of missing ones too): a, period, field, kind, value.
+
+    A struct has the fields of all events, so that one without a value is never taken for a field of an event.
+    """
     data = log.mapping.get("data")
     period = f"date_trunc('{every}', t)::TIMESTAMP AS period"
     if data is None:
@@ -94,7 +97,7 @@ def all_fields(log: Log, every: str, *, nulls: bool = False) -> str:
     found = f"SELECT a, period, field, json_extract(data, {path}) AS found FROM ({keyed})"
     kind = "CASE json_type(found) WHEN 'UBIGINT' THEN 'BIGINT' ELSE json_type(found) END"
     every_value = f"SELECT a, period, field, {kind} AS kind, found ->> '$' AS value FROM ({found})"
-    return every_value if nulls else f"{every_value} WHERE json_type(found) <> 'NULL'"
+    return every_value if nulls and is_text else f"{every_value} WHERE json_type(found) <> 'NULL'"
 
 
 def _refuse_other_texts(log: Log, data: str) -> None:

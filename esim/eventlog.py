@@ -105,6 +105,7 @@ class EventLog(Filters):
         self._given, self._session, self._reading = source, source.session, how
         valued, kinds = source.valued(), source.object_types()
         found = mapped(valued.types(), given, source.roles, objects=kinds, gaps=partial(_gaps, valued))
+        source.refuse_doubles(found.columns.values())
         written = {column for role, column in found.columns.items() if role in WRITTEN}
         if how.time_format is not None:
             written.add(found["time"])

@@ -12,7 +12,7 @@ import csv
 import gzip
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,6 +52,18 @@ def _pattern(path: str) -> str:
 
 def _described(session: Session, table: str) -> dict[str, str]:
     return {name: kind for name, kind, *_ in session.rows(f"DESCRIBE FROM {table}")}
+
+
+def made_up(names: Collection[str]) -> list[str]:
+    """Return the names that DuckDB may have made of one that differs from another only in case."""
+    known = {name.casefold() for name in names}
+    cut = ((name, *name.rpartition("_")) for name in names)
+    return [one for one, name, sign, end in cut if sign and end.isdecimal() and name.casefold() in known]
+
+
+def same_names(what: str, parts: str, name: str) -> str:
+    """Return the complaint about names that SQL takes for one, of which DuckDB calls the second `name`."""
+    return f"{what} has {parts} that differ only in case ({name!r} would be one): rename them"
 
 
 # --- CSV ---------------------------------------------------------------------------------------------------
@@ -225,14 +237,10 @@ def _refuse_renamed(
     session: Session, files: Sequence[str], table: str, names: Sequence[str], kept: Kept
 ) -> None:
     """Refuse fields that differ only in case: DuckDB calls the second `name_1`, as another may be called."""
-    known = {name.casefold() for name in names}
-    for name in names:
-        first, sign, number = name.rpartition("_")
-        if sign and number.isdecimal() and first.casefold() in known:
-            count = f"SELECT count({quoted(name)}) FROM"
-            if session.rows(f"{count} {table}") != session.rows(f"{count} {kept.name}"):
-                told = f"fields that differ only in case ({name!r} would be one): rename them"
-                raise InvalidLog(f"{_names(files)} has {told}")
+    for name in made_up(names):
+        count = f"SELECT count({quoted(name)}) FROM"
+        if session.rows(f"{count} {table}") != session.rows(f"{count} {kept.name}"):
+            raise InvalidLog(same_names(_names(files), "fields", name))
 
 
 def _look_for_fault(path: str) -> None:

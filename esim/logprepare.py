@@ -194,7 +194,8 @@ def _base(session: Session, roles: ColumnRoles, how: Reading, finer: str | None)
     order = quoted(roles["order"]) if roles.get("order") else None
     order = f"{{'n': {finer}, 'o': {order}}}" if order and finer else order or finer or "NULL::INT"
     return (
-        f'SELECT "#case" AS c, {quoted(roles["activity"])}::VARCHAR AS n, {_time(session, roles, how)} AS t, '
+        f"SELECT {_case(roles)} AS c, {quoted(roles['activity'])}::VARCHAR AS n, "
+        f"{_time(session, roles, how)} AS t, "
         f"{order} AS o, {ROW} AS r FROM flat"
     )
 
@@ -215,12 +216,21 @@ def _finer(session: Session, roles: ColumnRoles, how: Reading) -> str | None:
 
 def _flat(source: Source, roles: ColumnRoles) -> str:
     """Return the SELECT of the rows with their case; where that is an object, a row for each one."""
+    case = _case(roles)
     if roles.case_object is None:
-        return f'SELECT *, {quoted(roles["case"])}::VARCHAR AS "#case" FROM source'
-    links = f'SELECT DISTINCT {ROW}, object_id AS "#case" FROM ({source.objects}) WHERE object_type = '
+        return f"SELECT *, {quoted(roles['case'])}::VARCHAR AS {case} FROM source"
+    links = f"SELECT DISTINCT {ROW}, object_id AS {case} FROM ({source.objects}) WHERE object_type = "
     return (
-        f'SELECT source.*, "#case" FROM source LEFT JOIN ({links}{literal(roles.case_object)}) USING ({ROW})'
+        f"SELECT source.*, {case} FROM source LEFT JOIN ({links}{literal(roles.case_object)}) USING ({ROW})"
     )
+
+
+def _case(roles: ColumnRoles) -> str:
+    """Return the name of the case in `flat`, which no column of the source has."""
+    name, taken = "#case", {one.casefold() for one in roles.types}
+    while name in taken:
+        name += "#"
+    return quoted(name)
 
 
 def _happened(session: Session, base: str, activities: Kept) -> Kept:
@@ -295,7 +305,7 @@ def _looked_at(
         raise InvalidArgument("sort='order' needs an order column: EventLog(…, order='version')")
     column, time = quoted(roles["time"]), _time(session, roles, how)
     with_zone = f"count(*) FILTER ({zoned(column)} AND {time} IS NOT NULL)" if _is_text(roles, how) else "0"
-    parts = ['count("#case")', *(f"count({quoted(roles[role])})" for role in ("activity", "time"))]
+    parts = [f"count({_case(roles)})", *(f"count({quoted(roles[role])})" for role in ("activity", "time"))]
     parts += [f"count({time})", with_zone, f"max({ROW})"]
     parts.append("0" if finer is None else f"count(*) FILTER ({finer} <> 0)")
     found = session.rows(f"SELECT count(*), {', '.join(parts)} FROM flat")[0]
@@ -366,8 +376,8 @@ def _lifecycle(session: Session, roles: ColumnRoles) -> list[str]:
 
 
 def _unreadable(session: Session, roles: ColumnRoles, how: Reading, where: str, count: int) -> str:
-    number = 'SELECT row_number() OVER () AS "#n", * FROM source'
-    worst = session.rows(f'SELECT "#n", {quoted(roles["time"])} FROM ({number}) WHERE {where} LIMIT {_WORST}')
+    texts = f"SELECT row_number() OVER (), {quoted(roles['time'])}, {where} FROM source"
+    worst = session.rows(f"SELECT n, text FROM ({texts}) AS told(n, text, wrong) WHERE wrong LIMIT {_WORST}")
     rows = ", ".join(f"row {row:,}: {display.short(text, 40)}" for row, text in worst)
     told = f"{count:,} value{'' if count == 1 else 's'} of {roles['time']} cannot be read as a time ({rows}"
     told += ", …)" if count > _WORST else ")"

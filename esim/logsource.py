@@ -10,7 +10,7 @@ The texts of CSV and JSON are kept there (`logfile`): an id is compared as it wa
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from glob import glob, has_magic
 from pathlib import Path
@@ -23,7 +23,7 @@ from esim.arrowlog import AS_WRITTEN, Tables, Times
 from esim.connection import Connection
 from esim.contract import AsOf, Store
 from esim.errors import InvalidArgument, InvalidLog
-from esim.logfile import Copy, listed, read_csv, read_json
+from esim.logfile import Copy, listed, made_up, read_csv, read_json, same_names
 from esim.logframe import arrow, refuse_doubles
 from esim.logsession import Kept, Session, reading
 from esim.logvalue import NONE, Values
@@ -128,7 +128,15 @@ class Source:
         """Return the columns with their SQL types, without `#row`."""
         with reading(self.name):
             found = self.session.rows(f"DESCRIBE {self.select}")
-        return {name: kind for name, kind, *_ in found if name != "#row"}
+        types = {name: kind for name, kind, *_ in found[1:]}  # the first is our own
+        _refuse_own(types, self.name)
+        return types
+
+    def refuse_doubles(self, columns: Collection[str]) -> None:
+        """Raise InvalidLog for a column in a role whose name several columns have."""
+        for name in columns:
+            if name in self.doubles:
+                raise InvalidLog(f"{name!r} in {self.name} is unclear: {self.doubles[name]}; rename one")
 
     def object_types(self) -> dict[str, int]:
         """Return the types of objects and how many events have one; none for a store: streams are cases."""
@@ -240,15 +248,23 @@ def _of_table(session: Session, table: pa.Table, name: str) -> Source:
     import pyarrow as pa
 
     refuse_doubles(table.column_names, name)
-    numbered = table.append_column("#row", pa.array(range(table.num_rows), pa.int64()))
+    _refuse_own(table.column_names, name)
+    numbered = table.add_column(0, "#row", pa.array(range(table.num_rows), pa.int64()))
     session.cursor.register("esim_given", numbered)
     return Source(name, "SELECT * FROM esim_given", session)
 
 
 def _of_relation(session: Session, relation: duckdb.DuckDBPyRelation) -> Source:
     with reading("the relation"):
+        refuse_doubles(relation.columns, "the relation")
         session.cursor.register("esim_given", relation.to_arrow_reader())
         return _kept(session, "the relation", "SELECT * FROM esim_given")
+
+
+def _refuse_own(names: Iterable[str], what: str) -> None:
+    for name in names:
+        if quoted(name.casefold()) == ROW:
+            raise InvalidLog(f"{what} has a column {name!r}, as our own number of a row is called: rename it")
 
 
 def _kept(session: Session, name: str, select: str) -> Source:
@@ -312,7 +328,13 @@ def _of_parquet(session: Session, name: str, files: Sequence[str]) -> Source:
     stamps = {one: _stamp(one) for one in files}
     row = "file_index::BIGINT * 1099511627776 + file_row_number"
     select = f"SELECT {row} AS {ROW}, * FROM read_parquet({listed(files)}, union_by_name = true)"
-    return Source(name, select, session, files=stamps)
+    source = Source(name, select, session, files=stamps)
+    doubtful = made_up(source.types())
+    if doubtful:
+        there = {row[0] for row in session.rows(f"SELECT name FROM parquet_schema({listed(files)})")}
+        if wrong := next((one for one in doubtful if one not in there), None):
+            raise InvalidLog(same_names(name, "columns", wrong))
+    return source
 
 
 def _of_copy(session: Session, name: str, copy: Copy) -> Source:

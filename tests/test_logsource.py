@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,6 +21,7 @@ from esim.store import EventStore
 
 Rows = list[tuple[Any, ...]]
 NAMES = ("case", "activity", "time")
+NOON = datetime(2024, 1, 1, 12)
 MANY = 21_000
 """More rows than DuckDB looks at for its guess."""
 
@@ -163,6 +167,49 @@ def test_a_time_without_a_zone_beside_one_with_it(tmp_path: Path) -> None:
     assert log.notes == (
         "1 of 2 times name their zone; the others are taken as America/New_York (timezone='…')",
     )
+
+
+def test_a_name_of_several_columns_is_no_role(tmp_path: Path) -> None:
+    """Which of them is meant is not guessed; what they are called here is said, and so they can be named."""
+    (tmp_path / "a.csv").write_text("Case,case,activity,time,time\n9,1,A,2024-01-01,2023-01-01\n")
+    told = "is unclear: several columns are called {0}, and SQL knows no case .* are {1}; rename one"
+    with pytest.raises(InvalidLog, match="'Case' in a.csv " + told.format("'Case', 'case'", "Case, case_1")):
+        EventLog(tmp_path / "a.csv", case="case", time="time_1")
+    with pytest.raises(InvalidLog, match="'time' in a.csv " + told.format("'time', 'time'", "time, time_1")):
+        EventLog(tmp_path / "a.csv", case="case_1")
+    log = EventLog(tmp_path / "a.csv", case="case_1", time="time_1")
+    assert (cases(log), spans(log)[0][:4], len(log.notes)) == ({"1"}, "2023", 2)
+
+
+def test_columns_of_parquet_that_differ_only_in_case_are_refused(tmp_path: Path) -> None:
+    """SQL takes Case for case, so both in one file are an error; case_1 beside one of them is only a name."""
+    fields = {"case": ["1"], "activity": ["A"], "time": [NOON], "case_1": ["x"]}
+    pq.write_table(pa.table(fields), tmp_path / "a.parquet")
+    assert cases(EventLog(tmp_path / "a.parquet", case="case_1")) == {"x"}
+    pq.write_table(pa.table({**fields, "Case": ["2"]}), tmp_path / "a.parquet")
+    with pytest.raises(InvalidLog, match=r"a\.parquet has columns that differ only in case"):
+        EventLog(tmp_path / "a.parquet")
+
+
+def test_a_column_may_be_called_as_our_own(tmp_path: Path) -> None:
+    """A column #case is one like others, and one called #row, which would number the rows, is refused."""
+    fields = {
+        "case": ["1", "2"],
+        "activity": ["A", "B"],
+        "time": [NOON, NOON],
+        "#CASE": ["9", "9"],
+        "#n": [7, 7],
+    }
+    pq.write_table(pa.table(fields), tmp_path / "a.parquet")
+    for source in (pa.table(fields), tmp_path / "a.parquet"):
+        log = EventLog(source, case="case")
+        assert (cases(log), cases(log.using(case="#CASE"))) == ({"1", "2"}, {"9"})
+    pq.write_table(pa.table({**fields, "#Row": [7, 7]}), tmp_path / "a.parquet")
+    (tmp_path / "a.csv").write_text("#row,case,activity,time\n7,1,A,2024-01-01\n")
+    sources = (pa.table({**fields, "#row": [7, 7]}), tmp_path / "a.parquet", tmp_path / "a.csv")
+    for source in sources:
+        with pytest.raises(InvalidLog, match=r"(?i)has a column '#row', as our own number of a row is called"):
+            EventLog(source)
 
 
 @pytest.mark.parametrize("odd", ['say "hi"', "x, y", "x\ny", "plain"])

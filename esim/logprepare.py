@@ -28,6 +28,7 @@ from esim.mapping import ColumnRoles
 from esim.storefile import literal, quoted
 
 _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "DOUBLE", "FLOAT", "DECIMAL", "U")
+_WIDE = ("BIGINT", "UBIGINT", "HUGEINT", "UHUGEINT", "DOUBLE", "FLOAT")
 _NUMBERED = """(row_number() OVER each)::INT AS v, a, lag(a) OVER each AS p,
  lead(a) OVER each IS NULL AS z, t, epoch_us(t) - epoch_us(lag(t) OVER each) AS w, r"""
 _STREAMED = """
@@ -102,7 +103,7 @@ class Table:
     """The prepared events, with the names of cases and activities, and what there is to say of them.
 
     `happened` has each event once, those without a case too; None where `e` has no others. `forward` says
-    that time never runs back in a case.
+    that time never runs back in a case; `counted` that the texts of the order column are whole numbers.
     """
 
     events: Kept
@@ -111,6 +112,7 @@ class Table:
     notes: tuple[str, ...]
     happened: Kept | None
     forward: bool
+    counted: bool
 
 
 # --- preparing ---------------------------------------------------------------------------------------------
@@ -122,7 +124,9 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
         session.use(object(), lambda: {**source.views(), "flat": _flat(source, roles)})
         finer = _finer(session, roles, how)
         seen = _looked_at(session, roles, how, finer, objects=source.objects is not None)
-        base = _base(session, roles, how, finer if seen.finer else None)
+        counted, of_texts = _counted(session, roles)
+        order = ordered(roles, counted=counted)
+        base = _base(session, roles, how, finer if seen.finer else None, order)
         is_event = "n IS NOT NULL AND t IS NOT NULL"
         within = "" if seen.complete else f"WHERE c IS NOT NULL AND {is_event}"
         cases = _named(session, base, 'c AS "case"', "s", within)
@@ -143,9 +147,9 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
         else:
             events, tied, back = _numbered(session, rows, count, how)
         ties = [*_shared(session, events, roles), *_ties(roles, how, tied, back, finer=seen.finer)]
-        unbroken = _unbroken(session, events, roles, how) if tied or how.sort == "order" else []
-    notes = (*source.notes, *seen.notes, *ties, *unbroken)
-    return Table(events, cases, activities, notes, happened, forward=not back)
+        unbroken = _unbroken(session, events, roles, how, order) if tied or how.sort == "order" else []
+    notes = (*source.notes, *seen.notes, *of_texts, *ties, *unbroken)
+    return Table(events, cases, activities, notes, happened, forward=not back, counted=counted)
 
 
 def _may_be_at_once(session: Session, base: str, seen: Seen, how: Reading) -> bool:
@@ -190,14 +194,44 @@ def _direct(cases: int) -> int:
     return bits if _HASHED <= bits <= _MOST_DIRECT else _HASHED
 
 
-def _base(session: Session, roles: ColumnRoles, how: Reading, finer: str | None) -> str:
-    order = quoted(roles["order"]) if roles.get("order") else None
+def _base(session: Session, roles: ColumnRoles, how: Reading, finer: str | None, order: str | None) -> str:
     order = f"{{'n': {finer}, 'o': {order}}}" if order and finer else order or finer or "NULL::INT"
     return (
         f"SELECT {_case(roles)} AS c, {quoted(roles['activity'])}::VARCHAR AS n, "
         f"{_time(session, roles, how)} AS t, "
         f"{order} AS o, {ROW} AS r FROM flat"
     )
+
+
+def ordered(roles: ColumnRoles, source: str = "", *, counted: bool) -> str | None:
+    """Return the SQL of what breaks ties: a column (of `source`), as a number where its texts are counted."""
+    name = roles.get("order")
+    column = f"{source}{quoted(name or '')}"
+    return None if name is None else f"try_cast({column} AS HUGEINT)" if counted else column
+
+
+def _counted(session: Session, roles: ColumnRoles) -> tuple[bool, list[str]]:
+    """Return whether the order column has texts that are whole numbers, and what to say of other texts.
+
+    Raises InvalidLog where only some are: neither as numbers nor as texts have they an order.
+    """
+    name = roles.get("order")
+    if name is None or not roles.types[name].startswith("VARCHAR"):
+        return False, []
+    column = quoted(name)
+    is_number = f"regexp_full_match({column}, '[0-9]{{1,38}}')"
+    texts, numbers, lengths, other = session.rows(
+        f"SELECT count({column}), count(*) FILTER ({is_number}), count(DISTINCT length({column})), "
+        f"min({column}) FILTER (NOT {is_number}) FROM source"
+    )[0]
+    if lengths > 1 and 0 < numbers < texts:
+        raise InvalidLog(
+            f"of {texts:,} values of {name} {numbers:,} are whole numbers and others are not, as "
+            f"{display.short(other, 40)}, and of texts 10 comes before 9: mend them, or name another column, "
+            "EventLog(…, order='…')"
+        )
+    alphabetic = lengths > 1 and not numbers
+    return texts == numbers, [f"{name} orders as a text, x10 before x9"] if alphabetic else []
 
 
 def _finer(session: Session, roles: ColumnRoles, how: Reading) -> str | None:
@@ -256,7 +290,8 @@ def _time(session: Session, roles: ColumnRoles, how: Reading) -> str:
         return f"try_strptime({column}::VARCHAR, {literal(how.time_format)}) AT TIME ZONE 'UTC'"
     if kind in _ZONED:
         return f"({column} AT TIME ZONE 'UTC')::TIMESTAMP"
-    return f"TRY(make_timestamp(({column} {_epoch(session, column)[0]})::BIGINT))"
+    wide = "DECIMAL(38, 6)" if kind.startswith("DECIMAL") else kind if kind in _WIDE else "BIGINT"
+    return f"TRY(make_timestamp(({column}::{wide} {_epoch(session, column)[0]})::BIGINT))"
 
 
 def _local(roles: ColumnRoles, how: Reading) -> str | None:
@@ -413,19 +448,20 @@ def _ties(roles: ColumnRoles, how: Reading, tied: int, back: int, *, finer: bool
     return notes
 
 
-def _unbroken(session: Session, events: Kept, roles: ColumnRoles, how: Reading) -> list[str]:
+def _unbroken(
+    session: Session, events: Kept, roles: ColumnRoles, how: Reading, order: str | None
+) -> list[str]:
     """Say how many events tie with another one in all that orders a case."""
-    order = roles.get("order")
     if order is None:
         return []
     key = "s, o" if how.sort == "order" else "s, t, o"
     tied = "" if how.sort == "order" else f"WHERE (s, t) IN (SELECT (s, t) FROM {events.name} WHERE w = 0)"
-    facts = picked(o=quoted(order))
+    facts = picked(o=order)
     rows = f"SELECT s, t, x_o AS o FROM {events.name} JOIN {facts} ON x_row = r {tied}"
     groups = f"SELECT count(*) AS n FROM ({rows}) GROUP BY {key} HAVING count(*) > 1"
     count = int(session.rows(f"SELECT coalesce(sum(n), 0) FROM ({groups})")[0][0])
-    told = f"{_events(count)} the same {order} as another such event; there the order of rows decides"
-    return [told] if count else []
+    same = f"the same {roles.get('order')} as another such event"
+    return [f"{_events(count)} {same}; there the order of rows decides"] if count else []
 
 
 def _events(count: int) -> str:

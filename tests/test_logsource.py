@@ -208,7 +208,9 @@ def test_a_column_may_be_called_as_our_own(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("#row,case,activity,time\n7,1,A,2024-01-01\n")
     sources = (pa.table({**fields, "#row": [7, 7]}), tmp_path / "a.parquet", tmp_path / "a.csv")
     for source in sources:
-        with pytest.raises(InvalidLog, match=r"(?i)has a column '#row', as our own number of a row is called"):
+        with pytest.raises(
+            InvalidLog, match=r"(?i)has a column '#row', as our own number of a row is called"
+        ):
             EventLog(source)
 
 
@@ -253,9 +255,9 @@ def test_texts_that_are_one_number_are_said(tmp_path: Path, texts: tuple[str, st
     file = written(
         tmp_path / "a.csv", [(n, "A", "2024-01-01", text) for n, text in enumerate(texts)], (*NAMES, "x")
     )
-    log = EventLog(file)
+    log = EventLog(file, time="time")
     assert [note[: len(told or "")] for note in log.notes] == [told] * bool(told)
-    assert set(EventLog(file, resource="x").resources().df["resource"]) == set(texts)
+    assert set(EventLog(file, time="time", resource="x").resources().df["resource"]) == set(texts)
 
 
 # --- JSON --------------------------------------------------------------------------------------------------

@@ -90,21 +90,17 @@ def read_csv(session: Session, files: Sequence[str]) -> Copy:
         for one in files:
             _look_for_torn(one)
             _look_for_other_ends(one)
-        told = re.split("Possible|The search space|\nLINE ", str(error))[
-            0
-        ]  # then ways out that we do not offer
-        raise InvalidLog(f"{_names(files)} cannot be read: {' '.join(told.split())[:400]}") from None
+        raise _unreadable(files, error) from None
 
 
 def _csv(session: Session, files: Sequence[str]) -> Copy:
-    found = "Delimiter, Quote, Escape, SkipRows, HasHeader, Columns, TimestampFormat, DateFormat"
-    sniffed = f"sniff_csv({literal(_pattern(files[0]))}, {_UNCOMMENTED})"
-    cut = _Cut(*session.rows(f"SELECT {found} FROM {sniffed}")[0])
+    cut, how = _sniffed(session, files[0], _UNCOMMENTED), _UNCOMMENTED
     if len(cut.columns) == 1 and any(sign in cut.columns[0]["name"] for sign in _SIGNS):
         for one in files:
             _look_for_torn(one)
-    unusual = cut.quote == "'" or cut.escape == "\\"
-    how = _UNCOMMENTED if unusual else f"""{_UNCOMMENTED}, quote = '"', escape = '"'"""
+    if cut.quote != "'" and cut.escape != "\\":
+        quoting = f"""{_UNCOMMENTED}, quote = '"', escape = '"'"""
+        how = quoting if _sniffed(session, files[0], quoting).columns == cut.columns else how
     told = f"read_csv({listed(files)}, union_by_name = true, {how}"
     kept = session.keep(f"SELECT * FROM {told}, all_varchar = true)")
     formats = {"TIMESTAMP": cut.stamp, "DATE": cut.day}
@@ -113,6 +109,11 @@ def _csv(session: Session, files: Sequence[str]) -> Copy:
     skipped = (f"{cut.skipped:,} lines before the header are passed over",) if cut.skipped else ()
     doubles = _doubles(files[0], cut)
     return Copy(kept, said, (*skipped, *doubles.values()), doubles)
+
+
+def _sniffed(session: Session, path: str, how: str) -> _Cut:
+    found = "Delimiter, Quote, Escape, SkipRows, HasHeader, Columns, TimestampFormat, DateFormat"
+    return _Cut(*session.rows(f"SELECT {found} FROM sniff_csv({literal(_pattern(path))}, {how})")[0])
 
 
 def _doubles(path: str, cut: _Cut) -> dict[str, str]:
@@ -159,7 +160,7 @@ def _look_for_other_ends(path: str) -> None:
 def _widths(path: str) -> Iterator[tuple[int, int]]:
     """Give the line in which each row begins, and how many fields it has."""
     first = next(filter(str.strip, _lines(path)), "")
-    rows = csv.reader(_lines(path), delimiter=max(_SIGNS, key=first.count))
+    rows = csv.reader(_lines(path), delimiter=max(_SIGNS, key=first.count), strict=True)
     line = 1
     try:
         for row in rows:
@@ -167,7 +168,8 @@ def _widths(path: str) -> Iterator[tuple[int, int]]:
                 yield line, len(row)
             line = rows.line_num + 1
     except csv.Error as error:
-        raise InvalidLog(f"{Path(path).name}, line {line:,}: {error}") from None
+        told = "a quote is opened and never closed" if "end of data" in str(error) else str(error)
+        raise InvalidLog(f"{Path(path).name}, line {line:,}: {told}") from None
 
 
 def _lines(path: str) -> Iterator[str]:
@@ -178,6 +180,12 @@ def _lines(path: str) -> Iterator[str]:
             except UnicodeDecodeError as error:
                 told = f"this is no UTF-8 ({error.reason}): save the file as UTF-8"
                 raise InvalidLog(f"{Path(path).name}, line {number:,}: {told}") from None
+
+
+def _unreadable(files: Sequence[str], error: duckdb.Error) -> InvalidLog:
+    """Return what DuckDB says of files, without its ways out, which a log has not."""
+    told = re.split(r"Possible|The search space|[.,]? Try |, try |\nLINE ", str(error))[0]
+    return InvalidLog(f"{_names(files)} cannot be read: {' '.join(told.split())[:400]}")
 
 
 def _names(files: Sequence[str]) -> str:
@@ -191,10 +199,10 @@ def read_json(session: Session, files: Sequence[str]) -> Copy:
     """Return JSON files as a copy. Raises InvalidLog, with the line, for what is no JSON and no event."""
     try:
         return _json(session, files)
-    except (duckdb.Error, InvalidLog):
+    except (duckdb.Error, InvalidLog) as error:
         for one in files:
             _look_for_fault(one)
-        raise
+        raise error if isinstance(error, InvalidLog) else _unreadable(files, error) from None
 
 
 def _json(session: Session, files: Sequence[str]) -> Copy:

@@ -227,11 +227,14 @@ def test_a_quote_that_comes_late_is_one(tmp_path: Path, odd: str) -> None:
     assert again.activities().df.equals(found.activities().df)
 
 
-def test_other_quotes_and_escapes_are_read_as_before(tmp_path: Path) -> None:
-    """Where the first rows say that quotes are single ones, or escaped by a backslash, so they are."""
-    for text in ("'a, b'", '"a, b"', '"a \\", b"'):
-        (tmp_path / "a.csv").write_text(f"case,activity,time\n1,{text},2024-01-01\n2,{text},2024-01-01\n")
-        assert set(EventLog(tmp_path / "a.csv").activities().df["activity"]) < {"a, b", 'a ", b'}
+@pytest.mark.parametrize(
+    ("text", "activity"),
+    [("'a, b'", "a, b"), ('"a, b"', "a, b"), ('"a \\", b"', 'a ", b'), ('"a" b', '"a" b'), ('"a', '"a')],
+)
+def test_quotes_are_what_the_first_rows_say(tmp_path: Path, text: str, activity: str) -> None:
+    """They may be single ones, escaped by a backslash, or no quotes but signs like others."""
+    (tmp_path / "a.csv").write_text(f"case,activity,time\n1,{text},2024-01-01\n2,c,2024-01-01\n")
+    assert set(EventLog(tmp_path / "a.csv").activities().df["activity"]) == {activity, "c"}
 
 
 @pytest.mark.parametrize(
@@ -452,6 +455,12 @@ def test_a_format_leaves_out_what_is_no_time_where_that_is_asked(tmp_path: Path)
         ("a.csv", "case,time\n1,2024\n2,2024\n2 rows\n", "a.csv, line 4: 1 field, where most lines have 2"),
         ("a.csv", "a,b,c\n1,2,3\n1,2\n1,2,3\n", "a.csv, line 3: 2 fields, where most lines have 3"),
         ("a.csv", "a,b\n1,2\n" * MANY + "1\n", f"a.csv, line {2 * MANY + 1:,}: 1 field, where most"),
+        (
+            "a.csv",
+            "a,b\n" + "1,2\n" * MANY + '1,"2\n3,4\n',
+            f"line {MANY + 2:,}: a quote is opened and never",
+        ),
+        ("a.csv", "a,b\n" + "1,2\n" * MANY + '1,"2"3\n', f"line {MANY + 2:,}: ',' expected after '\"'"),
         ("a.csv", "a,b\r\n1,2\n1,3\r\n", "a.csv, line 2: .* give all lines one ending"),
     ],
 )

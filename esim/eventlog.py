@@ -39,10 +39,10 @@ from esim.logcase import QUANTILES
 from esim.logcore import Log
 from esim.logdraft import Draft
 from esim.logfilter import Filters
-from esim.logprepare import Reading
 from esim.logrule import Declared
 from esim.logsession import reading
 from esim.logsource import Source, Wish, linked, opened
+from esim.logwhen import Reading
 from esim.mapping import ROLES, WRITTEN, mapped, sample
 from esim.result import Result
 from esim.state import State

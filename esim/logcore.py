@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 from esim import display
 from esim.errors import InvalidArgument
 from esim.logpicture import Draw
-from esim.logprepare import Reading, Step, Table, narrowed, numbers, ordered, prepare
+from esim.logprepare import Step, Table, narrowed, numbers, prepare
 from esim.logsession import Session, reading
 from esim.logsource import ROW, Source
+from esim.logwhen import Reading, ordered
 from esim.mapping import ColumnRoles
 from esim.processgraph import ProcessGraph
 from esim.result import Result

@@ -84,9 +84,11 @@ class EventLog(Filters):
         `category`: of a store's streams; `table`: of a DuckDB file; `format`: where the name does not tell.
         `timezone` is that of times without a zone, `time_format` how texts (or numbers as 20240301) are
         written that are times; without it they are as in ISO 8601, or seconds to nanoseconds since 1970.
-        Events of a case are in the order of time, ties broken by `order`; a store's are in the order of their
-        versions, as `sort="order"` says of any log. `bad="drop"` leaves out rows whose time cannot be read.
-        `memory` bounds what DuckDB takes, as '512MB'; what does not fit goes to disk.
+        Events of a case are in the order of time, ties broken by `order`, of which texts that are whole
+        numbers count as numbers; a store's are in the order of their versions, as `sort="order"` says of any
+        log. What is nested in JSON, or a dict in a dataframe, is JSON, in SQL as `data->>'status'`.
+        `bad="drop"` leaves out rows whose time cannot be read. `memory` bounds what DuckDB takes, as '512MB';
+        what does not fit goes to disk.
         """
         columns = (case, activity, time, order, lifecycle, resource, event_id, data, correlation, causation)
         given = dict(zip(ROLES, columns, strict=True))

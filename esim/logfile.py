@@ -213,8 +213,10 @@ def _json(session: Session, files: Sequence[str]) -> Copy:
         raise InvalidLog(f"{_names(files)} has no events, which are JSON objects")
     cells = _columns(table, dict.fromkeys(names, "JSON"))
     asked = ", ".join(f"list(DISTINCT json_type({quoted(one)}))" for one in names)
-    found = session.rows(f"SELECT {asked} FROM {cells}")[0]
-    types = {name: set(kinds or ()) - {"NULL", None} for name, kinds in zip(names, found, strict=True)}
+    seen: list[list[str] | None] = session.rows(f"SELECT {asked} FROM {cells}")[0]
+    types = {
+        name: {one for one in found or () if one != "NULL"} for name, found in zip(names, seen, strict=True)
+    }
     kinds = {name: "JSON" if found & _NESTED else "VARCHAR" for name, found in types.items()}
     kept = session.keep(f"SELECT * FROM {_columns(table, kinds)}")
     _refuse_renamed(session, files, f"{table}, maximum_depth = 1)", names, kept)

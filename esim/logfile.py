@@ -12,7 +12,7 @@ import csv
 import gzip
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -199,29 +199,33 @@ def read_json(session: Session, files: Sequence[str]) -> Copy:
     """Return JSON files as a copy. Raises InvalidLog, with the line, for what is no JSON and no event."""
     try:
         return _json(session, files)
-    except (duckdb.Error, InvalidLog) as error:
+    except duckdb.Error as error:
         for one in files:
             _look_for_fault(one)
-        raise error if isinstance(error, InvalidLog) else _unreadable(files, error) from None
+        raise _unreadable(files, error) from None
 
 
 def _json(session: Session, files: Sequence[str]) -> Copy:
     """Look at all of it, for DuckDB drops a field that its sample has not, but not into what is nested."""
     table = f"read_json({listed(files)}, union_by_name = true, sample_size = -1"
     names = list(_described(session, f"{table}, maximum_depth = 1)"))
-    if names == ["json"]:
+    if names == ["json"]:  # so DuckDB calls what is no object
+        for one in files:
+            _look_for_fault(one)
         raise InvalidLog(f"{_names(files)} has no events, which are JSON objects")
     cells = _columns(table, dict.fromkeys(names, "JSON"))
     asked = ", ".join(f"list(DISTINCT json_type({quoted(one)}))" for one in names)
-    seen: list[list[str] | None] = session.rows(f"SELECT {asked} FROM {cells}")[0]
-    types = {
-        name: {one for one in found or () if one != "NULL"} for name, found in zip(names, seen, strict=True)
-    }
+    seen: list[list[str | None] | None] = session.rows(f"SELECT {asked} FROM {cells}")[0]
+    types = {name: _known(found or ()) for name, found in zip(names, seen, strict=True)}
     kinds = {name: "JSON" if found & _NESTED else "VARCHAR" for name, found in types.items()}
     kept = session.keep(f"SELECT * FROM {_columns(table, kinds)}")
     _refuse_renamed(session, files, f"{table}, maximum_depth = 1)", names, kept)
     texts = {name: found for name, found in types.items() if kinds[name] == "VARCHAR"}
     return Copy(kept, _said(session, f"SELECT * FROM {kept.name}", texts) if texts else NONE)
+
+
+def _known(types: Iterable[str | None]) -> set[str]:
+    return {one for one in types if one is not None and one != "NULL"}
 
 
 def _said(session: Session, select: str, types: Mapping[str, set[str]]) -> Values:

@@ -192,8 +192,9 @@ def linked(source: Source, columns: Mapping[str, str]) -> str:
             f"SELECT {ROW}, {literal(kind)} AS object_type, id AS object_id, NULL::VARCHAR AS qualifier "
             f"FROM (SELECT {ROW}, {value}::VARCHAR AS id FROM source) WHERE id IS NOT NULL"
         )
-    texts = {name: sql for name, sql in source.said.values.items() if name not in columns.values()}
-    source.said = Values(texts, source.said.remarks)
+    source.said = Values(*(
+        {name: told for name, told in each.items() if name not in columns.values()} for each in source.said
+    ))  # fmt: skip
     return " UNION ALL ".join(parts)
 
 

@@ -261,6 +261,8 @@ def test_texts_that_are_one_number_are_said(tmp_path: Path, texts: tuple[str, st
     log = EventLog(file, time="time")
     assert [note[: len(told or "")] for note in log.notes] == [told] * bool(told)
     assert set(EventLog(file, time="time", resource="x").resources().df["resource"]) == set(texts)
+    linked = EventLog(file, time="time", objects={"x": "x"})
+    assert (set(linked.sql("SELECT object_id FROM objects")["object_id"]), linked.notes) == (set(texts), ())
 
 
 # --- JSON --------------------------------------------------------------------------------------------------

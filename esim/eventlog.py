@@ -39,10 +39,10 @@ from esim.logcase import QUANTILES
 from esim.logcore import Log
 from esim.logdraft import Draft
 from esim.logfilter import Filters
-from esim.logprepare import Reading
 from esim.logrule import Declared
 from esim.logsession import reading
 from esim.logsource import Source, Wish, linked, opened
+from esim.logwhen import Reading
 from esim.mapping import ROLES, WRITTEN, mapped, sample
 from esim.result import Result
 from esim.state import State
@@ -84,9 +84,11 @@ class EventLog(Filters):
         `category`: of a store's streams; `table`: of a DuckDB file; `format`: where the name does not tell.
         `timezone` is that of times without a zone, `time_format` how texts (or numbers as 20240301) are
         written that are times; without it they are as in ISO 8601, or seconds to nanoseconds since 1970.
-        Events of a case are in the order of time, ties broken by `order`; a store's are in the order of their
-        versions, as `sort="order"` says of any log. `bad="drop"` leaves out rows whose time cannot be read.
-        `memory` bounds what DuckDB takes, as '512MB'; what does not fit goes to disk.
+        Events of a case are in the order of time, ties broken by `order`, of which texts that are whole
+        numbers count as numbers; a store's are in the order of their versions, as `sort="order"` says of any
+        log. What is nested in JSON, or a dict in a dataframe, is JSON, in SQL as `data->>'status'`.
+        `bad="drop"` leaves out rows whose time cannot be read. `memory` bounds what DuckDB takes, as '512MB';
+        what does not fit goes to disk.
         """
         columns = (case, activity, time, order, lifecycle, resource, event_id, data, correlation, causation)
         given = dict(zip(ROLES, columns, strict=True))
@@ -105,6 +107,7 @@ class EventLog(Filters):
         self._given, self._session, self._reading = source, source.session, how
         valued, kinds = source.valued(), source.object_types()
         found = mapped(valued.types(), given, source.roles, objects=kinds, gaps=partial(_gaps, valued))
+        source.refuse_doubles(found.columns.values())
         written = {column for role, column in found.columns.items() if role in WRITTEN}
         if how.time_format is not None:
             written.add(found["time"])

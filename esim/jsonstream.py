@@ -196,8 +196,9 @@ class JsonFile:
         inside = error.pos - self._at  # reading on forgets what lies before
         if not ((open_ or error.pos >= len(self._text) - _NEAR) and self._more()):
             place = self._at + inside
-            early = open_ or not self._text[place:].strip()
-            self._fail_at(place, _EARLY if early else error.msg)
+            told = _EARLY if open_ or not self._text[place:].strip() else error.msg
+            begun, at = self._place(self._at)[0], self._place(place)[0]
+            self._fail_at(place, told if begun == at else f"{told}, in what begins in line {begun:,}")
 
     def _more(self) -> bool:
         """Read on, as much again as is waiting, and forget what has been taken."""

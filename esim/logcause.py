@@ -57,12 +57,12 @@ def journey(log: Log, event_id: object) -> Result:
     """Return every event of the story that an event belongs to, by its correlation id, in order of time."""
     key, story = _column(log, "event_id"), _column(log, "correlation")
     wanted = _known(log, key, event_id)
-    named = log.mapping.get("order")
+    named = log._order()
     order = "r" if log._source.versioned or named is None else "x_order"
     facts = picked(
         id=f"{key}::VARCHAR",
         story=f"coalesce({story}::VARCHAR, {key}::VARCHAR)",
-        order=quoted(named) if named else "NULL",
+        order=named or "NULL",
     )
     sql = f"""WITH told AS (SELECT x_id AS id, min("case") AS "case", activity, t, {order} AS o, r
     FROM e JOIN cases USING (s) JOIN activities USING (a) JOIN {facts} ON x_row = r

@@ -139,8 +139,7 @@ def _kinds(log: Log, version: str | None) -> dict[str, str]:
 
 
 def _of_versions(log: Log, counter: str) -> dict[str, str]:
-    named = quoted(log.mapping.get("order") or "")
-    order = named if named not in (quoted(""), counter) else None
+    order = None if quoted(log.mapping.get("order") or "") == counter else log._order()
     written = "r" if log._source.versioned else "n, r" if order is None else "x_order, r"
     facts = picked(n=f"{counter}::BIGINT", order=order or "NULL")
     steps = (
@@ -179,11 +178,11 @@ def _of_times(log: Log) -> dict[str, str]:
         "repeated event": "SELECT s, r, 1 AS amount, '' AS detail FROM (SELECT s, r, "
         "row_number() OVER (PARTITION BY s, a, t ORDER BY v) AS nth FROM whole) WHERE nth > 1",
     }
-    order = log.mapping.get("order")
+    order = log._order()
     if order is not None:
         steps = (
             "SELECT s, r, t, lag(t) OVER (PARTITION BY s ORDER BY x_order, r) AS before "
-            f"FROM whole JOIN {picked(order=quoted(order))} ON x_row = r"
+            f"FROM whole JOIN {picked(order=order)} ON x_row = r"
         )
         kinds["clock runs backward"] = (
             "SELECT s, r, (epoch_us(before) - epoch_us(t)) / 1e6 AS amount, "

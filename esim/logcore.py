@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 from esim import display
 from esim.errors import InvalidArgument
 from esim.logpicture import Draw
-from esim.logprepare import Reading, Step, Table, narrowed, numbers, prepare
+from esim.logprepare import Step, Table, narrowed, numbers, prepare
 from esim.logsession import Session, reading
 from esim.logsource import ROW, Source
+from esim.logwhen import Reading, ordered
 from esim.mapping import ColumnRoles
 from esim.processgraph import ProcessGraph
 from esim.result import Result
@@ -122,6 +123,10 @@ class Log:
     def _once(self) -> str:
         """The SELECT of (r, a, t) of the events in e, each once."""
         return f"SELECT {'DISTINCT ' if self._shared else ''}r, a, t FROM e"
+
+    def _order(self, source: str = "") -> str | None:
+        """Return the SQL of what breaks ties in a row of the source, None where no column has that role."""
+        return ordered(self.mapping, source, counted=self._ready().counted)
 
     @property
     def _end(self) -> str:

@@ -1,9 +1,16 @@
-"""Dataframes of any library as Arrow tables, with what Arrow would guess about their columns looked at."""
+"""Dataframes of any library as Arrow tables, with what Arrow would guess about their columns looked at.
+
+A column of Python dicts becomes one of JSON, for Arrow would give each of them the fields of all.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from datetime import date, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from esim import display
 from esim.errors import InvalidArgument, InvalidLog
@@ -25,8 +32,7 @@ def arrow(given: Any) -> pa.Table:
         if hasattr(given, "items"):
             refuse_doubles([str(name) for name in given.keys()], f"the {type(given).__name__}")  # noqa: SIM118
             _refuse_mixed_times(given)
-        if type(given).__module__.startswith("pandas"):
-            return pa.Table.from_pandas(given, preserve_index=False)
+            return _with_json(given)
         if hasattr(given, "collect"):
             given = given.collect()
         if hasattr(given, "to_arrow"):
@@ -45,6 +51,57 @@ def arrow(given: Any) -> pa.Table:
         ) from None
 
 
+def _with_json(columns: Any) -> pa.Table:
+    """Return named columns as a table, those in which there are dicts as JSON."""
+    import pyarrow as pa
+
+    texts = {
+        name: _texts(name, values)
+        for name, values in columns.items()
+        if any(map(_has_fields, _objects(values)))
+    }
+    if type(columns).__module__.startswith("pandas"):
+        table = pa.Table.from_pandas(columns.assign(**dict.fromkeys(texts)), preserve_index=False)
+    else:
+        table = pa.table({**columns, **texts})
+    for name, values in texts.items():
+        cells = pa.ExtensionArray.from_storage(pa.json_(), pa.array(values, pa.string()))
+        table = table.set_column(table.column_names.index(name), name, cells)
+    return table
+
+
+def _objects(values: Any) -> Any:
+    """Return the values of a column that may be any Python objects; none of one that has a type."""
+    return values if str(getattr(values, "dtype", "object")) == "object" else ()
+
+
+def _has_fields(value: object) -> bool:
+    return isinstance(value, Mapping) or (isinstance(value, list | tuple) and any(map(_has_fields, value)))
+
+
+def _texts(name: str, values: Any) -> list[str | None]:
+    try:
+        return [
+            None
+            if value is None or value != value  # noqa: PLR0124 - NaN
+            else json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
+            for value in values
+        ]
+    except (TypeError, ValueError) as error:
+        raise InvalidLog(f"the column {name!r} has dicts, and a value that is no JSON: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    """Return what stands in JSON for a Python value that it does not know."""
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Decimal | UUID):
+        return str(value)
+    if hasattr(value, "tolist"):  # of numpy
+        return value.tolist()
+    raise TypeError(f"{display.short(value)} of type {type(value).__name__}")
+
+
 def refuse_doubles(names: list[str], what: str) -> None:
     """Raise InvalidLog for names that differ only in case."""
     seen: dict[str, str] = {}
@@ -60,9 +117,7 @@ def refuse_doubles(names: list[str], what: str) -> None:
 def _refuse_mixed_times(columns: Any) -> None:
     """Raise InvalidLog for a column of Python objects that Arrow would make times of by the first of them."""
     for name, values in columns.items():
-        if str(getattr(values, "dtype", "object")) != "object":
-            continue
-        found = {_told(one): one for one in values if isinstance(one, date) and one == one}  # noqa: PLR0124 - NaT
+        found = {_told(one): one for one in _objects(values) if isinstance(one, date) and one == one}  # noqa: PLR0124 - NaT
         if len(found) > 1:
             told = ", ".join(f"{kind} ({one})" for kind, one in sorted(found.items()))
             raise InvalidLog(f"the column {name!r} mixes {told}: make them one kind first")

@@ -318,18 +318,26 @@ def _typed(log: Log, known: dict[str, type[Event]], one: Recorded) -> Iterable[E
             f"the state has no {one.activity}; log.without({one.activity!r}) leaves it out"
         )
     cls = current(known[one.activity])
+    return [decode(one.activity, _payload(log, cls, text), cls)]
+
+
+def _payload(log: Log, cls: type[Event], text: str) -> str:
+    """Return a payload as the class reads it: of columns its own fields, without those that have no value.
+
+    A struct has the fields of all events: one without a value is missing, unless the class needs it.
+    """
     data = log.mapping.get("data")
-    if data is None or not is_json(log, data):  # a missing value may be no field of this event
-        fields = {one for name, info in cls.__pydantic_fields__.items() for one in (name, info.alias)}
-        found = json.loads(text, parse_float=Digits, parse_constant=_constant)
-        text = dumped({name: value for name, value in found.items() if _has(fields, name, value, data)})
-    return [decode(one.activity, text, cls)]
+    if data is not None and is_json(log, data):
+        return text
+    own = {key: info for name, info in cls.__pydantic_fields__.items() for key in (name, info.alias)}
+    needed = {key for key, info in own.items() if data is not None and info.is_required()}
+    values = json.loads(text, parse_float=Digits, parse_constant=_constant)
+    return dumped({
+        name: value
+        for name, value in values.items()
+        if (value is not None or name in needed) and (data is not None or name in own)
+    })  # fmt: skip
 
 
 def _constant(name: str) -> float | None:
     return None if name == "NaN" else float(name)
-
-
-def _has(fields: set[str | None], name: str, value: object, data: str | None) -> bool:
-    """Say whether a value is one of an event: of all columns, or of a struct that all events share."""
-    return name in fields and value is not None if data is None else name in fields or value is not None

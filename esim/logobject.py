@@ -12,7 +12,7 @@ from esim.errors import InvalidArgument
 from esim.logcore import Log
 from esim.logsource import ROW, picked
 from esim.result import Result
-from esim.storefile import literal, quoted
+from esim.storefile import literal
 
 OBJECTS = {
     "object_type": "the kind of object",
@@ -52,8 +52,7 @@ def object_follows(log: Log, object_type: str | None) -> Result:
             f"the log has no objects of type {object_type!r}{display.did_you_mean(object_type, kinds)}"
         )
     only = f"WHERE object_type = {literal(object_type)}" if object_type is not None else ""
-    named = log.mapping.get("order")
-    facts = picked(order=quoted(named) if named else "NULL")
+    facts = picked(order=log._order() or "NULL")
     order = "r" if log._source.versioned else "t, x_order, r"
     sql = f"""WITH {_LINKS},
 steps AS (SELECT object_type, object_id, a, lag(a) OVER each AS p,

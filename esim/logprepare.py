@@ -23,12 +23,11 @@ from esim.errors import InvalidArgument, InvalidLog
 from esim.logarray import numbered
 from esim.logsession import Kept, Session, reading
 from esim.logsource import ROW, Source, picked
-from esim.logvalue import aware, naive, zoned
+from esim.logvalue import zoned
+from esim.logwhen import Reading, clock_changes, counted, finer_of, is_text, ordered, time_of, unit_of
 from esim.mapping import ColumnRoles
 from esim.storefile import literal, quoted
 
-_WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "DOUBLE", "FLOAT", "DECIMAL", "U")
-_NARROW = ("TINYINT", "SMALLINT", "INTEGER", "UTINYINT", "USMALLINT", "UINTEGER")  # no room for microseconds
 _NUMBERED = """(row_number() OVER each)::INT AS v, a, lag(a) OVER each AS p,
  lead(a) OVER each IS NULL AS z, t, epoch_us(t) - epoch_us(lag(t) OVER each) AS w, r"""
 _STREAMED = """
@@ -41,13 +40,6 @@ FROM (SELECT s, a, t, o, r, row_number() OVER () AS n, lag(s, 1, 0) OVER () AS p
 _ORDERS = {"time": ("t, o, r", "t >= pt"), "order": ("o, r, t", "(o < po) IS NOT TRUE")}
 _CHECKED = """SELECT count(*) - count(p), count_if(z), count(p) - count(w), count_if(w = 0), count_if(w < 0)
 FROM {events}"""
-_UNITS = (
-    (1e17, "// 1000", "nanoseconds"),
-    (1e14, "", "microseconds"),
-    (1e11, "* 1000", "milliseconds"),
-    (1, "* 1000000", "seconds"),  # 0 is the same in all of them
-)
-_ZONED = ("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS")
 _WORST = 5  # rows that a message quotes
 _INT = 2**31
 _AT_ONCE = 2_000_000  # rows, for which arrays take 200 MB for a moment
@@ -76,15 +68,6 @@ class Seen(NamedTuple):
     finer: bool
 
 
-class Reading(NamedTuple):
-    """How times are read, what orders events, and what happens to rows that are none."""
-
-    timezone: str = "UTC"
-    time_format: str | None = None
-    sort: str = "time"
-    bad: str = "raise"
-
-
 @dataclass(frozen=True)
 class Step:
     """One filter: what it says, its predicate over the rows of a relation, and whether it cuts into cases.
@@ -103,7 +86,7 @@ class Table:
     """The prepared events, with the names of cases and activities, and what there is to say of them.
 
     `happened` has each event once, those without a case too; None where `e` has no others. `forward` says
-    that time never runs back in a case.
+    that time never runs back in a case; `counted` that the texts of the order column are whole numbers.
     """
 
     events: Kept
@@ -112,6 +95,7 @@ class Table:
     notes: tuple[str, ...]
     happened: Kept | None
     forward: bool
+    counted: bool
 
 
 # --- preparing ---------------------------------------------------------------------------------------------
@@ -121,9 +105,11 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
     """Return the table of a source. Raises InvalidLog if times cannot be read and `how.bad` says so."""
     with reading(source.name):
         session.use(object(), lambda: {**source.views(), "flat": _flat(source, roles)})
-        finer = _finer(session, roles, how)
+        finer = finer_of(session, roles, how)
         seen = _looked_at(session, roles, how, finer, objects=source.objects is not None)
-        base = _base(session, roles, how, finer if seen.finer else None)
+        by_number, of_texts = counted(session, roles)
+        order = ordered(roles, counted=by_number)
+        base = _base(session, roles, how, finer if seen.finer else None, order)
         is_event = "n IS NOT NULL AND t IS NOT NULL"
         within = "" if seen.complete else f"WHERE c IS NOT NULL AND {is_event}"
         cases = _named(session, base, 'c AS "case"', "s", within)
@@ -144,9 +130,9 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
         else:
             events, tied, back = _numbered(session, rows, count, how)
         ties = [*_shared(session, events, roles), *_ties(roles, how, tied, back, finer=seen.finer)]
-        unbroken = _unbroken(session, events, roles, how) if tied or how.sort == "order" else []
-    notes = (*source.notes, *seen.notes, *ties, *unbroken)
-    return Table(events, cases, activities, notes, happened, forward=not back)
+        unbroken = _unbroken(session, events, roles, how, order) if tied or how.sort == "order" else []
+    notes = (*source.notes, *seen.notes, *of_texts, *ties, *unbroken)
+    return Table(events, cases, activities, notes, happened, forward=not back, counted=by_number)
 
 
 def _may_be_at_once(session: Session, base: str, seen: Seen, how: Reading) -> bool:
@@ -191,37 +177,32 @@ def _direct(cases: int) -> int:
     return bits if _HASHED <= bits <= _MOST_DIRECT else _HASHED
 
 
-def _base(session: Session, roles: ColumnRoles, how: Reading, finer: str | None) -> str:
-    order = quoted(roles["order"]) if roles.get("order") else None
+def _base(session: Session, roles: ColumnRoles, how: Reading, finer: str | None, order: str | None) -> str:
     order = f"{{'n': {finer}, 'o': {order}}}" if order and finer else order or finer or "NULL::INT"
     return (
-        f'SELECT "#case" AS c, {quoted(roles["activity"])}::VARCHAR AS n, {_time(session, roles, how)} AS t, '
+        f"SELECT {_case(roles)} AS c, {quoted(roles['activity'])}::VARCHAR AS n, "
+        f"{time_of(session, roles, how)} AS t, "
         f"{order} AS o, {ROW} AS r FROM flat"
     )
 
 
-def _finer(session: Session, roles: ColumnRoles, how: Reading) -> str | None:
-    """Return the SQL of the nanoseconds of times beside their microseconds, or None where none can be."""
-    column, kind = quoted(roles["time"]), roles.types[roles["time"]]
-    if how.sort == "order" or how.time_format is not None:
-        return None
-    if kind.endswith("_NS"):
-        return f"epoch_ns({column}) % 1000"
-    if kind.startswith("VARCHAR"):
-        return f"rpad(regexp_extract({column}, '\\.[0-9]{{6}}([0-9]{{1,3}})', 1), 3, '0')::INT"
-    if kind in ("BIGINT", "UBIGINT", "HUGEINT") and _epoch(session, column)[1] == "nanoseconds":
-        return f"{column} % 1000"
-    return None
-
-
 def _flat(source: Source, roles: ColumnRoles) -> str:
     """Return the SELECT of the rows with their case; where that is an object, a row for each one."""
+    case = _case(roles)
     if roles.case_object is None:
-        return f'SELECT *, {quoted(roles["case"])}::VARCHAR AS "#case" FROM source'
-    links = f'SELECT DISTINCT {ROW}, object_id AS "#case" FROM ({source.objects}) WHERE object_type = '
+        return f"SELECT *, {quoted(roles['case'])}::VARCHAR AS {case} FROM source"
+    links = f"SELECT DISTINCT {ROW}, object_id AS {case} FROM ({source.objects}) WHERE object_type = "
     return (
-        f'SELECT source.*, "#case" FROM source LEFT JOIN ({links}{literal(roles.case_object)}) USING ({ROW})'
+        f"SELECT source.*, {case} FROM source LEFT JOIN ({links}{literal(roles.case_object)}) USING ({ROW})"
     )
+
+
+def _case(roles: ColumnRoles) -> str:
+    """Return the name of the case in `flat`, which no column of the source has."""
+    name, taken = "#case", {one.casefold() for one in roles.types}
+    while name in taken:
+        name += "#"
+    return quoted(name)
 
 
 def _happened(session: Session, base: str, activities: Kept) -> Kept:
@@ -237,67 +218,15 @@ def _named(session: Session, base: str, column: str, code: str, where: str) -> K
     return session.keep(f"SELECT row_number() OVER ()::INT AS {code}, {column} FROM ({found})")
 
 
-def _time(session: Session, roles: ColumnRoles, how: Reading) -> str:
-    """Return the SQL of a column's time in UTC; NULL where it is none."""
-    column, kind, local = quoted(roles["time"]), roles.types[roles["time"]], _local(roles, how)
-    if local is not None:
-        found = _in_utc(local, how.timezone)
-        return f"coalesce({found}, {aware(column)} AT TIME ZONE 'UTC')" if _is_text(roles, how) else found
-    if how.time_format is not None:
-        return f"try_strptime({column}::VARCHAR, {literal(how.time_format)}) AT TIME ZONE 'UTC'"
-    if kind in _ZONED:
-        return f"({column} AT TIME ZONE 'UTC')::TIMESTAMP"
-    wide = "DECIMAL(38, 9)" if kind.startswith("DECIMAL") else "BIGINT" if kind in _NARROW else kind
-    return f"TRY(make_timestamp(({column}::{wide} {_epoch(session, column)[0]})::BIGINT))"
-
-
-def _local(roles: ColumnRoles, how: Reading) -> str | None:
-    """Return the SQL of a column's times as they are written without a zone; None where there are no such."""
-    name, form = roles["time"], how.time_format
-    column, kind = quoted(name), roles.types[name]
-    if form is not None:
-        if not kind.startswith(("VARCHAR", *_WHOLE)):
-            raise InvalidArgument(f"time_format={form!r} is for texts, and {name} is of type {kind}")
-        with_zone = "%z" in form.casefold().replace("%%", "")
-        return None if with_zone else f"try_strptime({column}::VARCHAR, {literal(form)})"
-    if kind in _ZONED or kind.startswith(_WHOLE):
-        return None
-    if kind.startswith("VARCHAR"):
-        return naive(column)
-    if kind.startswith(("TIMESTAMP", "DATE")):
-        return f"{column}::TIMESTAMP"
-    raise InvalidLog(f"time={name!r} is of type {kind}, which is no time; name another column")
-
-
-def _is_text(roles: ColumnRoles, how: Reading) -> bool:
-    """Say whether times are texts as ISO 8601 has them, some of which may name a zone."""
-    return roles.types[roles["time"]].startswith("VARCHAR") and how.time_format is None
-
-
-def _in_utc(local: str, timezone: str) -> str:
-    if timezone == "UTC":
-        return local
-    return f"(({local}) AT TIME ZONE {literal(timezone)}) AT TIME ZONE 'UTC'"
-
-
-def _epoch(session: Session, column: str) -> tuple[str, str, int]:
-    """Return what makes numbers microseconds, the unit of most by their size, and how many are of others."""
-    counts = ", ".join(f"count(*) FILTER (abs({column}::DOUBLE) >= {size})" for size, *_ in _UNITS)
-    found = session.rows(f"SELECT {counts} FROM source WHERE isfinite({column}::DOUBLE)")[0]
-    of_unit = [more - less for more, less in zip(found, (0, *found), strict=False)]
-    most = of_unit.index(max(of_unit)) if any(of_unit) else -1
-    return *_UNITS[most][1:], sum(of_unit) - of_unit[most]
-
-
 def _looked_at(
     session: Session, roles: ColumnRoles, how: Reading, finer: str | None, *, objects: bool
 ) -> Seen:
     """Return what is to be said of rows that are no events and of times; raises InvalidLog for bad ones."""
     if how.sort == "order" and roles.get("order") is None:
         raise InvalidArgument("sort='order' needs an order column: EventLog(…, order='version')")
-    column, time = quoted(roles["time"]), _time(session, roles, how)
-    with_zone = f"count(*) FILTER ({zoned(column)} AND {time} IS NOT NULL)" if _is_text(roles, how) else "0"
-    parts = ['count("#case")', *(f"count({quoted(roles[role])})" for role in ("activity", "time"))]
+    column, time = quoted(roles["time"]), time_of(session, roles, how)
+    with_zone = f"count(*) FILTER ({zoned(column)} AND {time} IS NOT NULL)" if is_text(roles, how) else "0"
+    parts = [f"count({_case(roles)})", *(f"count({quoted(roles[role])})" for role in ("activity", "time"))]
     parts += [f"count({time})", with_zone, f"max({ROW})"]
     parts.append("0" if finer is None else f"count(*) FILTER ({finer} <> 0)")
     found = session.rows(f"SELECT count(*), {', '.join(parts)} FROM flat")[0]
@@ -324,32 +253,10 @@ def _looked_at(
             f"the others are taken as {how.timezone} (timezone='…')"
         )
     notes += _lifecycle(session, roles)
-    if roles.types[roles["time"]].startswith(_WHOLE) and how.time_format is None:
-        _, unit, others = _epoch(session, column)
-        some = f", as most are by their size (others: {others:,})" if others else ""
-        notes.append(f"the numbers in {roles['time']} are taken as {unit} since 1970{some}")
-    notes += _clock_changes(session, roles, how)
+    notes += unit_of(session, roles, how)
+    notes += clock_changes(session, roles, how)
     complete, loose = rows == min(cases, activities, read), objects and cases < rows
     return Seen(tuple(notes), rows, complete, loose, highest or 0, finer=precise > 0)
-
-
-def _clock_changes(session: Session, roles: ColumnRoles, how: Reading) -> list[str]:
-    """Say how many times a change of the clock leaves out, or lets come twice."""
-    local, hour = _local(roles, how), "INTERVAL 1 HOUR"
-    if local is None or how.timezone == "UTC":
-        return []
-    zone = f"AT TIME ZONE {literal(how.timezone)}"
-    twice = f"(u - {hour}) {zone} = x OR (u + {hour}) {zone} = x"
-    times = f"SELECT x, x {zone} AS u FROM (SELECT {local} AS x FROM source)"
-    missing, double = session.rows(
-        f"SELECT count(*) FILTER (u {zone} <> x), count(*) FILTER ({twice}) FROM ({times})"
-    )[0]
-    told = (("do not exist", missing, "an hour later"), ("come twice", double, "the second of both"))
-    return [
-        f"times that {what} in {how.timezone} ({count:,}) are taken as {taken}"
-        for what, count, taken in told
-        if count
-    ]
 
 
 def _lifecycle(session: Session, roles: ColumnRoles) -> list[str]:
@@ -368,8 +275,8 @@ def _lifecycle(session: Session, roles: ColumnRoles) -> list[str]:
 
 
 def _unreadable(session: Session, roles: ColumnRoles, how: Reading, where: str, count: int) -> str:
-    number = 'SELECT row_number() OVER () AS "#n", * FROM source'
-    worst = session.rows(f'SELECT "#n", {quoted(roles["time"])} FROM ({number}) WHERE {where} LIMIT {_WORST}')
+    texts = f"SELECT row_number() OVER (), {quoted(roles['time'])}, {where} FROM source"
+    worst = session.rows(f"SELECT n, text FROM ({texts}) AS told(n, text, wrong) WHERE wrong LIMIT {_WORST}")
     rows = ", ".join(f"row {row:,}: {display.short(text, 40)}" for row, text in worst)
     told = f"{count:,} value{'' if count == 1 else 's'} of {roles['time']} cannot be read as a time ({rows}"
     told += ", …)" if count > _WORST else ")"
@@ -405,19 +312,20 @@ def _ties(roles: ColumnRoles, how: Reading, tied: int, back: int, *, finer: bool
     return notes
 
 
-def _unbroken(session: Session, events: Kept, roles: ColumnRoles, how: Reading) -> list[str]:
+def _unbroken(
+    session: Session, events: Kept, roles: ColumnRoles, how: Reading, order: str | None
+) -> list[str]:
     """Say how many events tie with another one in all that orders a case."""
-    order = roles.get("order")
     if order is None:
         return []
     key = "s, o" if how.sort == "order" else "s, t, o"
     tied = "" if how.sort == "order" else f"WHERE (s, t) IN (SELECT (s, t) FROM {events.name} WHERE w = 0)"
-    facts = picked(o=quoted(order))
+    facts = picked(o=order)
     rows = f"SELECT s, t, x_o AS o FROM {events.name} JOIN {facts} ON x_row = r {tied}"
     groups = f"SELECT count(*) AS n FROM ({rows}) GROUP BY {key} HAVING count(*) > 1"
     count = int(session.rows(f"SELECT coalesce(sum(n), 0) FROM ({groups})")[0][0])
-    told = f"{_events(count)} the same {order} as another such event; there the order of rows decides"
-    return [told] if count else []
+    same = f"the same {roles.get('order')} as another such event"
+    return [f"{_events(count)} {same}; there the order of rows decides"] if count else []
 
 
 def _events(count: int) -> str:

@@ -3,14 +3,14 @@
 Each source adds the column `#row`, a number that tells its rows apart and follows their order: a store's
 position, a table's rowid, a Parquet file's own row number. Parquet and stores are read where they lie; CSV
 and JSON, which are slow to read again, and relations of other connections are copied into a temporary table.
-CSV and JSON are kept there as texts: an id is compared as it was written, so that 1.1 is no 1.10.
+The texts of CSV and JSON are kept there (`logfile`): an id is compared as it was written, so that 1.1 is no
+1.10.
 """
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from glob import glob, has_magic
 from pathlib import Path
@@ -23,10 +23,10 @@ from esim.arrowlog import AS_WRITTEN, Tables, Times
 from esim.connection import Connection
 from esim.contract import AsOf, Store
 from esim.errors import InvalidArgument, InvalidLog
-from esim.jsonstream import JsonFile
+from esim.logfile import Copy, listed, made_up, read_csv, read_json, same_names
 from esim.logframe import arrow, refuse_doubles
 from esim.logsession import Kept, Session, reading
-from esim.logvalue import NONE, Values, values
+from esim.logvalue import NONE, Values
 from esim.memory import MemoryStore
 from esim.storefile import literal, probe, quoted
 from esim.upcast import roads
@@ -87,7 +87,7 @@ class Source:
     `objects` is a SELECT of (#row, object_type, object_id, qualifier) over the view `source`, or None; their
     types are `kinds`, once asked for; `rest` is what the reader of a format gave beside the events; `said` is
     what those columns say that `select` has as texts; `files` are those that are read where they lie, as they
-    were.
+    were; `doubles` says of names that several columns have what they are here.
     """
 
     name: str
@@ -104,6 +104,7 @@ class Source:
     said: Values = NONE
     held: object = None
     files: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    doubles: Mapping[str, str] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raise InvalidLog if a file that is read where it lies is no longer what it was."""
@@ -130,7 +131,15 @@ class Source:
         """Return the columns with their SQL types, without `#row`."""
         with reading(self.name):
             found = self.session.rows(f"DESCRIBE {self.select}")
-        return {name: kind for name, kind, *_ in found if name != "#row"}
+        types = {name: kind for name, kind, *_ in found[1:]}  # the first is our own
+        _refuse_own(types, self.name)
+        return types
+
+    def refuse_doubles(self, columns: Collection[str]) -> None:
+        """Raise InvalidLog for a column in a role whose name several columns have."""
+        for name in columns:
+            if name in self.doubles:
+                raise InvalidLog(f"{name!r} in {self.name} is unclear: {self.doubles[name]}; rename one")
 
     def object_types(self) -> dict[str, int]:
         """Return the types of objects and how many events have one; none for a store: streams are cases.
@@ -186,14 +195,25 @@ def linked(source: Source, columns: Mapping[str, str]) -> str:
     for kind, name in columns.items():
         if name not in types:
             raise InvalidLog(f"there is no column {name!r} for objects={{{kind!r}: {name!r}}}")
-        value = f"unnest({quoted(name)})" if types[name].endswith("[]") else _text(name, types[name])
+        value = _ids(name, types[name])
         parts.append(
             f"SELECT {ROW}, {literal(kind)} AS object_type, id AS object_id, NULL::VARCHAR AS qualifier "
             f"FROM (SELECT {ROW}, {value}::VARCHAR AS id FROM source) WHERE id IS NOT NULL"
         )
-    texts = {name: sql for name, sql in source.said.values.items() if name not in columns.values()}
-    source.said = Values(texts, source.said.remarks)
+    source.said = Values(*(
+        {name: told for name, told in each.items() if name not in columns.values()} for each in source.said
+    ))  # fmt: skip
     return " UNION ALL ".join(parts)
+
+
+def _ids(name: str, kind: str) -> str:
+    """Return the SQL of the id in a column, or of each one in a list."""
+    column = quoted(name)
+    if kind.endswith("]"):  # of any length, or of a fixed one
+        return f"unnest({column}::VARCHAR[])"
+    if kind == "JSON":
+        return f"unnest(if(json_type({column}) = 'ARRAY', {column} ->> '$[*]', [{column} ->> '$']))"
+    return _text(name, kind)
 
 
 def _own(wish: Wish) -> Session:
@@ -237,15 +257,23 @@ def _of_table(session: Session, table: pa.Table, name: str) -> Source:
     import pyarrow as pa
 
     refuse_doubles(table.column_names, name)
-    numbered = table.append_column("#row", pa.array(range(table.num_rows), pa.int64()))
+    _refuse_own(table.column_names, name)
+    numbered = table.add_column(0, "#row", pa.array(range(table.num_rows), pa.int64()))
     session.cursor.register("esim_given", numbered)
     return Source(name, "SELECT * FROM esim_given", session)
 
 
 def _of_relation(session: Session, relation: duckdb.DuckDBPyRelation) -> Source:
     with reading("the relation"):
+        refuse_doubles(relation.columns, "the relation")
         session.cursor.register("esim_given", relation.to_arrow_reader())
         return _kept(session, "the relation", "SELECT * FROM esim_given")
+
+
+def _refuse_own(names: Iterable[str], what: str) -> None:
+    for name in names:
+        if quoted(name.casefold()) == ROW:
+            raise InvalidLog(f"{what} has a column {name!r}, as our own number of a row is called: rename it")
 
 
 def _kept(session: Session, name: str, select: str) -> Source:
@@ -270,41 +298,25 @@ def _of_path(path: str, wish: Wish) -> Source:
     if not any(Path(one).stat().st_size for one in files):
         raise InvalidLog(f"{name!r} is empty: not even columns are named")
     kind = wish.format or _kind(files[0])
-    readers = {"csv": _of_csv, "parquet": _of_parquet, "jsonl": _of_json, "json": _of_json}
+    copies = {"csv": read_csv, "jsonl": read_json, "json": read_json}
     if kind == "duckdb":
         return _of_database(files[0], name, wish)
-    if kind not in readers:
+    if kind != "parquet" and kind not in copies:
         return _of_format(files[0], name, wish)
     session = _own(wish)
     try:
         with reading(repr(name)):
-            stamps = {one: _stamp(one) for one in files}
-            source = readers[kind](session, name, f"[{', '.join(literal(_pattern(one)) for one in files)}]")
-            return replace(source, files=stamps) if kind == "parquet" else source
-    except BaseException as error:
+            if kind == "parquet":
+                return _of_parquet(session, name, files)
+            return _of_copy(session, name, copies[str(kind)](session, files))
+    except BaseException:
         session.close()
-        if kind in ("json", "jsonl") and isinstance(error, InvalidLog):
-            _look_for_fault(files)
         raise
-
-
-def _look_for_fault(files: Sequence[str]) -> None:
-    """Raise InvalidLog with the line and column of what is no JSON, which DuckDB counts its own way."""
-    for one in files:
-        if not one.endswith(".gz"):
-            with JsonFile(Path(one)) as file:
-                for _ in file.elements() if file.opening() == "[" else file.lines():
-                    pass
 
 
 def _stamp(path: str) -> tuple[int, int]:
     found = Path(path).stat()
     return found.st_size, found.st_mtime_ns
-
-
-def _pattern(path: str) -> str:
-    """Return the pattern that DuckDB takes for this one file, whatever signs are in its name."""
-    return re.sub(r"([*?\[])", r"[\1]", path)
 
 
 def _kind(path: str) -> str | None:
@@ -321,64 +333,24 @@ def _kind(path: str) -> str | None:
     return None if kind in ("json", "jsonl") and foreign else kind
 
 
-def _of_csv(session: Session, name: str, files: str) -> Source:
-    how = "comment = ''"  # a guessed one would take the rows that begin with it
-    told = f"read_csv({files}, union_by_name = true, {how}"
-    source = _kept(session, name, f"SELECT * FROM {told}, all_varchar = true)")
-    query = f"SELECT TimestampFormat, DateFormat, SkipRows FROM sniff_csv({files}[1], {how})"
-    stamp, day, skipped = session.rows(query)[0]
-    if skipped:
-        source.notes = (f"{skipped:,} lines before the header are passed over",)
-    formats = {"TIMESTAMP": stamp, "DATE": day}
-    formats = {kind: form for kind, form in formats.items() if form and "%Y-%m-%d" not in form}
-    source.said = values(session, source.select, _described(session, f"{told})"), formats)
-    return source
-
-
-def _described(session: Session, table: str) -> dict[str, str]:
-    return {name: kind for name, kind, *_ in session.rows(f"DESCRIBE FROM {table}")}
-
-
-def _of_parquet(session: Session, name: str, files: str) -> Source:
+def _of_parquet(session: Session, name: str, files: Sequence[str]) -> Source:
+    stamps = {one: _stamp(one) for one in files}
     row = "file_index::BIGINT * 1099511627776 + file_row_number"
-    return Source(name, f"SELECT {row} AS {ROW}, * FROM read_parquet({files}, union_by_name = true)", session)
-
-
-def _of_json(session: Session, name: str, files: str) -> Source:
-    """Return the source of JSON; all of it is looked at, for DuckDB drops a field that its sample has not."""
-    told = f"read_json({files}, union_by_name = true, sample_size = -1"
-    guessed = _described(session, f"{told})")
-    if list(guessed) == ["json"]:
-        raise InvalidLog(f"{name!r} has no events, which are JSON objects")
-    kinds = {one: kind if kind == "JSON" or kind[-1] in ")]" else "VARCHAR" for one, kind in guessed.items()}
-    columns = ", ".join(f"{literal(one)}: {literal(kind)}" for one, kind in kinds.items())
-    source = _kept(session, name, f"SELECT * FROM {told}, columns = {{{columns}}})")
-    _refuse_renamed(source, f"{told})", guessed)
-    texts = {one: kind for one, kind in guessed.items() if kinds[one] == "VARCHAR"}
-    found = values(session, source.select, texts, {})
-    source.said = Values({**found.values, **_mixed(source)}, found.remarks)
+    select = f"SELECT {row} AS {ROW}, * FROM read_parquet({listed(files)}, union_by_name = true)"
+    source = Source(name, select, session, files=stamps)
+    doubtful = made_up(source.types())
+    if doubtful:
+        there = {row[0] for row in session.rows(f"SELECT name FROM parquet_schema({listed(files)})")}
+        if wrong := next((one for one in doubtful if one not in there), None):
+            raise InvalidLog(same_names(name, "columns", wrong))
     return source
 
 
-def _refuse_renamed(source: Source, told: str, names: Collection[str]) -> None:
-    """Refuse fields that differ only in case: DuckDB calls the second `name_1`, as another may be called."""
-    known = {name.casefold() for name in names}
-    for name in names:
-        first, sign, number = name.rpartition("_")
-        if sign and number.isdecimal() and first.casefold() in known:
-            count = f"SELECT count({quoted(name)}) FROM"
-            if source.session.rows(f"{count} {told}") != source.session.rows(f"{count} ({source.select})"):
-                raise InvalidLog(
-                    f"{source.name} has fields that differ only in case ({name!r} would be one): rename them"
-                )
-
-
-def _mixed(source: Source) -> dict[str, str]:
-    """Return the columns of numbers beside texts, which DuckDB gives as JSON, and SQL of texts of them."""
-    names = [name for name, kind in source.types().items() if kind == "JSON"]
-    asked = [f"count(*) FILTER (json_type({quoted(name)}) IN ('OBJECT', 'ARRAY'))" for name in names]
-    found = source.session.rows(f"SELECT {', '.join(asked) or '0'} FROM ({source.select})")[0]
-    return {name: f"{quoted(name)} ->> '$'" for name, nested in zip(names, found, strict=False) if not nested}
+def _of_copy(session: Session, name: str, copy: Copy) -> Source:
+    select = f"SELECT rowid AS {ROW}, * FROM {copy.kept.name}"
+    return Source(
+        name, select, session, kept=(copy.kept,), said=copy.said, notes=copy.notes, doubles=copy.doubles
+    )  # fmt: skip
 
 
 def _of_database(path: str, name: str, wish: Wish) -> Source:

@@ -1,7 +1,8 @@
 """What the texts of a file say: numbers, truths and times, as SQL.
 
-A column of texts has values only where not one of its texts would lose anything by it. So nothing is lost
-that comes after the rows that DuckDB looks at for its guess, and an id stays as it was written.
+A column of texts has values only where each of its texts is one, with all of its digits. So nothing is lost
+that comes after the rows that DuckDB looks at for its guess. Texts that are one value, as 1.1 and 1.10, are
+said; in a role that names something each stays what was written.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ _CLOCK = r"[T ]+[0-9]{1,2}:[0-9]{2}(:[0-9]{2}(\.[0-9]*)?)?"
 _OFFSET = "Z|[+-][0-9]{2}(:?[0-9]{2})?"
 _REGION = "UTC|GMT|[A-Za-z_]+(/[A-Za-z0-9_+-]+)+"  # EST, IST or BST is more than one zone
 _NUMBERS = ("BIGINT", "HUGEINT", "DOUBLE", "BOOLEAN")
+_MERGING = ("DOUBLE", "BOOLEAN", "TIME")  # kinds of which a value may be written in several ways
+_TIMES = ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "TIME")
+_DIGITS = 17  # that a DOUBLE keeps
 
 
 def zoned(text: str) -> str:
@@ -44,15 +48,25 @@ def _value(text: str, kind: str, form: str | None) -> tuple[str, str] | None:
         value = f"try_strptime({text}, {literal(form)})::{kind}"
         return value, value
     value = f"try_cast({text} AS {kind})"
-    if kind in ("BIGINT", "HUGEINT"):
-        return value, f"CASE WHEN {value}::VARCHAR = {text} THEN {value} END"
-    if kind == "DATE":
-        return value, f"CASE WHEN regexp_full_match({text}, '{_DAY}\\s*') THEN {value} END"
-    if kind == "TIMESTAMP":
-        return value, naive(text)
+    digits = f"length(ltrim(regexp_replace({text}, '[eE].*|[^0-9]', '', 'g'), '0'))"
+    exact = f"length({text}) <= {_DIGITS} OR {digits} <= {_DIGITS}"
+    whole = {
+        **dict.fromkeys(("BIGINT", "HUGEINT"), f"CASE WHEN {value}::VARCHAR = {text} THEN {value} END"),
+        "DOUBLE": f"CASE WHEN {exact} THEN {value} END",
+        "DATE": f"CASE WHEN regexp_full_match({text}, '{_DAY}\\s*') THEN {value} END",
+        "TIMESTAMP": naive(text),
+        **dict.fromkeys(("BOOLEAN", "TIME"), value),
+    }
     if kind == "TIMESTAMP WITH TIME ZONE":
         return aware(text), aware(text)
-    return (value, value) if kind in ("DOUBLE", "BOOLEAN", "TIME") else None
+    return (value, whole[kind]) if kind in whole else None
+
+
+def guess(session: Session, text: str) -> str:
+    """Return what a text may be: a date, a time with or without a zone, a time of day, or only a text."""
+    kinds = [(kind, found[1]) for kind in _TIMES if (found := _value(literal(text), kind, None)) is not None]
+    found = session.rows(f"SELECT {', '.join(f'({whole}) IS NOT NULL' for _, whole in kinds)}")[0]
+    return next((kind for (kind, _), fits in zip(kinds, found, strict=True) if fits), "VARCHAR")
 
 
 def _is_unsure(session: Session, texts: str, text: str, form: str) -> bool:
@@ -60,6 +74,14 @@ def _is_unsure(session: Session, texts: str, text: str, form: str) -> bool:
     other = re.sub("%[dm]", lambda found: "%m" if found[0] == "%d" else "%d", form)
     wrong = f"{text} IS NOT NULL AND try_strptime({text}, {literal(other)}) IS NULL"
     return "%y" in form or not session.rows(f"SELECT 1 FROM ({texts}) WHERE {wrong} LIMIT 1")
+
+
+def _one_value(session: Session, texts: str, text: str, value: str) -> tuple[str, str] | None:
+    """Return two texts that are the same value, or None."""
+    same = (
+        f"SELECT min({text}), max({text}) FROM ({texts}) GROUP BY {value} HAVING min({text}) <> max({text})"
+    )
+    return next(iter(session.rows(f"{same} ORDER BY 1 LIMIT 1")), None)
 
 
 class Values(NamedTuple):
@@ -96,6 +118,11 @@ def values(session: Session, texts: str, guessed: Mapping[str, str], formats: Ma
             if kind in formats and _is_unsure(session, texts, quoted(name), formats[kind]):
                 told = f"the times in {name} are read as {formats[kind]}, and might be otherwise"
                 remarks[name] = f"{told}: as the log's time, give time_format='%d/%m/%Y %H:%M'"
+            if kind in _MERGING and (same := _one_value(session, texts, quoted(name), good[name])):
+                told = " and ".join(display.short(text, 40) for text in same)
+                remarks[name] = (
+                    f"{told} in {name} are one value, of type {kind}: resource={name!r} tells them apart"
+                )
         elif kind in _NUMBERS:
             told = f"{count:,} of its values {'is' if count == 1 else 'are'} no {kind}"
             remarks[name] = f"{name} is kept as text: {told} ({display.short(worst, 40)})"

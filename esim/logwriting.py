@@ -119,9 +119,9 @@ def _events(log: Log, *, by_case: bool, flat: bool = False) -> str:
     listed = [f"{named[name]} AS {quoted(name)}" for name in mapping.types if name not in twice]
     if by_case and objects:
         listed.insert(0, f'cases."case" AS {quoted(CASE)}')
-    order = mapping.get("order")
+    order = log._order("source.")
     as_it_was = log._source.versioned or log._source.rest is not None or order is None
-    ties = "e.r" if as_it_was else f"e.t, source.{quoted(str(order))}, e.r"
+    ties = "e.r" if as_it_was else f"e.t, {order}, e.r"
     events = "e JOIN cases USING (s)" if by_case else "happened e"
     return (
         f"SELECT {', '.join(listed)} FROM {events} JOIN activities USING (a) "

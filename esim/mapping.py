@@ -152,6 +152,7 @@ def mapped(
             found = _guess(role, types, set(chosen.values()), gaps)
             if found is not None:
                 _refuse_rivals(role, found, types, set(chosen.values()))
+                _refuse_day(role, found, types)
                 chosen[role] = found
     if kind is not None:
         chosen["case"] = kind
@@ -248,6 +249,16 @@ def _refuse_rivals(role: str, found: str, types: Mapping[str, str], taken: set[s
     ]
     if len(rivals) > 1:
         raise InvalidLog(_several(role, rivals))
+
+
+def _refuse_day(role: str, found: str, types: Mapping[str, str]) -> None:
+    """Raise InvalidLog where the time would be a day only, and another column has the time of day."""
+    clock = next((name for name, kind in types.items() if kind == "TIME"), None)
+    if role == "time" and types[found] == "DATE" and clock is not None:
+        raise InvalidLog(
+            f"{found!r} has only days, and {clock!r} has times of day: make them one column, in SQL by "
+            f"{found} + {clock}, or say that days are enough: EventLog(…, time={found!r})"
+        )
 
 
 def _can_be(role: str, kind: str) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -73,3 +75,27 @@ def test_a_list_of_events_is_no_log() -> None:
     """It is told what can be given."""
     with pytest.raises(InvalidArgument, match="is no log: give a store, a dataframe, an Arrow table"):
         EventLog([{"case": "1", "activity": "a", "time": "2024-01-01"}])
+
+
+def test_dicts_are_json_each_with_its_own_fields() -> None:
+    """Payloads in a column of objects take no fields from another one, and keep how they are written."""
+    given: dict[str, Any] = columns(NAIVE, NAIVE, NAIVE, NAIVE)
+    given["data"] = [
+        {"a": 1, "A": Decimal("1.50")},
+        {"at": DAY, "n": np.int64(2)},
+        None,
+        {"items": [{"x": 1}, {}]},
+    ]
+    for source in (given, pd.DataFrame(given)):
+        log = EventLog(source)
+        found = log.sql("SELECT data::VARCHAR AS d FROM events ORDER BY v")["d"]
+        assert [None if pd.isna(one) else one for one in found] == [
+            '{"a": 1, "A": "1.50"}', '{"at": "2024-01-01", "n": 2}', None, '{"items": [{"x": 1}, {}]}'
+        ]  # fmt: skip
+        assert log.mapping.types["data"] == "JSON"
+
+
+def test_a_dict_that_is_no_json_is_told() -> None:
+    """What JSON cannot say is named, with its column."""
+    with pytest.raises(InvalidLog, match=r"the column 'data' has dicts, and a value that is no JSON: .*set"):
+        EventLog({**columns(NAIVE), "data": [{"a": {1}}]})

@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import duckdb
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -77,6 +78,17 @@ def recorded(*events: Event) -> EventLog:
     store = MemoryStore(ids=SeededIds(1))
     store.append("Account/a", list(events))
     return EventLog(store)
+
+
+def test_a_struct_is_checked_without_the_fields_of_other_events(tmp_path: Path) -> None:
+    """Parquet may have payloads as structs, each with the fields of all; a JSON file has them as they are."""
+    log = recorded(Opened(owner="mia"), Credited(amount=Decimal("5.50"), fee=Decimal(0)), Closed())
+    written = log.write(tmp_path / "a.jsonl")
+    struct = duckdb.sql(f"SELECT * FROM read_json('{written}')")
+    for again in (EventLog(written, case="stream"), EventLog(struct, case="stream")):
+        assert verdicts(again) == verdicts(log)
+        assert again.as_of("2100-01-01T00:00:00Z", Account).df["balance"].tolist() == [Decimal("5.50")]
+        assert "owner" not in str(again.draft()).partition("class Credited")[2].partition("class")[0]
 
 
 def verdicts(log: EventLog, state: type[State[Any]] = Account) -> list[tuple[Any, ...]]:

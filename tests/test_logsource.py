@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,6 +21,7 @@ from esim.store import EventStore
 
 Rows = list[tuple[Any, ...]]
 NAMES = ("case", "activity", "time")
+NOON = datetime(2024, 1, 1, 12)
 MANY = 21_000
 """More rows than DuckDB looks at for its guess."""
 
@@ -165,6 +169,102 @@ def test_a_time_without_a_zone_beside_one_with_it(tmp_path: Path) -> None:
     )
 
 
+def test_a_name_of_several_columns_is_no_role(tmp_path: Path) -> None:
+    """Which of them is meant is not guessed; what they are called here is said, and so they can be named."""
+    (tmp_path / "a.csv").write_text("Case,case,activity,time,time\n9,1,A,2024-01-01,2023-01-01\n")
+    told = "is unclear: several columns are called {0}, and SQL knows no case .* are {1}; rename one"
+    with pytest.raises(InvalidLog, match="'Case' in a.csv " + told.format("'Case', 'case'", "Case, case_1")):
+        EventLog(tmp_path / "a.csv", case="case", time="time_1")
+    with pytest.raises(InvalidLog, match="'time' in a.csv " + told.format("'time', 'time'", "time, time_1")):
+        EventLog(tmp_path / "a.csv", case="case_1")
+    log = EventLog(tmp_path / "a.csv", case="case_1", time="time_1")
+    assert (cases(log), spans(log)[0][:4], len(log.notes)) == ({"1"}, "2023", 2)
+
+
+def test_columns_of_parquet_that_differ_only_in_case_are_refused(tmp_path: Path) -> None:
+    """SQL takes Case for case, so both in one file are an error; case_1 beside one of them is only a name."""
+    fields = {"case": ["1"], "activity": ["A"], "time": [NOON], "case_1": ["x"]}
+    pq.write_table(pa.table(fields), tmp_path / "a.parquet")
+    assert cases(EventLog(tmp_path / "a.parquet", case="case_1")) == {"x"}
+    pq.write_table(pa.table({**fields, "Case": ["2"]}), tmp_path / "a.parquet")
+    with pytest.raises(InvalidLog, match=r"a\.parquet has columns that differ only in case"):
+        EventLog(tmp_path / "a.parquet")
+
+
+def test_a_column_may_be_called_as_our_own(tmp_path: Path) -> None:
+    """A column #case is one like others, and one called #row, which would number the rows, is refused."""
+    fields = {
+        "case": ["1", "2"],
+        "activity": ["A", "B"],
+        "time": [NOON, NOON],
+        "#CASE": ["9", "9"],
+        "#n": [7, 7],
+    }
+    pq.write_table(pa.table(fields), tmp_path / "a.parquet")
+    for source in (pa.table(fields), tmp_path / "a.parquet"):
+        log = EventLog(source, case="case")
+        assert (cases(log), cases(log.using(case="#CASE"))) == ({"1", "2"}, {"9"})
+    pq.write_table(pa.table({**fields, "#Row": [7, 7]}), tmp_path / "a.parquet")
+    (tmp_path / "a.csv").write_text("#row,case,activity,time\n7,1,A,2024-01-01\n")
+    sources = (pa.table({**fields, "#row": [7, 7]}), tmp_path / "a.parquet", tmp_path / "a.csv")
+    for source in sources:
+        with pytest.raises(
+            InvalidLog, match=r"(?i)has a column '#row', as our own number of a row is called"
+        ):
+            EventLog(source)
+
+
+@pytest.mark.parametrize("odd", ['say "hi"', "x, y", "x\ny", "plain"])
+def test_a_quote_that_comes_late_is_one(tmp_path: Path, odd: str) -> None:
+    """Rows that need quotes may come after all those that DuckDB looks at; ours are read again."""
+    rows: Rows = [("1", "A", "2024-01-01")] * MANY
+    file = written(tmp_path / "a.csv", rows)
+    with file.open("a", newline="") as more:
+        csv.writer(more, quoting=csv.QUOTE_ALL).writerow(("2", odd, "2024-01-02"))
+    found = EventLog(file)
+    assert (cases(found), set(found.activities().df["activity"])) == ({"1", "2"}, {"A", odd})
+    again = EventLog(found.write(tmp_path / "b.csv"))
+    assert again.activities().df.equals(found.activities().df)
+
+
+@pytest.mark.parametrize(
+    ("text", "activity"),
+    [("'a, b'", "a, b"), ('"a, b"', "a, b"), ('"a \\", b"', 'a ", b'), ('"a" b', '"a" b'), ('"a', '"a')],
+)
+def test_quotes_are_what_the_first_rows_say(tmp_path: Path, text: str, activity: str) -> None:
+    """They may be single ones, escaped by a backslash, or no quotes but signs like others."""
+    (tmp_path / "a.csv").write_text(f"case,activity,time\n1,{text},2024-01-01\n2,c,2024-01-01\n")
+    assert set(EventLog(tmp_path / "a.csv").activities().df["activity"]) == {activity, "c"}
+
+
+@pytest.mark.parametrize(
+    ("texts", "told"),
+    [
+        (
+            ("1.1", "1.10"),
+            "'1.1' and '1.10' in x are one value, of type DOUBLE: resource='x' tells them apart",
+        ),
+        (
+            ("1e5", "10e4"),
+            "'10e4' and '1e5' in x are one value, of type DOUBLE: resource='x' tells them apart",
+        ),
+        (("1.5", "123456789012345678901.5"), "x is kept as text: 1 of its values is no DOUBLE"),
+        (("10:00", "10:00:00"), "'10:00' and '10:00:00' in x are one value, of type TIME"),
+        (("1.5", "2.50"), None),
+    ],
+)
+def test_texts_that_are_one_number_are_said(tmp_path: Path, texts: tuple[str, str], told: str | None) -> None:
+    """A column without a role is one of numbers, and a note says so where that makes two texts one."""
+    file = written(
+        tmp_path / "a.csv", [(n, "A", "2024-01-01", text) for n, text in enumerate(texts)], (*NAMES, "x")
+    )
+    log = EventLog(file, time="time")
+    assert [note[: len(told or "")] for note in log.notes] == [told] * bool(told)
+    assert set(EventLog(file, time="time", resource="x").resources().df["resource"]) == set(texts)
+    linked = EventLog(file, time="time", objects={"x": "x"})
+    assert (set(linked.sql("SELECT object_id FROM objects")["object_id"]), linked.notes) == (set(texts), ())
+
+
 # --- JSON --------------------------------------------------------------------------------------------------
 
 
@@ -186,7 +286,7 @@ def test_a_field_that_comes_late_is_there(tmp_path: Path) -> None:
     last = {"case": 1, "activity": "B", "time": "2024-01-02", "more": {"a": 1, "b": 2}, "late": "x"}
     file = tmp_path / "a.jsonl"
     file.write_text("\n".join(map(json.dumps, [*rows, last])))
-    found = EventLog(file).sql("SELECT late, more.b AS b FROM events WHERE activity = 'B'")
+    found = EventLog(file).sql("SELECT late, more.b::INT AS b FROM events WHERE activity = 'B'")
     assert found.to_numpy().tolist() == [["x", 2]]
 
 
@@ -198,6 +298,56 @@ def test_fields_that_differ_in_case_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps([{**fields, "Case": 2}]))
     with pytest.raises(InvalidLog, match="fields that differ only in case"):
         EventLog(tmp_path / "a.json")
+
+
+PAYLOADS = (
+    '{"a":1,"A":2}',
+    '{"at":"2024-03-01T10:00:00+02:00","id":"6F9619FF-8B86-D011-B42D-00C04FC964FF"}',
+    '{"n":12345678901234567890123,"x":1.5}',
+    '{"n":1,"x":1}',
+    '{"more":{"b":null},"":[1,"x",null,{}]}',
+    "[1]",
+    "{}",
+)
+
+
+def test_what_is_nested_is_what_the_file_says(tmp_path: Path) -> None:
+    """No payload takes fields from another one, and none of its texts and numbers becomes another."""
+    given = [
+        f'{{"case":1,"activity":"A","time":"2024-01-0{n}","data":{text}}}'
+        for n, text in enumerate(PAYLOADS, 1)
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(given))
+    log = EventLog(tmp_path / "a.jsonl")
+    assert log.sql("SELECT data::VARCHAR AS d FROM events ORDER BY v")["d"].tolist() == list(PAYLOADS)
+    assert log.sql("SELECT data ->> 'x' AS x FROM events WHERE v = 3")["x"].tolist() == ["1.5"]
+
+
+def test_fields_that_are_not_nested_have_types(tmp_path: Path) -> None:
+    """Numbers, truths and times are values in SQL, as in a CSV; mixed ones are texts."""
+    fields = {
+        "case": "a", "activity": "A", "time": "2024-01-01T00:00:00Z", "day": "2024-01-01", "at": "10:00",
+        "n": 1, "x": 1.5, "yes": True, "mixed": 1, "none": None,
+    }  # fmt: skip
+    lines = [fields, {**fields, "x": 1, "mixed": "b"}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    types = EventLog(tmp_path / "a.jsonl").mapping.types
+    assert types == {
+        "case": "VARCHAR", "activity": "VARCHAR", "time": "TIMESTAMP WITH TIME ZONE", "day": "DATE",
+        "at": "TIME", "n": "BIGINT", "x": "DOUBLE", "yes": "BOOLEAN", "mixed": "VARCHAR", "none": "VARCHAR",
+    }  # fmt: skip
+
+
+def test_an_event_may_have_one_object_or_a_list(tmp_path: Path) -> None:
+    """A field that is a list here and a text there, and a list of a fixed length, name each object."""
+    rows: Rows = [("1", "A", "2024-01-01", ["i1", "i2"]), ("1", "B", "2024-01-02", "i1")]
+    found = EventLog(lined(tmp_path / "a.jsonl", rows, (*NAMES, "items")), objects={"item": "items"})
+    query = "SELECT object_id FROM objects ORDER BY ALL"
+    assert found.sql(query)["object_id"].tolist() == ["i1", "i1", "i2"]
+    fixed = duckdb.sql(
+        "SELECT 1 AS \"case\", 'A' AS activity, DATE '2024-01-01' AS time, ['p', 'q']::VARCHAR[2] AS l"
+    )
+    assert EventLog(fixed, objects={"item": "l"}).sql(query)["object_id"].tolist() == ["p", "q"]
 
 
 # --- files -------------------------------------------------------------------------------------------------
@@ -297,7 +447,23 @@ def test_a_format_leaves_out_what_is_no_time_where_that_is_asked(tmp_path: Path)
         ("a.jsonl", "", "'a.jsonl' is empty"),
         ("a.jsonl", "\n", "'a.jsonl' has no events"),
         ("a.json", "[]", "'a.json' has no events"),
-        ("a.json", "[1, 2]", "'a.json' has no events"),
+        ("a.json", "[1, 2]", "a.json, line 1: 1 is no event: events are JSON objects"),
+        ("a.jsonl", '{"case": 1}\n5\n', "a.jsonl, line 2: 5 is no event: events are JSON objects"),
+        (
+            "a.jsonl",
+            '{"case": 1}\n{"case": 2\n{"case": 3}\n',
+            "a.jsonl, line 3, column 1: .*, in what begins in line 2",
+        ),
+        ("a.csv", "case,time\n1,2024\n2,2024\n2 rows\n", "a.csv, line 4: 1 field, where most lines have 2"),
+        ("a.csv", "a,b,c\n1,2,3\n1,2\n1,2,3\n", "a.csv, line 3: 2 fields, where most lines have 3"),
+        ("a.csv", "a,b\n1,2\n" * MANY + "1\n", f"a.csv, line {2 * MANY + 1:,}: 1 field, where most"),
+        (
+            "a.csv",
+            "a,b\n" + "1,2\n" * MANY + '1,"2\n3,4\n',
+            f"line {MANY + 2:,}: a quote is opened and never",
+        ),
+        ("a.csv", "a,b\n" + "1,2\n" * MANY + '1,"2"3\n', f"line {MANY + 2:,}: ',' expected after '\"'"),
+        ("a.csv", "a,b\r\n1,2\n1,3\r\n", "a.csv, line 2: .* give all lines one ending"),
     ],
 )
 def test_what_is_no_log_is_told_with_its_place(tmp_path: Path, name: str, text: str, told: str) -> None:
@@ -341,3 +507,10 @@ def test_a_file_that_is_open_here_is_told(tmp_path: Path) -> None:
             StoreLocked, match=r"the file 'd\.duckdb' is open already in this process: a DuckDB"
         ):
             EventLog(tmp_path / "d.duckdb")
+
+
+def test_a_csv_that_is_no_utf_8_is_told_with_its_line(tmp_path: Path) -> None:
+    """No way out is named that a log does not have: the file is to be saved otherwise."""
+    (tmp_path / "a.csv").write_bytes("case,activity,time\n1,Müller,2024-01-01\n".encode("latin-1"))
+    with pytest.raises(InvalidLog, match=r"a\.csv, line 2: this is no UTF-8 .*: save the file as UTF-8$"):
+        EventLog(tmp_path / "a.csv")

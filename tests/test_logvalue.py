@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -142,3 +143,72 @@ def test_times_that_the_clock_skips_or_repeats_are_said() -> None:
         "times that come twice in Europe/Berlin (1) are taken as the second of both",
     )
     assert moments(log) == ["2024-03-31 01:30:00", "2024-10-27 01:30:00", "2024-06-01 00:30:00"]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "INTEGER",
+        "UINTEGER",
+        "UBIGINT",
+        "HUGEINT",
+        "DOUBLE",
+        "DECIMAL(18, 3)",
+        "DECIMAL(10, 0)",
+        "DECIMAL(38, 9)",
+    ],
+)
+def test_seconds_since_1970_of_any_numeric_type(kind: str) -> None:
+    """A type that holds the seconds need not hold as many microseconds."""
+    rows = duckdb.sql(
+        f"SELECT 1 AS \"case\", 'A' AS activity, unnest([1700000000, 1700000100])::{kind} AS time"
+    )
+    assert EventLog(rows, time="time").cases().df["duration_s"].tolist() == [100]
+
+
+def test_parts_of_a_second_of_decimals_count() -> None:
+    """Decimals are exact to the microsecond."""
+    rows = duckdb.sql(
+        "SELECT 1 AS \"case\", 'A' AS activity, unnest([1700000000.25, 1700000000.500001]) AS time"
+    )
+    assert EventLog(rows, time="time").cases().df["duration_s"].tolist() == [0.250001]
+
+
+# --- order -------------------------------------------------------------------------------------------------
+
+
+def versioned(*versions: str | None, **how: Any) -> EventLog:
+    rows = [
+        {"case": "1", "activity": f"A{text}", "time": "2024-01-01", "version": text, "id": text, "one": "1"}
+        for text in versions
+    ]
+    return EventLog(pa.Table.from_pylist(rows), order="version", event_id="id", **how)
+
+
+@pytest.mark.parametrize("sort", ["time", "order"])
+def test_texts_that_are_whole_numbers_order_as_numbers(sort: Any, tmp_path: Path) -> None:
+    """Version 10 comes after 9, in questions of all kinds and in what is written."""
+    log = versioned("10", "9", "008", sort=sort, case="case", objects={"one": "one"}, correlation="one")
+    assert log.variants().df["variant"].tolist() == [["A008", "A9", "A10"]]
+    assert log.journey("9").df["event_id"].tolist() == ["008", "9", "10"]
+    pairs = log.object_directly_follows("one").df[["source", "target"]].to_numpy().tolist()
+    assert pairs == [["A008", "A9"], ["A9", "A10"]]
+    assert EventLog(log.write(tmp_path / "a.csv"), order="").variants().df["variant"].tolist() == [
+        ["A008", "A9", "A10"]
+    ]
+
+
+def test_texts_of_which_some_are_numbers_have_no_order() -> None:
+    """Neither 10 before 9 nor a guess of where n/a belongs: the texts are told."""
+    with pytest.raises(
+        InvalidLog, match="of 3 values of version 2 are whole numbers and others are not, as 'n/a'"
+    ):
+        versioned("10", "9", "n/a").variants()
+
+
+def test_other_texts_order_as_texts() -> None:
+    """Ids of one length do, and of several lengths it is said what that means."""
+    log = versioned("0B", "0A", "00", None)
+    assert log.variants().df["variant"].tolist() == [["A00", "A0A", "A0B", "ANone"]]
+    assert not [note for note in log.notes if "orders as a text" in note]
+    assert "version orders as a text, x10 before x9" in versioned("x9", "x10").notes

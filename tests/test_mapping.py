@@ -186,3 +186,13 @@ def test_a_plain_name_has_no_rival() -> None:
     both = {"case": TEXT, "type": TEXT, "event": TEXT, "created_at": TIME, "updated_at": TIME}
     found = mapped(both, {"activity": "event"}, {"time": "updated_at"})
     assert (found["activity"], found["time"]) == ("event", "updated_at")
+
+
+def test_a_day_beside_a_time_of_day_is_no_time() -> None:
+    """The day alone would order nothing within it: both are named, unless days are said to be enough."""
+    types = {"case": "VARCHAR", "activity": "VARCHAR", "date": "DATE", "time": "TIME"}
+    with pytest.raises(
+        InvalidLog, match=r"'date' has only days, and 'time' has times of day: .* date \+ time"
+    ):
+        mapped(types, {}, {})
+    assert mapped(types, {"time": "date"}, {})["time"] == "date"

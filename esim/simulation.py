@@ -98,8 +98,9 @@ def explore(
     scenario.faults.budgets()  # told before anything runs
     over = deadline(seconds)
     search = remembered = found = None
+    untried = ""
     try:
-        unsteady(scenario, over)
+        untried = unsteady(scenario, over)
         search = Search(Stage(scenario), scenario.invariants, prune=prune)
         remembered = Remembered(search.stage)
         search.stage.over = over
@@ -117,7 +118,7 @@ def explore(
         exhausted = not why and strategy != "random"
         scenario.world.reset()
         why = why or ("" if exhausted else "schedules were drawn by chance")
-        return Verdict(scenario, search, exhausted, why, None)
+        return Verdict(scenario, search, exhausted, why, None, untried)
     if strategy == "random":
         with suppress(KeyboardInterrupt):  # what was found is as good, if longer
             found = _shrunk(scenario, found, over)
@@ -125,7 +126,7 @@ def explore(
     how = Found(origin, _sought(strategy, seed=seed, seconds=seconds, schedules=schedules))
     counterexample = Counterexample(run, _confirmed(run, confirm, seconds), how)
     scenario.world.reset()
-    return Verdict(scenario, search, exhausted=False, stopped="", counterexample=counterexample)
+    return Verdict(scenario, search, exhausted=False, stopped="", counterexample=counterexample, untried=untried)
 
 
 def _gone_through(

@@ -19,7 +19,9 @@ from dataclasses import dataclass, field
 from types import CodeType, FrameType
 from typing import Any
 
+from esim.aside import Unanswered, aside
 from esim.confirm import ending_of
+from esim.deaths import PATIENCE, SURVIVES, tried
 from esim.errors import Unsteady, said
 from esim.faults import MEANINGS
 from esim.reach import CHANGED, Remembered, held_by, is_users
@@ -59,11 +61,38 @@ class _Seen:
     """Which names stand for a set in what has run, as it is called for the first time."""
 
 
-def unsteady(scenario: Scenario, over: Callable[[], bool] | None = None) -> None:
-    """Run the schedule without faults twice. Raises Unsteady, and names what makes it unsteady.
+def unsteady(scenario: Scenario, over: Callable[[], bool] | None = None) -> str:
+    """Have processes die for real, and run the schedule without faults twice.
 
-    Raises TimeIsOver once `over` says so.
+    Returns what could not be tried, or an empty text. Raises Unsteady, and names what makes it unsteady; and
+    TimeIsOver once `over` says so.
     """
+    deaths = tried(scenario, over)
+    if deaths.found:
+        raise Unsteady(_with_names(scenario, deaths.found))
+    _watch(scenario, over)
+    return deaths.untried
+
+
+def _with_names(scenario: Scenario, found: str) -> str:
+    """Return what was found, and what has it be so, if that can be told; what looks for it is left behind."""
+
+    def named() -> str:
+        try:
+            _watch(scenario, None)
+        except Unsteady as error:
+            return str(error)
+        return ""
+
+    try:
+        told = aside(named, PATIENCE)
+    except Unanswered:
+        return found
+    return f"{told} ({found.removesuffix(SURVIVES)})" if told else found
+
+
+def _watch(scenario: Scenario, over: Callable[[], bool] | None) -> None:
+    """Run the schedule without faults twice, and those with one fault, watched. Raises Unsteady."""
 
     def made() -> Stage:
         stage = Stage(scenario)

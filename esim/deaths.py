@@ -11,7 +11,10 @@ its part in it.
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from esim.aside import Packer, Unanswered, Unpacker, aside
@@ -28,10 +31,12 @@ _DEATHS = 12
 _STEPS = 5_000
 """At most so many deaths are tried, and steps taken for it in all."""
 PATIENCE = 10.0  # seconds that a child has
+_HEAVY = ("duckdb", "pyarrow", "pandas")  # imported here where one child needs it, and not in each
 SURVIVES = (
     ": something in the memory of the process makes the difference, and its death would lose it; keep it in "
     "world.memory(…), or in a table"
 )
+_BY_NAMES = "what a death loses was looked for by names only where no real death could be tried"
 
 
 class Tried(NamedTuple):
@@ -72,19 +77,21 @@ def tried(scenario: Scenario, over: Callable[[], bool] | None = None) -> Tried:
 
     untried: dict[str, str] = {}
     try:
-        for death in aside(lambda: list(_simulated(scenario)), PATIENCE, watch):
-            if death.handed is None:
-                untried.setdefault(death.process, death.why)
-                continue
-            why, found = aside(lambda death=death: _really(scenario, death), PATIENCE, watch)
+        deaths, heavy = aside(lambda: _simulated(scenario), PATIENCE, watch)
+        for name in heavy:
+            import_module(name)
+        for death in deaths:
+            why, found = death.why, ""
+            if death.handed is not None:
+                why, found = aside(partial(_really, scenario, death.handed, death.tail), PATIENCE, watch)
             if found:
                 return Tried(f"where {death.process} really dies {death.place}, {found}")
             if why:
                 untried.setdefault(death.process, why)
     except Unanswered as error:
-        untried = {"": str(error)}
-    told = "; ".join(f"{name + ': ' if name else ''}{why}" for name, why in untried.items())
-    return Tried(untried=f"memory was looked for by names only ({told})" if told else "")
+        untried["all"] = str(error)
+    told = "; ".join(f"{name}: {why}" for name, why in untried.items())
+    return Tried(untried=told and f"{_BY_NAMES} ({told})")
 
 
 class _Quiet(Recording):
@@ -111,13 +118,20 @@ class _Dying(_Quiet):
             self.begun = len(self._steps) + 1
             try:
                 self.handed = _hand_on(stage)
+            except Unanswered as error:
+                self.why = str(error)
             except Exception as error:  # noqa: BLE001 - anything may refuse to be pickled
                 self.why = said(error)
         return super().pick(stage, options, lane, told)
 
 
-def _simulated(scenario: Scenario) -> Iterator[_Death]:
-    """Run schedules with one crash, one after another in one memory."""
+def _simulated(scenario: Scenario) -> tuple[list[_Death], list[str]]:
+    """Run schedules with one crash, one after another in one memory; return also what was imported."""
+    deaths = list(_deaths(scenario))
+    return deaths, [name for name in _HEAVY if name in sys.modules]
+
+
+def _deaths(scenario: Scenario) -> Iterator[_Death]:
     stage = Stage(scenario)
     first = stage.begin(scenario.faults.budgets())
     asked = _Quiet.of(stage, {}, {}, strict=False).run(first, checks=False).asked
@@ -127,7 +141,7 @@ def _simulated(scenario: Scenario) -> Iterator[_Death]:
         run = _Dying.of(stage, {}, {one.number: one.options.index("crash")}, strict=True)
         run.at = one.number
         steps = run.run(first, checks=False).steps
-        at = f" of {one.position} {types[one.position]}" if one.position in types else ""
+        at = f", at {one.position} {types[one.position]}" if one.position in types else ""
         tail = _tail(stage, steps[run.begun :])
         yield _Death(one.process, f"{one.place}{at}", run.handed, run.why, tail)
 
@@ -181,11 +195,11 @@ def _packed(value: Any, stage: Stage) -> bytes:
     return packer.buffer.getvalue()
 
 
-def _really(scenario: Scenario, death: _Death) -> tuple[str, str]:
+def _really(scenario: Scenario, handed: bytes, simulated: _Tail) -> tuple[str, str]:
     """Go on where a process has died in another child; return why it cannot, and what differs."""
     world = scenario.world
     try:
-        before, after = pickle.loads(death.handed or b"")  # noqa: S301 - we wrote it
+        before, after = pickle.loads(handed)  # noqa: S301 - we wrote it
         rows, durable = Unpacker(before, dict(world.parts)).load()
     except Exception as error:  # noqa: BLE001 - whatever a user's class does
         return said(error), ""
@@ -205,7 +219,7 @@ def _really(scenario: Scenario, death: _Death) -> tuple[str, str]:
         return said(error), ""
     _stand_at(stage, names, moment)
     steps = _Quiet.of(stage, {}, {}, strict=False).run(None, checks=False).steps
-    return "", _difference(death.tail, _tail(stage, steps))
+    return "", _difference(simulated, _tail(stage, steps))
 
 
 def _stand_at(stage: Stage, names: Sequence[str], moment: Moment) -> None:

@@ -118,7 +118,7 @@ def explore(
         exhausted = not why and strategy != "random"
         scenario.world.reset()
         why = why or ("" if exhausted else "schedules were drawn by chance")
-        return Verdict(scenario, search, exhausted, why, None, untried)
+        return Verdict(scenario, search, exhausted, why, None, untried=untried)
     if strategy == "random":
         with suppress(KeyboardInterrupt):  # what was found is as good, if longer
             found = _shrunk(scenario, found, over)
@@ -126,7 +126,9 @@ def explore(
     how = Found(origin, _sought(strategy, seed=seed, seconds=seconds, schedules=schedules))
     counterexample = Counterexample(run, _confirmed(run, confirm, seconds), how)
     scenario.world.reset()
-    return Verdict(scenario, search, exhausted=False, stopped="", counterexample=counterexample, untried=untried)
+    return Verdict(
+        scenario, search, exhausted=False, stopped="", counterexample=counterexample, untried=untried
+    )
 
 
 def _gone_through(

@@ -63,6 +63,7 @@ class Verdict:
         exhausted: bool,  # noqa: FBT001 - by name where it is made
         stopped: str,
         counterexample: Counterexample | None,
+        *,
         untried: str = "",
     ) -> None:
         """Keep what a search has counted and found, and what could not be tried before."""

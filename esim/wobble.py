@@ -103,7 +103,8 @@ def _watch(scenario: Scenario, over: Callable[[], bool] | None) -> None:
     remembered = Remembered(stage)
     seen = _Seen(remembered.cached)
     one, asked = _once(stage, seen)
-    for number, option in _first_of_each(asked).values():
+    types = {one.position: one.type for one in stage.look.log}
+    for number, option in _first_of_each(asked, types).values():
         _once(made(), seen, {number: option})
     reasons = (
         (seen.calls, _CALLED),
@@ -150,13 +151,16 @@ def _made_anew(stage: Stage) -> Counter[tuple[str, str]]:
         ) from error
 
 
-def _first_of_each(asked: Sequence[Choice]) -> dict[tuple[str, str, str], tuple[int, int]]:
-    """Return for each kind of fault and of place the first at which it can happen, and its number there."""
-    found: dict[tuple[str, str, str], tuple[int, int]] = {}
+def _first_of_each(
+    asked: Sequence[Choice], types: Mapping[int, str]
+) -> dict[tuple[str, str, str, str], tuple[int, int]]:
+    """Return for each kind of fault, place and event the first at which it can happen; its number there."""
+    found: dict[tuple[str, str, str, str], tuple[int, int]] = {}
     for one in asked:
         for index, option in enumerate(one.options):
             if option in MEANINGS:
-                found.setdefault((option, one.lane, one.place), (one.number, index))
+                key = option, one.lane, one.place, types.get(one.position, "")
+                found.setdefault(key, (one.number, index))
     return found
 
 

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from esim.bus import Bus
+from esim.envelope import RecordedEvent
 from esim.errors import Unsteady
 from esim.event import Event
+from esim.faults import Faults
 from esim.projection import Key, Row, Rows
 from esim.scenario import Scenario, task
 from esim.wobble import unsteady
@@ -297,3 +299,23 @@ def test_what_differs_in_the_second_run_is_told_where_its_source_is_not_seen():
     turns = iter(range(99))
     note, world = noting(lambda: next(turns))
     assert "run twice without faults, it differs at table" in told_of([note], world)
+
+
+class Hung(Event):
+    bell: str = "a"
+
+
+def test_chance_is_named_where_only_a_second_try_of_another_kind_of_event_leads_to():
+    """The first fault of each kind is watched for each type of event."""
+    world = World()
+    begun = world.table("begun")
+
+    def handle(event: Rung | Hung, recorded: RecordedEvent[Any]) -> None:
+        again = recorded.position in begun
+        begun[recorded.position] = True
+        if again and isinstance(event, Hung):
+            random.random()
+
+    history = [("Bell/1", Rung()), ("Bell/1", Hung())]
+    with pytest.raises(Unsteady, match=r"handle calls random\.random"):
+        unsteady(Scenario(history, [handle], faults=Faults(crash=1), world=world))

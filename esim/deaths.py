@@ -94,7 +94,7 @@ def tried(scenario: Scenario, over: Callable[[], bool] | None = None) -> Tried:
     return Tried(untried=told and f"{_BY_NAMES} ({told})")
 
 
-class _Quiet(Recording):
+class Quiet(Recording):
     """A run of which only the steps and the end matter."""
 
     watches = False
@@ -103,7 +103,7 @@ class _Quiet(Recording):
         """Take no pictures."""
 
 
-class _Dying(_Quiet):
+class _Dying(Quiet):
     """A run with one crash, before which it hands on what is durable."""
 
     at = 0
@@ -134,7 +134,7 @@ def _simulated(scenario: Scenario) -> tuple[list[_Death], list[str]]:
 def _deaths(scenario: Scenario) -> Iterator[_Death]:
     stage = Stage(scenario)
     first = stage.begin(scenario.faults.budgets())
-    asked = _Quiet.of(stage, {}, {}, strict=False).run(first, checks=False).asked
+    asked = Quiet.of(stage, {}, {}, strict=False).run(first, checks=False).asked
     most = max(1, min(_DEATHS, _STEPS // max(stage.steps, 1)))
     types = {one.position: one.type for one in stage.look.log}
     for one in _spread(asked, types, most):
@@ -218,7 +218,7 @@ def _really(scenario: Scenario, handed: bytes, simulated: _Tail) -> tuple[str, s
     except Exception as error:  # noqa: BLE001 - whatever a user's class does
         return said(error), ""
     _stand_at(stage, names, moment)
-    steps = _Quiet.of(stage, {}, {}, strict=False).run(None, checks=False).steps
+    steps = Quiet.of(stage, {}, {}, strict=False).run(None, checks=False).steps
     return "", _difference(simulated, _tail(stage, steps))
 
 

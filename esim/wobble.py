@@ -21,12 +21,12 @@ from pydantic import BaseModel
 
 from esim.aside import Unanswered, aside
 from esim.confirm import ending_of
-from esim.deaths import PATIENCE, SURVIVES, tried
+from esim.deaths import PATIENCE, SURVIVES, Quiet, tried
 from esim.errors import Unsteady, said
 from esim.faults import MEANINGS
 from esim.lines import Lines
 from esim.reach import CHANGED, Remembered, held_by, is_users
-from esim.recording import Choice, Recording
+from esim.recording import Choice
 from esim.scenario import Scenario
 from esim.stage import Stage
 
@@ -101,6 +101,7 @@ def _watch(scenario: Scenario, over: Callable[[], bool] | None) -> None:
     def made() -> Stage:
         stage = Stage(scenario)
         stage.over = over
+        stage.begin(scenario.faults.budgets())
         return stage
 
     stage = made()
@@ -109,7 +110,7 @@ def _watch(scenario: Scenario, over: Callable[[], bool] | None) -> None:
     one, asked = _once(stage, seen)
     types = {one.position: one.type for one in stage.look.log}
     for number, option in _first_of_each(asked, types).values():
-        _once(made(), seen, {number: option})
+        _once(stage, seen, {number: option})
     reasons = (
         ([*seen.calls, *seen.lines.calls()], _CALLED),
         (seen.caches, _CACHED),
@@ -135,10 +136,9 @@ def _once(
 ) -> tuple[tuple[Any, Any], list[Choice]]:
     """Run once, watched; return what happened and how it ended, and what could have been chosen."""
     scenario, before = stage.scenario, held_by(stage.actors)
-    recording = Recording.of(stage, {}, choices or {}, strict=False)
-    first = stage.begin(scenario.faults.budgets())
+    recording = Quiet.of(stage, {}, choices or {}, strict=False)
     with _watched(seen):
-        run = recording.run(first, checks=False)
+        run = recording.run(stage.first, checks=False)
     happened = (run.steps, ending_of(stage, None)), run.asked
     if scenario.faults.crash and callable(scenario.actors):
         seen.anew.update(dict.fromkeys(told for told, _ in _made_anew(stage) - before))
@@ -171,29 +171,30 @@ def _first_of_each(
 @contextmanager
 def _watched(seen: _Seen) -> Iterator[None]:
     """Note what the user's code calls and looks at."""
-    users: dict[CodeType, bool] = {}
-
-    def is_of_user(frame: FrameType) -> bool:
-        if frame.f_code not in users:
-            users[frame.f_code] = is_users(frame.f_code)
-        return users[frame.f_code]
+    kinds: dict[int, tuple[CodeType, str]] = {}  # by id: to hash code takes longer than all else here
 
     def called(by: FrameType | None, what: str) -> None:
-        if by and what and is_of_user(by) and by.f_code.co_name != "__hash__":
+        if by and what and is_users(by.f_code) and by.f_code.co_name != "__hash__":
             seen.calls[f"{by.f_code.co_name} calls {what}() (line {by.f_lineno})"] = None
 
     def profile(frame: FrameType, event: str, arg: Any) -> None:
-        module = frame.f_globals.get("__name__") if event == "call" else ""
-        if event == "c_call" and is_of_user(frame):
-            called(frame, _of_c(arg))
-        elif module in _DICE:
+        code = frame.f_code
+        found = kinds.get(id(code))
+        if found is None:
+            found = kinds[id(code)] = code, _kind(frame)
+        kind = found[1]
+        if not kind or (event != "call" and kind != "user"):
+            return
+        if kind == "dice":
             called(_caller(frame), _of_chance(frame))
-        elif module in _MAKERS and frame.f_code.co_name == "__init__":
+        elif kind == "maker":
             for what in _defaults(frame):
                 called(_caller(frame), what)
-        elif module in _LOOKED_AT and seen.cached:
+        elif kind == "looked at" and seen.cached:
             seen.caches.update(dict.fromkeys(_cached(frame, seen.cached)))
-        elif event in ("call", "return") and is_of_user(frame):
+        elif kind == "user" and event == "c_call":
+            called(frame, _of_c(arg))
+        elif kind == "user" and event in ("call", "return"):
             seen.lines.see(frame, event, arg)
 
     former = sys.getprofile()
@@ -202,6 +203,16 @@ def _watched(seen: _Seen) -> Iterator[None]:
         yield
     finally:
         sys.setprofile(former)
+
+
+def _kind(frame: FrameType) -> str:
+    """Return what is noted of some code, or an empty text."""
+    module = frame.f_globals.get("__name__")
+    if module in _DICE:
+        return "dice"
+    if module in _MAKERS:
+        return "maker" if frame.f_code.co_name == "__init__" else ""
+    return "looked at" if module in _LOOKED_AT else "user" if is_users(frame.f_code) else ""
 
 
 def _caller(frame: FrameType) -> FrameType | None:
@@ -215,7 +226,7 @@ def _caller(frame: FrameType) -> FrameType | None:
 def _defaults(frame: FrameType) -> Iterator[str]:
     """Give the C functions that the defaults of a model come from, as it is made."""
     model, given = frame.f_locals.get("self"), frame.f_locals.get("data", {})
-    for name, one in type(model).model_fields.items() if isinstance(model, BaseModel) else ():
+    for name, one in type(model).__pydantic_fields__.items() if isinstance(model, BaseModel) else ():
         if name not in given and one.default_factory is not None:
             yield _of_c(one.default_factory)
 

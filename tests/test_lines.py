@@ -186,7 +186,7 @@ def fine(event: Tagged) -> Any:
     by_text = sorted(event.tags, key=str)
     others = {tag.upper() for tag in event.tags}
     (only,) = {"x"}
-    more = sorted(map(str, event.tags)), sorted(tuple(event.tags)), sorted(tag.upper() for tag in event.tags)
+    more = sorted(map(str, event.tags)), sorted(tag.upper() for tag in event.tags)
     return (
         more,
         [*ordered, *by_text],

@@ -98,12 +98,14 @@ def explore(
     scenario.faults.budgets()  # told before anything runs
     over = deadline(seconds)
     search = remembered = found = None
-    untried = ""
+    untried, shared = "", set[str]()
     try:
-        untried = unsteady(scenario, over)
+        untried, shares = unsteady(scenario, over)
         search = Search(Stage(scenario), scenario.invariants, prune=prune)
         remembered = Remembered(search.stage)
         search.stage.over = over
+        if shares:
+            search.afresh, shared = remembered.put_back, remembered.shared
         runs = _by_chance(search, seed) if strategy == "random" else search.nodes(scenario.faults, strategy)
         found, why = _gone_through(search, runs, over, schedules)
     except KeyboardInterrupt:
@@ -112,7 +114,7 @@ def explore(
         why = f"{seconds:g} s are over"
     if search is None or remembered is None:  # not even the run without faults came to its end
         search = Search(Stage(scenario), scenario.invariants, prune=prune)
-    elif changed := remembered.put_back():
+    elif changed := [one for one in remembered.put_back() if one not in shared]:
         raise Unsteady(f"{', '.join(changed)}{CHANGED}")
     if found is None:
         exhausted = not why and strategy != "random"
@@ -172,6 +174,8 @@ def _by_chance(search: Search, seed: int) -> Iterator[Broken | None]:
         recording = Recording(search.stage, search.stage.scenario.invariants, chance.pick)
         search.count.schedules += 1
         search.count.runs += 1
+        if search.afresh is not None:
+            search.afresh()
         run = recording.run(first, checks=True)
         search.count.states = len(states := states | recording.states)
         for name in [name for name in search.unseen if name in recording.seen]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
@@ -65,17 +65,24 @@ class _Seen:
     lines: Lines = field(default_factory=lambda: Lines(_of_c))
 
 
-def unsteady(scenario: Scenario, over: Callable[[], bool] | None = None) -> str:
+class Steady(NamedTuple):
+    """What is known of steady code."""
+
+    untried: str
+    """What could not be tried, or an empty text."""
+    shares: bool
+    """Whether its tasks share what a run changes, as an event that is set: it is made anew for each run."""
+
+
+def unsteady(scenario: Scenario, over: Callable[[], bool] | None = None) -> Steady:
     """Have processes die for real, and run the schedule without faults twice.
 
-    Returns what could not be tried, or an empty text. Raises Unsteady, and names what makes it unsteady; and
-    TimeIsOver once `over` says so.
+    Raises Unsteady, and names what makes it unsteady; and TimeIsOver once `over` says so.
     """
     deaths = tried(scenario, over)
     if deaths.found:
         raise Unsteady(_with_names(scenario, deaths.found))
-    _watch(scenario, over)
-    return deaths.untried
+    return Steady(deaths.untried, _watch(scenario, over))
 
 
 def _with_names(scenario: Scenario, found: str) -> str:
@@ -95,8 +102,11 @@ def _with_names(scenario: Scenario, found: str) -> str:
     return f"{told} ({found.removesuffix(SURVIVES)})" if told else found
 
 
-def _watch(scenario: Scenario, over: Callable[[], bool] | None) -> None:
-    """Run the schedule without faults twice, and those with one fault, watched. Raises Unsteady."""
+def _watch(scenario: Scenario, over: Callable[[], bool] | None) -> bool:
+    """Run the schedule without faults twice, and those with one fault, watched. Raises Unsteady.
+
+    Without crashes, what tasks share may change in a run; returns whether it does.
+    """
 
     def made() -> Stage:
         stage = Stage(scenario)
@@ -109,12 +119,15 @@ def _watch(scenario: Scenario, over: Callable[[], bool] | None) -> None:
     seen = _Seen(remembered.cached)
     one, asked = _once(stage, seen)
     types = {one.position: one.type for one in stage.look.log}
+    changed = remembered.put_back()
     for number, option in _first_of_each(asked, types).values():
         _once(stage, seen, {number: option})
+        changed += remembered.put_back()
+    shared = set() if scenario.faults.crash else remembered.shared
     reasons = (
         ([*seen.calls, *seen.lines.calls()], _CALLED),
         (seen.caches, _CACHED),
-        (remembered.put_back(), CHANGED),
+        (dict.fromkeys(one for one in changed if one not in shared), CHANGED),
         (seen.lines.orders(), _IN_ORDER),
         (seen.anew, _ANEW),
     )
@@ -129,6 +142,7 @@ def _watch(scenario: Scenario, over: Callable[[], bool] | None) -> None:
         raise Unsteady(
             f"run twice without faults, it differs{f' at {place}' if place else ' in how it ends'}"
         )
+    return bool(shared)
 
 
 def _once(

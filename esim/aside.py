@@ -15,7 +15,8 @@ import selectors
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from time import monotonic
 from types import FunctionType, ModuleType
 from typing import Any, NoReturn, TypeVar
@@ -39,9 +40,14 @@ def aside(work: Callable[[], T], patience: float, watch: Callable[[], None] = la
     if not hasattr(os, "fork"):
         raise Unanswered(f"{sys.platform} cannot fork a process")
     into, out = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # the child starts no thread of the parent's
-        pid = os.fork()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # the child starts no thread of the parent's
+            pid = os.fork()
+    except OSError as error:
+        os.close(into)
+        os.close(out)
+        raise Unanswered(said(error)) from error
     if pid == 0:
         _answer(work, out)
     os.close(out)
@@ -49,8 +55,9 @@ def aside(work: Callable[[], T], patience: float, watch: Callable[[], None] = la
         answer = _all_of(into, monotonic() + patience, watch)
     finally:
         os.close(into)
-        os.kill(pid, signal.SIGKILL)  # it has answered, or has no more time
-        os.waitpid(pid, 0)
+        with suppress(ProcessLookupError, ChildProcessError):  # where somebody waits for every child
+            os.kill(pid, signal.SIGKILL)  # it has answered, or has no more time
+            os.waitpid(pid, 0)
     if not answer:
         raise Unanswered("a child process ended without a word")
     done, value = pickle.loads(answer)  # noqa: S301 - we wrote it
@@ -105,16 +112,16 @@ def _all_of(into: int, end: float, watch: Callable[[], None]) -> bytes:
 class Packer(pickle.Pickler):
     """Pickles what goes from one child to the next; classes and functions of the parent go by address."""
 
-    def __init__(self, named: dict[int, str]) -> None:
-        """Hand on what `named` has (by id) by its name."""
+    def __init__(self, numbered: dict[int, int]) -> None:
+        """Hand on what `numbered` has (by id) by its number."""
         self.buffer = io.BytesIO()
         super().__init__(self.buffer)
-        self._named = named
+        self._numbered = numbered
 
     def persistent_id(self, obj: Any) -> Any:
-        """Return a name or an address for what goes by it, or None."""
-        if id(obj) in self._named:
-            return "name", self._named[id(obj)]
+        """Return a number or an address for what goes by it, or None."""
+        if id(obj) in self._numbered:
+            return "number", self._numbered[id(obj)]
         if isinstance(obj, type | FunctionType | ModuleType) and not _has_name(obj):
             return "address", id(obj), type(obj).__name__, obj.__name__
         return None
@@ -123,16 +130,16 @@ class Packer(pickle.Pickler):
 class Unpacker(pickle.Unpickler):
     """Takes up what a `Packer` of another child of the same parent has packed."""
 
-    def __init__(self, packed: bytes, named: dict[str, Any]) -> None:
-        """Find what went by its name in `named`."""
+    def __init__(self, packed: bytes, numbered: Sequence[Any]) -> None:
+        """Find what went by its number in `numbered`."""
         super().__init__(io.BytesIO(packed))
-        self._named = named
+        self._numbered = numbered
         self._known: dict[int, Any] = {}
 
     def persistent_load(self, pid: Any) -> Any:
         """Return what stands at an address. Raises UnpicklingError if it was not there before the fork."""
-        if pid[0] == "name":
-            return self._named[pid[1]]
+        if pid[0] == "number":
+            return self._numbered[pid[1]]
         if not self._known:
             self._known = {id(one): one for one in _parents()}
         found = self._known.get(pid[1])
@@ -143,8 +150,12 @@ class Unpacker(pickle.Unpickler):
 
 def _parents() -> list[Any]:
     """Return the classes, functions and modules that there are."""
+    gc.disable()
     gc.unfreeze()  # what is frozen is passed over
-    return [one for one in gc.get_objects() if isinstance(one, type | FunctionType | ModuleType)]
+    found = [one for one in gc.get_objects() if isinstance(one, type | FunctionType | ModuleType)]
+    gc.freeze()
+    gc.enable()
+    return found
 
 
 def _has_name(obj: Any) -> bool:

@@ -181,16 +181,18 @@ def _hand_on(stage: Stage) -> bytes:
     moment = stage.moment((stage.players.index(player), "crash"))
     lost = [isinstance(part, Memory) and part.of in (None, player.name) for part in stage.parts]
     parts = [None if gone else picture for gone, picture in zip(lost, moment.parts, strict=True)]
-    world = {part.name: kept for part, kept in zip(stage.parts, parts, strict=True) if kept is not None}
+    world, log = (
+        range(len(stage.world.parts)),
+        next(at for at, part in enumerate(stage.parts) if part is stage._log),
+    )
+    rest = [None if at in world or at == log else kept for at, kept in enumerate(parts)]
+    before = _packed((parts[log], [parts[at] for at in world]), stage)
     names = [part.name for part in stage.parts]
-    durable = {name: world[name] for name in stage.world.parts if name in world}
-    before = _packed((world["log"][0], durable), stage)
-    after = _packed((names, moment._replace(parts=tuple(parts))), stage)
-    return pickle.dumps((before, after))
+    return pickle.dumps((before, _packed((names, log, moment._replace(parts=tuple(rest))), stage)))
 
 
 def _packed(value: Any, stage: Stage) -> bytes:
-    packer = Packer({id(part): part.name for part in stage.parts})
+    packer = Packer({id(part): at for at, part in enumerate(stage.parts)})
     packer.dump(value)
     return packer.buffer.getvalue()
 
@@ -200,36 +202,36 @@ def _really(scenario: Scenario, handed: bytes, simulated: _Tail) -> tuple[str, s
     world = scenario.world
     try:
         before, after = pickle.loads(handed)  # noqa: S301 - we wrote it
-        rows, durable = Unpacker(before, dict(world.parts)).load()
+        log, durable = Unpacker(before, list(world.parts.values())).load()
     except Exception as error:  # noqa: BLE001 - whatever a user's class does
         return said(error), ""
-    for name, state in durable.items():
-        world.parts[name].declared = state  # it begins with that
+    for part, state in zip(world.parts.values(), durable, strict=True):
+        if state is not None:
+            part.declared = state  # it begins with that
     world.by_hand = False
     try:
         store = MemoryStore()
-        store.rewind(rows)
+        store.rewind(log[0])
         stage = Stage(scenario, store, begun=True)
         stage.begin(scenario.faults.budgets())
     except Exception as error:  # noqa: BLE001 - whatever a user's code does
         return "", f"the actors cannot be made anew: {said(error)}"
     try:
-        names, moment = Unpacker(after, {part.name: part for part in stage.parts}).load()
+        names, at, moment = Unpacker(after, stage.parts).load()
     except Exception as error:  # noqa: BLE001 - whatever a user's class does
         return said(error), ""
-    _stand_at(stage, names, moment)
+    _stand_at(stage, names, moment, {**dict(enumerate(durable)), at: log})
     steps = Quiet.of(stage, {}, {}, strict=False).run(None, checks=False).steps
     return "", _difference(simulated, _tail(stage, steps))
 
 
-def _stand_at(stage: Stage, names: Sequence[str], moment: Moment) -> None:
-    """Be where another child was."""
+def _stand_at(stage: Stage, names: Sequence[str], moment: Moment, durable: dict[int, Any]) -> None:
+    """Be where another child was; memory that is lost is as the actors have made it."""
     for name in names[len(stage.parts) :]:
         stage.stand_in(name)  # of a function that was called before
-    parts = tuple(
-        made if kept is None else kept for made, kept in zip(stage.first.parts, moment.parts, strict=False)
-    )
-    stage.back_to(moment._replace(parts=(*parts, *moment.parts[len(parts) :])))
+    made = dict(enumerate(stage.first.parts)) | {at: kept for at, kept in durable.items() if kept is not None}
+    parts = [made.get(at) if kept is None else kept for at, kept in enumerate(moment.parts)]
+    stage.back_to(moment._replace(parts=tuple(parts)))
     for part in stage.parts:
         part.stale = True  # the numbers of states were the other's
 

@@ -88,6 +88,9 @@ def explore(
 
     Raises InvalidArgument for what makes no sense, and Unsteady where the code depends on something else than
     the log and the world: clocks, chance, what it keeps in memory, or reads once and not again after a death.
+    That is looked for by names, and in the source, while the schedule without faults runs, and those with the
+    first fault of each kind; and by up to twelve real deaths in child processes, if there may be crashes.
+    What shows only after several faults, or is the work of C code, files or the environment, is not seen.
     """
     origin = called_from(whole=isinstance(history, Scenario))
     scenario = _scenario(history, actors, invariants, faults, world)

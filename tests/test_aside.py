@@ -85,12 +85,12 @@ def test_classes_and_functions_without_a_name_go_from_child_to_child():
         size = 3
 
     def packed(*values: Any) -> bytes:
-        packer = Packer({id(KEPT): "kept"})
+        packer = Packer({id(KEPT): 0})
         packer.dump(values)
         return packer.buffer.getvalue()
 
     def unpacked() -> tuple[Any, ...]:
-        mug, function, other, kept = Unpacker(sent, {"kept": KEPT}).load()
+        mug, function, other, kept = Unpacker(sent, [KEPT]).load()
         return type(mug) is Mug, function is shout, other is packed, kept is KEPT
 
     shout = lambda text: text.upper()  # noqa: E731 - it shall have no name
@@ -108,7 +108,7 @@ def test_what_was_made_in_a_child_cannot_go_to_another():
 
     def unpacked() -> str:
         try:
-            return str(Unpacker(sent, {}).load())
+            return str(Unpacker(sent, []).load())
         except pickle.UnpicklingError as error:
             return str(error)
 

@@ -215,7 +215,7 @@ def test_what_is_durable_is_no_memory():
     world = World()
     shelf, news = world.table("shelf", {"mug": Left(9)}), world.queue("news")
     mine, others = world.memory("mine", list, of="book"), world.memory("others", list, of="clerk")
-    told = world.table("told")
+    told = world.table("log")  # a name that esim has, too
 
     def book(event: RateSet | Ordered, recorded: RecordedEvent[Any]) -> None:
         shelf["mug"] = Left(shelf["mug"].mugs - 1)

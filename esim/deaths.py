@@ -21,6 +21,7 @@ from esim.aside import Packer, Unanswered, Unpacker, aside
 from esim.confirm import Ending, ending_of
 from esim.errors import said
 from esim.memory import MemoryStore
+from esim.reach import Remembered
 from esim.recording import Choice, Recording
 from esim.scenario import Scenario
 from esim.stage import Moment, Stage, TimeIsOver
@@ -108,9 +109,9 @@ class _Dying(Quiet):
 
     at = 0
     handed: bytes | None = None
-    why = ""
+    why = "run once more, it does not come there again"
     begun = 0
-    """How many steps were before."""
+    """How many steps there are up to that."""
 
     def pick(self, stage: Stage, options: Sequence[str], lane: str, told: str) -> int:
         """Hand it on where the crash is."""
@@ -133,13 +134,14 @@ def _simulated(scenario: Scenario) -> tuple[list[_Death], list[str]]:
 
 def _deaths(scenario: Scenario) -> Iterator[_Death]:
     stage = Stage(scenario)
-    first = stage.begin(scenario.faults.budgets())
+    first, remembered = stage.begin(scenario.faults.budgets()), Remembered(stage)
     asked = Quiet.of(stage, {}, {}, strict=False).run(first, checks=False).asked
     most = max(1, min(_DEATHS, _STEPS // max(stage.steps, 1)))
     types = {one.position: one.type for one in stage.look.log}
     for one in _spread(asked, types, most):
-        run = _Dying.of(stage, {}, {one.number: one.options.index("crash")}, strict=True)
+        run = _Dying.of(stage, {}, {one.number: one.options.index("crash")}, strict=False)
         run.at = one.number
+        remembered.put_back()  # what has a name: so that the place of a death tells what it loses
         steps = run.run(first, checks=False).steps
         at = f", at {one.position} {types[one.position]}" if one.position in types else ""
         tail = _tail(stage, steps[run.begun :])
@@ -242,7 +244,6 @@ def _difference(simulated: _Tail, real: _Tail) -> str:
         if one != other:
             return f"{other or 'its end'!r} follows in place of {one or 'its end'!r}{SURVIVES}"
     for name in Ending._fields:
-        one, other = getattr(simulated.ending, name), getattr(real.ending, name)
-        if one != other:
+        if getattr(simulated.ending, name) != getattr(real.ending, name):
             return f"it ends with another {name}{SURVIVES}"
     return ""

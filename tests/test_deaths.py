@@ -300,3 +300,20 @@ def test_deaths_are_spread_over_kinds_of_places_first():
     assert {place.rpartition(", at ")[2] for _, place in where} == {"1 RateSet", "2 Ordered", "3 Ordered"}
     scenario.history = scenario.history * 700
     assert len(deaths._simulated(scenario)[0]) == 1
+
+
+def test_what_a_run_leaves_to_the_next_is_found():
+    """A schedule that has no such place any more, as memory is full of the first, is no reason to pass."""
+    world = World()
+    due = world.table("due")
+
+    def book(event: Ordered, recorded: RecordedEvent[Any]) -> None:
+        if recorded.position > NAMESPACE.rate:
+            NAMESPACE.rate = recorded.position
+            due[recorded.position] = 7
+
+    told = tried(Scenario(HISTORY, [book], faults=Faults(crash=1), world=world)).found
+    assert told.startswith(
+        "where book really dies before it begins, at 2 Ordered, 'due: 2: – → 7' follows in"
+    )
+    assert NAMESPACE.rate == 0

@@ -72,6 +72,8 @@ class Search:
     def __init__(self, stage: Stage, invariants: Mapping[str, Invariant], *, prune: bool = True) -> None:
         """Look for schedules of `stage` that break one of `invariants`; without `prune` each is run."""
         self.stage, self.prune = stage, prune
+        self.afresh: Callable[[], object] | None = None
+        """Makes what tasks share anew before each run; all begin at the first moment then, and none merge."""
         self._always = [(name, one) for name, one in invariants.items() if one.when == "always"]
         self._finally = [(name, one) for name, one in invariants.items() if one.when == "eventually"]
         self.watches = any(one.when != "eventually" for one in invariants.values())
@@ -100,7 +102,8 @@ class Search:
         """Run schedule after schedule, `below` so many faults; give what each has broken, if anything."""
         budgets = faults.budgets()
         first = self.stage.begin(budgets)
-        self._deep = any(budgets[kind] for kind in _IN_FLIGHT)
+        self._deep = self.afresh is None and any(budgets[kind] for kind in _IN_FLIGHT)
+        self.prune = self.prune and self.afresh is None
         self._few = budgets["preempt"] if strategy == "few_preemptions" else 0
         self._node = _Node(first, {}, first.choices, {})
         self._push(self._node)
@@ -131,6 +134,8 @@ class Search:
         self.count.runs += 1
         self._node, self._path, self._taken = node, set(), dict(node.choices)
         self._base, self._broken = node.moment, None
+        if self.afresh is not None:
+            self.afresh()
         try:
             if self.stage.play(self, node.moment):
                 self._check_end()
@@ -168,7 +173,7 @@ class Search:
         again = kind == "duplicate" and player is not None and player.subscription is not None
         mortal = kind == "crash" or (again and player is not None and lane == player.name)
         alone = len(players) == 1 or not any(one.working for one in players if one is not player)
-        if preempt or player is None or not alone or not mortal:
+        if preempt or player is None or not alone or not mortal or self.afresh is not None:
             choices = {**self._node.choices, at: index}
             base = self._base.choices
             since = {number: choice for number, choice in choices.items() if number >= base}

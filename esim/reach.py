@@ -57,6 +57,8 @@ class Remembered:
         way = _Way(self._made_of)
         self._was = {place: (one.form(), one.picture(), one) for place, one in way.held.items()}
         self._owners = way.owners
+        self.shared: set[str] = set()
+        """What has changed and is shared by tasks or threads, as a lock is: made anew with every process."""
         self.cached = {inspect.unwrap(one).__code__ for one in way.caches}
         """The code of what is cached."""
         for cache in way.caches:
@@ -69,6 +71,7 @@ class Remembered:
             if place not in now or now[place].form() != form:
                 one.put_back(picture)
                 changed.append(one.told)
+                self.shared |= {one.told} if one.shared else set()
         for place, one in now.items():
             if place not in self._was and place[0] in self._owners:
                 one.drop()
@@ -159,6 +162,7 @@ class _Held(NamedTuple):
     value: Any
     told: str
     plain: bool
+    shared: bool = False
 
     def form(self) -> str | int:
         """Return what tells it from another."""
@@ -233,7 +237,7 @@ class _Way:
             self._in_class(one)
         elif _is_users_class(type(one)):
             self._in_object(one, told)
-        elif type(one).__module__.partition(".")[0] in _SHARED:
+        elif _is_shared(one):
             self._in_shared(one, told)
 
     def _in_partial(self, one: partial[Any]) -> None:
@@ -276,23 +280,32 @@ class _Way:
         """Look into what tasks or threads share: an event that is set, a queue with something in it."""
         inside = getattr(one, "__dict__", {})
         values = {key: value for key, value in inside.items() if key not in _WAITING}
-        self._has(inside, {key: it for key, it in values.items() if isinstance(it, _STATES)}, told)
+        self._has(
+            inside, {key: it for key, it in values.items() if isinstance(it, _STATES)}, told, shared=True
+        )
 
-    def _has(self, owner: Any, values: Mapping[str, Any], name: str) -> None:
+    def _has(self, owner: Any, values: Mapping[str, Any], name: str, *, shared: bool = False) -> None:
         self.owners[id(owner)] = owner
         for key, value in values.items():
-            self._found(owner, key, value, name)
+            self._found(owner, key, value, name, shared=shared)
 
-    def _found(self, owner: Any, key: str, value: Any, name: str) -> None:
+    def _found(self, owner: Any, key: str, value: Any, name: str, *, shared: bool) -> None:
         strange = isinstance(value, Logger | SystemRandom | Part | World)
         if value is _GONE or strange or (key.startswith("_") and key.endswith("_")):
             return
         inside = list(value.values() if isinstance(value, dict) else value if _is_container(value) else ())
-        parts = [one for one in inside if isinstance(one, Part | World) or callable(one)]
-        plain = isinstance(value, _ATOMS) or (_is_container(value) and not parts)
-        self.held[id(owner), key] = _Held(owner, key, value, f"{key!r} of {name}", plain)
+        parts = [one for one in inside if isinstance(one, Part | World) or callable(one) or _is_shared(one)]
+        atom = isinstance(value, _ATOMS) or type(value).__module__.startswith("numpy.random")
+        plain = atom or (_is_container(value) and not parts)
+        self.held[id(owner), key] = _Held(owner, key, value, f"{key!r} of {name}", plain, shared)
         if not plain:
             self._waiting += [(one, f"{key} of {name}") for one in (value, *parts)]
+            if isinstance(value, dict):  # what is in it beside them
+                self._has(value, {it: value[it] for it in value if isinstance(it, str)}, f"{key} of {name}")
+
+
+def _is_shared(one: Any) -> bool:
+    return type(one).__module__.partition(".")[0] in _SHARED
 
 
 def _names(code: CodeType) -> Iterator[str]:

@@ -10,7 +10,7 @@ clock; a counterexample is then run again on a real DuckDB store, or with a proc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
@@ -88,6 +88,9 @@ def explore(
 
     Raises InvalidArgument for what makes no sense, and Unsteady where the code depends on something else than
     the log and the world: clocks, chance, what it keeps in memory, or reads once and not again after a death.
+    That is looked for by names, and in the source, while the schedule without faults runs, and those with the
+    first fault of each kind; and by up to twelve real deaths in child processes, if there may be crashes.
+    What shows only after several faults, or is the work of C code, files or the environment, is not seen.
     """
     origin = called_from(whole=isinstance(history, Scenario))
     scenario = _scenario(history, actors, invariants, faults, world)
@@ -97,12 +100,16 @@ def explore(
         raise InvalidArgument(f"confirm={confirm!r}: give 'duckdb', 'kill' or None")
     scenario.faults.budgets()  # told before anything runs
     over = deadline(seconds)
-    with as_before(Stage(scenario)) as remembered:
-        search = found = None
+    with as_before(Stage(scenario)):
+        search = remembered = found = None
+        untried, shared = "", set[str]()
         try:
-            unsteady(scenario, over)
+            untried, shares = unsteady(scenario, over)
             search = Search(Stage(scenario), scenario.invariants, prune=prune)
+            remembered = Remembered(search.stage)
             search.stage.over = over
+            if shares:
+                search.afresh, shared = remembered.put_back, remembered.shared
             by_chance = strategy == "random"
             runs = _by_chance(search, seed) if by_chance else search.nodes(scenario.faults, strategy)
             found, why = _gone_through(search, runs, over, schedules)
@@ -110,26 +117,28 @@ def explore(
             why = "it was interrupted"
         except TimeIsOver:
             why = f"{seconds:g} s are over"
-        if search is None:  # not even the run without faults came to its end
+        if search is None or remembered is None:  # not even the run without faults came to its end
             search = Search(Stage(scenario), scenario.invariants, prune=prune)
         else:
-            _must_be_as_it_was(remembered)
+            _must_be_as_it_was(remembered, shared)
         if found is None:
             exhausted = not why and strategy != "random"
             why = why or ("" if exhausted else "schedules were drawn by chance")
-            return Verdict(scenario, search, exhausted, why, None)
+            return Verdict(scenario, search, exhausted, why, None, untried=untried)
         if strategy == "random":
             with suppress(KeyboardInterrupt):  # what was found is as good, if longer
                 found = _shrunk(scenario, found, over)
         run = _again(scenario, found)
         how = Found(origin, _sought(strategy, seed=seed, seconds=seconds, schedules=schedules))
         counterexample = Counterexample(run, _confirmed(run, confirm, seconds), how)
-        return Verdict(scenario, search, exhausted=False, stopped="", counterexample=counterexample)
+        return Verdict(
+            scenario, search, exhausted=False, stopped="", counterexample=counterexample, untried=untried
+        )
 
 
-def _must_be_as_it_was(remembered: Remembered) -> None:
-    """Have what code keeps be as it was. Raises Unsteady if it was not."""
-    if changed := remembered.put_back():
+def _must_be_as_it_was(remembered: Remembered, shared: Collection[str] = ()) -> None:
+    """Have what code keeps be as it was. Raises Unsteady if it was not, but for what tasks may share."""
+    if changed := [one for one in remembered.put_back() if one not in shared]:
         raise Unsteady(f"{', '.join(changed)}{CHANGED}")
 
 
@@ -174,6 +183,8 @@ def _by_chance(search: Search, seed: int) -> Iterator[Broken | None]:
         recording = Recording(search.stage, search.stage.scenario.invariants, chance.pick)
         search.count.schedules += 1
         search.count.runs += 1
+        if search.afresh is not None:
+            search.afresh()
         run = recording.run(first, checks=True)
         search.count.states = len(states := states | recording.states)
         for name in [name for name in search.unseen if name in recording.seen]:

@@ -64,8 +64,10 @@ class Verdict:
         exhausted: bool,  # noqa: FBT001 - by name where it is made
         stopped: str,
         counterexample: Counterexample | None,
+        *,
+        untried: str = "",
     ) -> None:
-        """Keep what a search has counted and found."""
+        """Keep what a search has counted and found, and what could not be tried before."""
         self.scenario, self.exhausted, self.stopped = scenario, exhausted, stopped
         count = search.count
         self.schedules, self.merged, self.states = count.schedules, count.merged, count.states
@@ -78,7 +80,8 @@ class Verdict:
         """Why a proof is empty: what never came true, had nothing to look at, or does nothing but fail."""
         self.failing = [f"without a fault, {one.told}" for one in search.failing]
         """What the processes fail at without any fault."""
-        self.granularity = f"{_DIES}; {_PREEMPTS if scenario.faults.preempt else _IN_TURN}"
+        turns = _PREEMPTS if scenario.faults.preempt else _IN_TURN
+        self.granularity = "; ".join(one for one in (_DIES, turns, untried) if one)
         """Where schedules may differ."""
 
     @property

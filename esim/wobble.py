@@ -7,31 +7,38 @@ are named. A proof about code that rolls dice would be none.
 
 from __future__ import annotations
 
-import ast
 import inspect
 import random
 import sys
-import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
+from pydantic import BaseModel
+
+from esim.aside import Unanswered, aside
 from esim.confirm import ending_of
+from esim.deaths import PATIENCE, SURVIVES, Quiet, tried
 from esim.errors import Unsteady, said
 from esim.faults import MEANINGS
+from esim.lines import Lines
 from esim.reach import CHANGED, Remembered, held_by, is_users
-from esim.recording import Choice, Recording
+from esim.recording import Choice
 from esim.scenario import Scenario
 from esim.stage import Stage
 
 _NO_CLOCKS = {"get_clock_info", "mktime", "sleep", "strptime", "tzset"}
 _CLASS_CLOCKS = {"now", "utcnow", "today"}
-_OF_THE_PROCESS = {"hash", "id", "getpid", "getppid", "urandom"}
+_OF_THE_PROCESS = {"hash", "id", "getpid", "getppid", "getrandom", "urandom"}
+_OF_THE_THREAD = {"get_ident", "get_native_id"}
 _NEW_IDS = {"getnode", "uuid1", "uuid4", "uuid6", "uuid7", "uuid8"}
 _DICE = {"random", "secrets", "uuid"}
+_MODELS = ("pydantic.", "esim.event", "esim.value", "esim.rows", "esim.state")
+_MAKERS = ("pydantic.main", "esim.value")
+"""The modules that make a user's values, and so call for their defaults."""
 _LOOKED_AT = {"esim.memory", "esim.queues", "esim.service", "esim.volatile", "esim.world"}
 """The modules of what a process looks at: the log, and the world."""
 
@@ -40,7 +47,7 @@ _CACHED = (
     " keeps what it read in a cache: that is in the memory of the process, and its death would lose it; keep "
     "it in world.memory(…), or in a table"
 )
-_IN_ORDER = ": the order of a set of texts differs from process to process; sort it"
+_IN_ORDER = ": the order of a set of texts differs from process to process; sort it, by itself"
 _ANEW = (
     " is another when the actors are made anew after a run, as by a process that is started again: read it "
     "where it is used, or keep it in world.memory(…)"
@@ -55,32 +62,73 @@ class _Seen:
     calls: dict[str, None] = field(default_factory=dict)
     caches: dict[str, None] = field(default_factory=dict)
     anew: dict[str, None] = field(default_factory=dict)
-    sets: dict[CodeType, set[str]] = field(default_factory=dict)
-    """Which names stand for a set in what has run, as it is called for the first time."""
+    lines: Lines = field(default_factory=lambda: Lines(_of_c))
 
 
-def unsteady(scenario: Scenario, over: Callable[[], bool] | None = None) -> None:
-    """Run the schedule without faults twice. Raises Unsteady, and names what makes it unsteady.
+class Steady(NamedTuple):
+    """What is known of steady code."""
 
-    Raises TimeIsOver once `over` says so.
+    untried: str
+    """What could not be tried, or an empty text."""
+    shares: bool
+    """Whether its tasks share what a run changes, as an event that is set: it is made anew for each run."""
+
+
+def unsteady(scenario: Scenario, over: Callable[[], bool] | None = None) -> Steady:
+    """Have processes die for real, and run the schedule without faults twice.
+
+    Raises Unsteady, and names what makes it unsteady; and TimeIsOver once `over` says so.
+    """
+    deaths = tried(scenario, over)
+    if deaths.found:
+        raise Unsteady(_with_names(scenario, deaths.found))
+    return Steady(deaths.untried, _watch(scenario, over))
+
+
+def _with_names(scenario: Scenario, found: str) -> str:
+    """Return what was found, and what has it be so, if that can be told; what looks for it is left behind."""
+
+    def named() -> str:
+        try:
+            _watch(scenario, None)
+        except Unsteady as error:
+            return str(error)
+        return ""
+
+    try:
+        told = aside(named, PATIENCE)
+    except Unanswered:
+        return found
+    return f"{told} ({found.removesuffix(SURVIVES)})" if told else found
+
+
+def _watch(scenario: Scenario, over: Callable[[], bool] | None) -> bool:
+    """Run the schedule without faults twice, and those with one fault, watched. Raises Unsteady.
+
+    Without crashes, what tasks share may change in a run; returns whether it does.
     """
 
     def made() -> Stage:
         stage = Stage(scenario)
         stage.over = over
+        stage.begin(scenario.faults.budgets())
         return stage
 
     stage = made()
     remembered = Remembered(stage)
     seen = _Seen(remembered.cached)
     one, asked = _once(stage, seen)
-    for number, option in _first_of_each(asked).values():
-        _once(made(), seen, {number: option})
+    types = {one.position: one.type for one in stage.look.log}
+    changed = remembered.put_back()
+    for number, option in _first_of_each(asked, types).values():
+        _once(stage, seen, {number: option})
+        changed += remembered.put_back()
+    shared = set() if scenario.faults.crash else remembered.shared
     reasons = (
-        (seen.calls, _CALLED),
+        ([*seen.calls, *seen.lines.calls()], _CALLED),
         (seen.caches, _CACHED),
-        (remembered.put_back(), CHANGED),
-        (_set_orders(seen.sets), _IN_ORDER),
+        (dict.fromkeys(one for one in changed if one not in shared), CHANGED),
+        (seen.lines.orders(), _IN_ORDER),
         (seen.anew, _ANEW),
     )
     for names, why in reasons:
@@ -94,6 +142,7 @@ def unsteady(scenario: Scenario, over: Callable[[], bool] | None = None) -> None
         raise Unsteady(
             f"run twice without faults, it differs{f' at {place}' if place else ' in how it ends'}"
         )
+    return bool(shared)
 
 
 def _once(
@@ -101,10 +150,9 @@ def _once(
 ) -> tuple[tuple[Any, Any], list[Choice]]:
     """Run once, watched; return what happened and how it ended, and what could have been chosen."""
     scenario, before = stage.scenario, held_by(stage.actors)
-    recording = Recording.of(stage, {}, choices or {}, strict=False)
-    first = stage.begin(scenario.faults.budgets())
+    recording = Quiet.of(stage, {}, choices or {}, strict=False)
     with _watched(seen):
-        run = recording.run(first, checks=False)
+        run = recording.run(stage.first, checks=False)
     happened = (run.steps, ending_of(stage, None)), run.asked
     if scenario.faults.crash and callable(scenario.actors):
         seen.anew.update(dict.fromkeys(told for told, _ in _made_anew(stage) - before))
@@ -121,40 +169,47 @@ def _made_anew(stage: Stage) -> Counter[tuple[str, str]]:
         ) from error
 
 
-def _first_of_each(asked: Sequence[Choice]) -> dict[tuple[str, str, str], tuple[int, int]]:
-    """Return for each kind of fault and of place the first at which it can happen, and its number there."""
-    found: dict[tuple[str, str, str], tuple[int, int]] = {}
+def _first_of_each(
+    asked: Sequence[Choice], types: Mapping[int, str]
+) -> dict[tuple[str, str, str, str], tuple[int, int]]:
+    """Return for each kind of fault, place and event the first at which it can happen; its number there."""
+    found: dict[tuple[str, str, str, str], tuple[int, int]] = {}
     for one in asked:
         for index, option in enumerate(one.options):
             if option in MEANINGS:
-                found.setdefault((option, one.lane, one.place), (one.number, index))
+                key = option, one.lane, one.place, types.get(one.position, "")
+                found.setdefault(key, (one.number, index))
     return found
 
 
 @contextmanager
 def _watched(seen: _Seen) -> Iterator[None]:
     """Note what the user's code calls and looks at."""
-    users: dict[CodeType, bool] = {}
-
-    def is_of_user(frame: FrameType) -> bool:
-        if frame.f_code not in users:
-            users[frame.f_code] = is_users(frame.f_code)
-        return users[frame.f_code]
+    kinds: dict[int, tuple[CodeType, str]] = {}  # by id: to hash code takes longer than all else here
 
     def called(by: FrameType | None, what: str) -> None:
-        if by and what and is_of_user(by) and by.f_code.co_name != "__hash__":
+        if by and what and is_users(by.f_code) and by.f_code.co_name != "__hash__":
             seen.calls[f"{by.f_code.co_name} calls {what}() (line {by.f_lineno})"] = None
 
     def profile(frame: FrameType, event: str, arg: Any) -> None:
-        module = frame.f_globals.get("__name__") if event == "call" else ""
-        if event == "c_call" and is_of_user(frame):
-            called(frame, _of_c(arg))
-        elif module in _DICE:
-            called(frame.f_back, _of_chance(frame))
-        elif module in _LOOKED_AT and seen.cached:
+        code = frame.f_code
+        found = kinds.get(id(code))
+        if found is None:
+            found = kinds[id(code)] = code, _kind(frame)
+        kind = found[1]
+        if not kind or (event != "call" and kind != "user"):
+            return
+        if kind == "dice":
+            called(_caller(frame), _of_chance(frame))
+        elif kind == "maker":
+            for what in _defaults(frame):
+                called(_caller(frame), what)
+        elif kind == "looked at" and seen.cached:
             seen.caches.update(dict.fromkeys(_cached(frame, seen.cached)))
-        elif event == "call" and frame.f_code not in seen.sets and is_of_user(frame):
-            seen.sets[frame.f_code] = _sets(frame)
+        elif kind == "user" and event == "c_call":
+            called(frame, _of_c(arg))
+        elif kind == "user" and event in ("call", "return"):
+            seen.lines.see(frame, event, arg)
 
     former = sys.getprofile()
     sys.setprofile(profile)
@@ -162,6 +217,32 @@ def _watched(seen: _Seen) -> Iterator[None]:
         yield
     finally:
         sys.setprofile(former)
+
+
+def _kind(frame: FrameType) -> str:
+    """Return what is noted of some code, or an empty text."""
+    module = frame.f_globals.get("__name__")
+    if module in _DICE:
+        return "dice"
+    if module in _MAKERS:
+        return "maker" if frame.f_code.co_name == "__init__" else ""
+    return "looked at" if module in _LOOKED_AT else "user" if is_users(frame.f_code) else ""
+
+
+def _caller(frame: FrameType) -> FrameType | None:
+    """Return who has called, or made a model whose defaults did."""
+    found = frame.f_back
+    while found is not None and str(found.f_globals.get("__name__")).startswith(_MODELS):
+        found = found.f_back
+    return found
+
+
+def _defaults(frame: FrameType) -> Iterator[str]:
+    """Give the C functions that the defaults of a model come from, as it is made."""
+    model, given = frame.f_locals.get("self"), frame.f_locals.get("data", {})
+    for name, one in type(model).__pydantic_fields__.items() if isinstance(model, BaseModel) else ():
+        if name not in given and one.default_factory is not None:
+            yield _of_c(one.default_factory)
 
 
 def _of_c(called: Any) -> str:
@@ -174,6 +255,8 @@ def _of_c(called: Any) -> str:
     module = str(getattr(called, "__module__", None))
     if module in ("builtins", "nt", "posix") and name in _OF_THE_PROCESS:
         return name if module == "builtins" else f"os.{name}"
+    if module == "_thread" and name in _OF_THE_THREAD:
+        return f"threading.{name}"
     return f"time.{name}" if module == "time" and name not in _NO_CLOCKS else ""
 
 
@@ -197,103 +280,3 @@ def _cached(frame: FrameType | None, codes: set[CodeType]) -> Iterator[str]:
         if frame.f_code in codes:
             yield frame.f_code.co_name
         frame = frame.f_back
-
-
-def _sets(frame: FrameType) -> set[str]:
-    """Return the names that stand for sets as a function begins: of its module, around it, or handed in."""
-    outside = {name: frame.f_globals.get(name) for name in frame.f_code.co_names}
-    known = {**outside, **frame.f_locals}.items()
-    return {
-        name
-        for name, value in known
-        if isinstance(value, set | frozenset) and not all(isinstance(one, int) for one in value)
-    }
-
-
-_ORDERLY = {"all", "any", "frozenset", "len", "max", "min", "set", "sorted", "sum"}
-"""Functions to whose answer the order of what they are given does not matter."""
-_GOES_THROUGH = {"enumerate", "iter", "list", "map", "next", "tuple", "zip"}
-_MAKE_SETS = {"copy", "difference", "intersection", "symmetric_difference", "union"}
-
-
-def _set_orders(ran: Mapping[CodeType, set[str]]) -> list[str]:
-    """Return the places where code that ran goes through a set in its own order, if its source shows it."""
-    whole = [code for code in ran if not code.co_name.endswith(("comp>", "expr>"))]  # these are in others
-    return list(dict(order for code in whole for order in _orders_in(code, ran[code])).values())
-
-
-def _orders_in(code: CodeType, handed: set[str]) -> Iterator[tuple[tuple[str, int], str]]:
-    """Give where code goes through a set, and that in words; `handed` are names of sets from elsewhere."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(code)))
-    except (OSError, SyntaxError, TypeError):
-        return
-    for node in _in_order(tree, _named_sets(tree, handed)):
-        line = code.co_firstlineno + node.lineno - 1
-        told = f"{code.co_name} goes through the set {ast.unparse(node)} (line {line})"
-        yield (code.co_filename, line), told
-
-
-def _named_sets(tree: ast.AST, handed: set[str]) -> set[str]:
-    """Return the names that stand for a set wherever a value is given to them."""
-    named = [
-        (target.id, node.value)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value
-        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
-        if isinstance(target, ast.Name)
-    ]
-    sets = set(handed)
-    for _ in named:  # a set may be made of another that comes later in the text
-        sets |= {name for name, value in named if _is_set(value, sets)}
-    return sets - {name for name, value in named if not _is_set(value, sets)}
-
-
-def _in_order(tree: ast.AST, sets: set[str]) -> Iterator[ast.expr]:
-    """Give the sets that are gone through where their order may matter."""
-    harmless = {
-        id(part)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _ORDERLY
-        for argument in node.args
-        if isinstance(argument, ast.GeneratorExp | ast.ListComp | ast.SetComp)
-        for part in argument.generators
-    }
-    for node in ast.walk(tree):
-        found: list[ast.expr] = []
-        if isinstance(node, ast.For) or (isinstance(node, ast.comprehension) and id(node) not in harmless):
-            found = [node.iter]
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _GOES_THROUGH:
-            found = list(node.args)
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            if node.func.attr == "pop" and not node.args:
-                found = [node.func.value]
-            elif node.func.attr == "join":
-                found = list(node.args)
-        yield from (one for one in found if _is_set(one, sets) and not _of_numbers(one))
-
-
-def _of_numbers(node: ast.expr) -> bool:
-    """Say whether a set holds but whole numbers, whose order is the same in every process."""
-    if isinstance(node, ast.BinOp):
-        return _of_numbers(node.left) and _of_numbers(node.right)
-    return isinstance(node, ast.Set) and all(
-        isinstance(one, ast.Constant) and isinstance(one.value, int) for one in node.elts
-    )
-
-
-def _is_set(node: ast.AST, sets: set[str]) -> bool:
-    if isinstance(node, ast.Set | ast.SetComp):
-        return True
-    if isinstance(node, ast.BinOp):
-        return any(_is_set(side, sets) or _are_keys(side) for side in (node.left, node.right))
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        return node.func.id in ("set", "frozenset")
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        return node.func.attr in _MAKE_SETS and _is_set(node.func.value, sets)
-    return isinstance(node, ast.Name) and node.id in sets
-
-
-def _are_keys(node: ast.AST) -> bool:
-    """Say whether these are the keys of a dict, of which `-`, `|`, `&` and `^` make a set."""
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "keys"

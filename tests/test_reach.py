@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter, defaultdict, deque
 from enum import Enum
@@ -9,17 +10,21 @@ from functools import cache, lru_cache, partial, wraps
 from itertools import count
 from typing import Any
 
+import numpy as np
 import pytest
 
 from esim.errors import Unsteady
 from esim.event import Event
+from esim.faults import Faults
 from esim.frozen import frozen
+from esim.invariant import always, eventually
 from esim.reach import Remembered
 from esim.scenario import Scenario, task
+from esim.simulation import explore
 from esim.stage import Stage
 from esim.state import State
 from esim.wobble import unsteady
-from esim.world import World
+from esim.world import Table, World
 
 
 class Rung(Event):
@@ -273,3 +278,92 @@ def test_what_is_put_back_is_the_object_that_it_was():
         assert len(remembered.put_back()) == 3
         assert carts["1"] is both[0] is pair[0][0] is cart
         assert (cart.items, list(carts), len(both), pair) == ([], ["1"], 1, [(cart, {1})])
+
+
+def test_what_a_dict_has_beside_functions_is_looked_at():
+    """The functions are followed, and the rest may change."""
+    state: dict[str, Any] = {"first": "", "upper": str.upper}
+
+    def see(event: Rung) -> None:
+        state["first"] = state["upper"](event.bell)
+        state["more"] = 1
+
+    assert told_of([see]).startswith("'first' of state of see, 'more' of state of see changed")
+    assert state == {"first": "", "upper": str.upper}
+
+
+def test_dice_of_numpy_are_memory_whatever_their_seed():
+    dice = np.random.default_rng(7)
+
+    def throw(event: Rung) -> None:
+        dice.random()
+
+    for _ in range(2):
+        assert told_of([throw]).startswith("'dice' of throw changed")
+
+
+def two_locked(lock: Any, world: World) -> list[Any]:
+    """Return two tasks that count in turn, if `lock` is one."""
+    table = world.parts["table"]
+    assert isinstance(table, Table)
+
+    async def add() -> None:
+        async with lock():
+            seen = table["n"]
+            await asyncio.sleep(0.1)
+            table["n"] = seen + 1
+
+    return [task(add, name="one"), task(add, name="two")]
+
+
+def test_a_lock_is_no_memory_wherever_it_is_kept():
+    """It has been given back when all is done, also if it is one of many in a dict."""
+    world = World()
+    world.table("table", {"n": 0})
+    right = eventually(lambda look: look.table("table")["n"] == 2)
+
+    def actors(store: Any) -> list[Any]:
+        locks = {"a": asyncio.Lock()}
+        return two_locked(lambda: locks["a"], world)
+
+    assert explore([], actors, {"right": right}, faults=Faults(preempt=2), world=world).holds
+
+
+@pytest.mark.parametrize("strategy", ["exhaustive", "random"])
+def test_what_tasks_share_is_made_anew_for_each_run_where_nobody_dies(strategy):
+    """An event that is set and a queue without `task_done` are right, as long as their process lives."""
+    world = World()
+    table = world.table("table")
+    found: list[Any] = []
+
+    def actors(store: Any) -> list[Any]:
+        rung, bells = asyncio.Event(), asyncio.Queue[str]()
+        found[:] = [rung]
+
+        async def ring() -> None:
+            await bells.put("a")
+            await asyncio.sleep(5)
+            table["rung"] = True
+            rung.set()
+
+        async def hear() -> None:
+            table["bell"] = await bells.get()
+            try:
+                await asyncio.wait_for(rung.wait(), 3)
+                table["heard"] = "rung"
+            except TimeoutError:
+                table["heard"] = "nothing"
+
+        return [task(ring), task(hear)]
+
+    late = always(lambda look: look.table("table").get("heard") != "rung" or "rung" in look.table("table"))
+    how = {"strategy": strategy, "schedules": 20, "world": world, "confirm": None}
+    verdict = explore([], actors, {"late": late}, faults=Faults(preempt=1), **how)
+    assert verdict.counterexample is None
+    assert verdict.schedules > 1
+    assert verdict.holds == (strategy == "exhaustive")
+    assert not found[0].is_set()
+    never = always(lambda look: look.table("table").get("heard") != "rung")
+    assert explore([], actors, {"never": never}, faults=Faults(preempt=1), **how).counterexample is not None
+    with pytest.raises(Unsteady, match="'_value' of rung of "):
+        explore([], actors, {"late": late}, faults=Faults(crash=1), **how)

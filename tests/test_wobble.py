@@ -12,10 +12,13 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, Field
 
 from esim.bus import Bus
+from esim.envelope import RecordedEvent
 from esim.errors import Unsteady
 from esim.event import Event
+from esim.faults import Faults
 from esim.projection import Key, Row, Rows
 from esim.scenario import Scenario, task
 from esim.wobble import unsteady
@@ -297,3 +300,62 @@ def test_what_differs_in_the_second_run_is_told_where_its_source_is_not_seen():
     turns = iter(range(99))
     note, world = noting(lambda: next(turns))
     assert "run twice without faults, it differs at table" in told_of([note], world)
+
+
+class Hung(Event):
+    bell: str = "a"
+
+
+def test_chance_is_named_where_only_a_second_try_of_another_kind_of_event_leads_to():
+    """The first fault of each kind is watched for each type of event."""
+    world = World()
+    begun = world.table("begun")
+
+    def handle(event: Rung | Hung, recorded: RecordedEvent[Any]) -> None:
+        again = recorded.position in begun
+        begun[recorded.position] = True
+        if again and isinstance(event, Hung):
+            random.random()
+
+    history = [("Bell/1", Rung()), ("Bell/1", Hung())]
+    with pytest.raises(Unsteady, match=r"handle calls random\.random"):
+        unsteady(Scenario(history, [handle], faults=Faults(crash=1), world=world))
+
+
+class Stamped(Event):
+    id: uuid.UUID = Field(default_factory=uuid.uuid4)
+
+
+class Model(BaseModel):
+    at: float = Field(default_factory=time.time)
+
+
+@pytest.mark.parametrize(("make", "called"), [(Stamped, "uuid.uuid4"), (Model, "time.time")])
+def test_chance_in_the_defaults_of_a_model_is_named(make: Any, called: str):
+    """It is pydantic that calls for it."""
+
+    def note(event: Rung) -> None:
+        make()
+
+    assert f"note calls {called}() (line" in told_of([note])
+    given = {"id": KNOWN} if make is Stamped else {"at": 1.0}
+
+    def fine(event: Rung) -> None:
+        make(**given)
+
+    assert not told_of([fine])
+
+
+class Tagged(Event):
+    tags: frozenset[str] = frozenset({"a", "b"})
+
+
+def test_an_events_own_set_is_named():
+    """Whatever was handed in is looked up as it is used."""
+
+    def note(event: Tagged) -> None:
+        for tag in event.tags:
+            str(tag)
+
+    with pytest.raises(Unsteady, match=r"note goes through the set event\.tags"):
+        unsteady(Scenario([("Bell/1", Tagged())], [note]))

@@ -1,0 +1,115 @@
+"""Work in a child of this process: it answers, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pickle
+import sys
+import threading
+from typing import Any
+
+import pytest
+
+from esim.aside import Packer, Unanswered, Unpacker, aside
+
+KEPT: list[int] = []
+
+
+def test_the_answer_comes_back_and_memory_is_as_it_was():
+    def work() -> tuple[list[int], bool]:
+        KEPT.append(1)
+        return KEPT, os.getpid() == parent
+
+    parent = os.getpid()
+    assert aside(work, 60) == ([1], False)
+    assert KEPT == []
+
+
+def test_nothing_is_said_and_nothing_runs_at_its_exit(tmp_path, capfd):
+    """Neither by Python's own streams, nor by those of the process; nor does it flush what the parent has."""
+    told = tmp_path / "exit"
+
+    def work() -> None:
+        atexit.register(told.write_text, "left")
+        print("out")
+        print("err", file=sys.stderr)
+        os.write(1, b"raw")
+
+    sys.stdout.write("mine, not flushed")
+    aside(work, 60)
+    assert capfd.readouterr() == ("mine, not flushed", "")
+    assert not told.exists()
+
+
+def test_an_error_is_told():
+    def work() -> None:
+        raise KeyError("mug")
+
+    with pytest.raises(Unanswered, match="KeyError: 'mug'"):
+        aside(work, 60)
+    with pytest.raises(Unanswered, match="without a word"):
+        aside(lambda: os._exit(3), 60)
+    with pytest.raises(Unanswered, match="pickle"):
+        aside(lambda: work, 60)
+
+
+def test_what_does_not_end_is_ended():
+    """Here by having no time at all; and by whoever watches."""
+
+    def work() -> None:
+        threading.Event().wait()
+
+    with pytest.raises(Unanswered, match="did not come to an end"):
+        aside(work, 0)
+
+    def watch() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        aside(work, 60, watch)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)  # none is left
+
+
+def test_without_a_fork_there_is_no_answer(monkeypatch):
+    monkeypatch.delattr(os, "fork")
+    with pytest.raises(Unanswered, match="cannot fork"):
+        aside(lambda: 7, 60)
+
+
+def test_classes_and_functions_without_a_name_go_from_child_to_child():
+    """Pickle finds no class of a function, and no lambda; both children have them where the parent has."""
+
+    class Mug:
+        size = 3
+
+    def packed(*values: Any) -> bytes:
+        packer = Packer({id(KEPT): 0})
+        packer.dump(values)
+        return packer.buffer.getvalue()
+
+    def unpacked() -> tuple[Any, ...]:
+        mug, function, other, kept = Unpacker(sent, [KEPT]).load()
+        return type(mug) is Mug, function is shout, other is packed, kept is KEPT
+
+    shout = lambda text: text.upper()  # noqa: E731 - it shall have no name
+    sent = aside(lambda: packed(Mug(), shout, packed, KEPT), 60)
+    assert aside(unpacked, 60) == (True, True, True, True)
+
+
+def test_what_was_made_in_a_child_cannot_go_to_another():
+    def packed() -> bytes:
+        packer = Packer({})
+        packer.dump(lambda: 7)
+        return packer.buffer.getvalue()
+
+    sent = aside(packed, 60)
+
+    def unpacked() -> str:
+        try:
+            return str(Unpacker(sent, []).load())
+        except pickle.UnpicklingError as error:
+            return str(error)
+
+    assert aside(unpacked, 60) == "<lambda> was made while it ran"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dis
 import hashlib
+import inspect
 import re
 import sys
 import types
@@ -168,11 +169,15 @@ class _Walk:
     def _absent(self) -> None:
         """Watch for names that classes and modules do not have yet, and that code would find there first."""
         for cls in self.classes:
-            later = (name for name in self.names if name not in vars(cls) and hasattr(cls, name))
-            self.uses += [Use(vars(cls), name, None) for name in sorted(later)]
+            bases = inspect.getmro(cls) + inspect.getmro(
+                type(cls)
+            )  # hasattr() would ask the user's __getattr__
+            known = {name for base in bases for name in base.__dict__}
+            later = sorted((known & set(self.names)).difference(vars(cls)))
+            self.uses += [Use(vars(cls), name, None) for name in later]
         for module in self.modules:
-            later = (name for name in self.names if name not in vars(module))
-            self.uses += [Use(vars(module), name, None) for name in sorted(later)]
+            later = sorted(name for name in self.names if name not in vars(module))
+            self.uses += [Use(vars(module), name, None) for name in later]
 
     def _wanted(self, owner: _Owner, name: str, value: object) -> bool:
         if isinstance(owner, types.ModuleType):

@@ -172,12 +172,16 @@ def _made_anew(stage: Stage) -> Counter[tuple[str, str]]:
 def _first_of_each(
     asked: Sequence[Choice], types: Mapping[int, str]
 ) -> dict[tuple[str, str, str, str], tuple[int, int]]:
-    """Return for each kind of fault, place and event the first at which it can happen; its number there."""
+    """Return for each kind of fault, place and event the first at which it can happen; its number there.
+
+    Whoever dies at an event does it anew or not at all, as it dies after or before it has done something.
+    """
     found: dict[tuple[str, str, str, str], tuple[int, int]] = {}
     for one in asked:
         for index, option in enumerate(one.options):
             if option in MEANINGS:
-                key = option, one.lane, one.place, types.get(one.position, "")
+                place = one.place if option != "crash" or one.place.startswith("after") else ""
+                key = option, one.lane, place, types.get(one.position, "")
                 found.setdefault(key, (one.number, index))
     return found
 
@@ -216,7 +220,11 @@ def _watched(seen: _Seen) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.setprofile(former)
+        sys.setprofile(None)
+        if callable(former):
+            sys.setprofile(former)
+        elif former is not None:  # a profiler written in C, which is no function but can be turned on again
+            former.enable()
 
 
 def _kind(frame: FrameType) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import cProfile
 import os
 import random
 import secrets
+import sys
 import time
 import uuid
 from dataclasses import dataclass
@@ -359,3 +361,15 @@ def test_an_events_own_set_is_named():
 
     with pytest.raises(Unsteady, match=r"note goes through the set event\.tags"):
         unsteady(Scenario([("Bell/1", Tagged())], [note]))
+
+
+def test_a_profiler_may_watch_an_exploration():
+    """One of Python's own goes on where it was interrupted."""
+    note, world = noting(lambda: 1)
+    profiler = cProfile.Profile()
+    profiler.enable()
+    try:
+        assert told_of([note], world) == ""
+        assert sys.getprofile() is profiler
+    finally:
+        profiler.disable()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from glob import glob, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -129,6 +130,10 @@ class Source:
 
     def types(self) -> dict[str, str]:
         """Return the columns with their SQL types, without `#row`."""
+        return dict(self._types)
+
+    @cached_property
+    def _types(self) -> dict[str, str]:
         with reading(self.name):
             found = self.session.rows(f"DESCRIBE {self.select}")
         types = {name: kind for name, kind, *_ in found[1:]}  # the first is our own

@@ -107,7 +107,9 @@ def _csv(session: Session, files: Sequence[str]) -> Copy:
     unlike = {kind: form for kind, form in formats.items() if form and "%Y-%m-%d" not in form}
     said = values(session, f"SELECT * FROM {kept.name}", _described(session, f"{told})"), unlike)
     skipped = (f"{cut.skipped:,} lines before the header are passed over",) if cut.skipped else ()
-    doubles = _doubles(files[0], cut)
+    doubles: dict[str, str] = {}
+    for one in reversed(files):  # what is said of the first counts
+        doubles |= _doubles(one, cut, first=one == files[0])
     return Copy(kept, said, (*skipped, *doubles.values()), doubles)
 
 
@@ -116,17 +118,26 @@ def _sniffed(session: Session, path: str, how: str) -> _Cut:
     return _Cut(*session.rows(f"SELECT {found} FROM sniff_csv({literal(_pattern(path))}, {how})")[0])
 
 
-def _doubles(path: str, cut: _Cut) -> dict[str, str]:
-    """Return what is to be said of names in the header that differ in no more than case, by the first one."""
+def _doubles(path: str, cut: _Cut, *, first: bool) -> dict[str, str]:
+    """Return what is to be said of names in the header that differ in no more than case, by the first one.
+
+    Of the `first` file it is known what DuckDB calls the columns.
+    """
     if not cut.header or len(cut.delimiter) != 1:
         return {}
     rows = csv.reader(islice(_lines(path), cut.skipped, None), delimiter=cut.delimiter)
     groups: dict[str, list[tuple[str, str]]] = {}
-    for name, column in zip(next(filter(None, rows), []), cut.columns, strict=False):
-        groups.setdefault(name.strip().casefold(), []).append((name.strip(), column["name"]))
+    names = [name.strip() for name in next(filter(None, rows), [])]
+    known = {column["name"].casefold(): column["name"] for column in cut.columns}
+    called = (
+        [column["name"] for column in cut.columns] if first else [known.get(n.casefold(), n) for n in names]
+    )
+    for name, column in zip(names, called, strict=False):
+        groups.setdefault(name.casefold(), []).append((name, column))
+    of_file = "" if first else f" of {Path(path).name}"
     return {
-        same[0][1]: f"several columns are called {', '.join(repr(name) for name, _ in same)}, and SQL knows "
-        f"no case in names: here they are {', '.join(column for _, column in same)}"
+        same[0][1]: f"several columns{of_file} are called {', '.join(repr(name) for name, _ in same)}, and "
+        f"SQL knows no case in names: here they are {', '.join(dict.fromkeys(one for _, one in same))}"
         for key, same in groups.items()
         if key and len(same) > 1
     }  # fmt: skip
@@ -184,7 +195,7 @@ def _lines(path: str) -> Iterator[str]:
 
 def _unreadable(files: Sequence[str], error: duckdb.Error) -> InvalidLog:
     """Return what DuckDB says of files, without its ways out, which a log has not."""
-    told = re.split(r"Possible|The search space|[.,]? Try |, try |\nLINE ", str(error))[0]
+    told = re.split(r"Possible|The search space|[.,]?\sTry |, try |\nLINE ", str(error))[0]
     return InvalidLog(f"{_names(files)} cannot be read: {' '.join(told.split())[:400]}")
 
 

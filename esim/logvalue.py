@@ -54,12 +54,18 @@ def _value(text: str, kind: str, form: str | None) -> tuple[str, str] | None:
         **dict.fromkeys(("BIGINT", "HUGEINT"), f"CASE WHEN {value}::VARCHAR = {text} THEN {value} END"),
         "DOUBLE": f"CASE WHEN {exact} THEN {value} END",
         "DATE": f"CASE WHEN regexp_full_match({text}, '{_DAY}\\s*') THEN {value} END",
-        "TIMESTAMP": naive(text),
-        **dict.fromkeys(("BOOLEAN", "TIME"), value),
+        "TIMESTAMP": _coarse(text, naive(text)),
+        "BOOLEAN": value,
+        "TIME": f"CASE WHEN NOT regexp_matches({text}, '^{_DAY}') THEN {value} END",
     }
     if kind == "TIMESTAMP WITH TIME ZONE":
-        return aware(text), aware(text)
+        return aware(text), _coarse(text, aware(text))
     return (value, whole[kind]) if kind in whole else None
+
+
+def _coarse(text: str, value: str) -> str:
+    """Return SQL of a time whose text has no digit that a microsecond has not."""
+    return f"CASE WHEN NOT regexp_matches({text}, '\\.[0-9]{{6}}[0-9]*[1-9]') THEN {value} END"
 
 
 def guess(session: Session, text: str) -> str:

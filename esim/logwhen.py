@@ -47,9 +47,14 @@ def time_of(session: Session, roles: ColumnRoles, how: Reading) -> str:
     if how.time_format is not None:
         return f"try_strptime({column}::VARCHAR, {literal(how.time_format)}) AT TIME ZONE 'UTC'"
     if kind in _ZONED:
-        return f"({column} AT TIME ZONE 'UTC')::TIMESTAMP"
+        return _cut(column) if kind.endswith("_NS") else f"({column} AT TIME ZONE 'UTC')::TIMESTAMP"
     wide = "DECIMAL(38, 6)" if kind.startswith("DECIMAL") else kind if kind in _WIDE else "BIGINT"
     return f"TRY(make_timestamp(({column}::{wide} {_epoch(session, column)[0]})::BIGINT))"
+
+
+def _cut(column: str) -> str:
+    """Return the SQL of nanoseconds as microseconds; a cast would round them, and what is cut off counts."""
+    return f"TRY(make_timestamp(epoch_ns({column}) // 1000))"
 
 
 def _local(roles: ColumnRoles, how: Reading) -> str | None:
@@ -66,7 +71,7 @@ def _local(roles: ColumnRoles, how: Reading) -> str | None:
     if kind.startswith("VARCHAR"):
         return naive(column)
     if kind.startswith(("TIMESTAMP", "DATE")):
-        return f"{column}::TIMESTAMP"
+        return _cut(column) if kind.endswith("_NS") else f"{column}::TIMESTAMP"
     raise InvalidLog(f"time={name!r} is of type {kind}, which is no time; name another column")
 
 
@@ -139,8 +144,16 @@ def finer_of(session: Session, roles: ColumnRoles, how: Reading) -> str | None:
 def ordered(roles: ColumnRoles, source: str = "", *, counted: bool) -> str | None:
     """Return the SQL of what breaks ties: a column (of `source`), as a number where its texts are counted."""
     name = roles.get("order")
-    column = f"{source}{quoted(name or '')}"
-    return None if name is None else f"try_cast({column} AS HUGEINT)" if counted else column
+    if name is None:
+        return None
+    column = _text_of(roles, name, source)
+    return f"try_cast({column} AS HUGEINT)" if counted else column
+
+
+def _text_of(roles: ColumnRoles, name: str, source: str = "") -> str:
+    """Return the SQL of a column; of one of JSON what it says as text, without quotes."""
+    column = f"{source}{quoted(name)}"
+    return f"({column} ->> '$')" if roles.types[name] == "JSON" else column
 
 
 def counted(session: Session, roles: ColumnRoles) -> tuple[bool, list[str]]:
@@ -149,9 +162,9 @@ def counted(session: Session, roles: ColumnRoles) -> tuple[bool, list[str]]:
     Raises InvalidLog where only some are: neither as numbers nor as texts have they an order.
     """
     name = roles.get("order")
-    if name is None or not roles.types[name].startswith("VARCHAR"):
+    if name is None or not roles.types[name].startswith(("VARCHAR", "JSON")):
         return False, []
-    column = quoted(name)
+    column = _text_of(roles, name)
     is_number = f"regexp_full_match({column}, '[0-9]{{1,38}}')"
     texts, numbers, lengths, other = session.rows(
         f"SELECT count({column}), count(*) FILTER ({is_number}), count(DISTINCT length({column})), "

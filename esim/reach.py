@@ -15,7 +15,7 @@ from copy import deepcopy
 from datetime import date, timedelta
 from decimal import Decimal
 from enum import Enum
-from functools import partial
+from functools import lru_cache, partial
 from itertools import count
 from logging import Logger
 from pathlib import Path, PurePath
@@ -40,6 +40,7 @@ _SHARED = {"asyncio", "threading", "queue"}
 _STATES = (bool, int, list, deque)
 _WAITING = {"_waiters", "_getters", "_putters", "waiters"}  # nobody waits while no process is at work
 _GONE = object()
+_CACHE = type(lru_cache(len))
 
 
 def is_users(code: CodeType) -> bool:
@@ -59,7 +60,8 @@ class Remembered:
         self._owners = way.owners
         self.shared: set[str] = set()
         """What has changed and is shared by tasks or threads, as a lock is: made anew with every process."""
-        self.cached = {inspect.unwrap(one).__code__ for one in way.caches}
+        cached = (inspect.unwrap(one) for one in way.caches)
+        self.cached = {one.__code__ for one in cached if isinstance(one, FunctionType)}
         """The code of what is cached."""
         for cache in way.caches:
             cache.cache_clear()
@@ -124,7 +126,7 @@ class _Picture:
         self._value = self._of(value) if inside else value
 
     def _of(self, value: Any) -> Any:
-        own = getattr(value, "__dict__", None) if _is_users_class(type(value)) else None
+        own = _stored(value, "__dict__", None) if _is_users_class(type(value)) else None
         changeable = isinstance(value, list | deque | dict | set)
         for one in (value if changeable else None, own):
             if one is not None and id(one) not in self._contents:
@@ -227,7 +229,7 @@ class _Way:
             self._waiting.append((one.__func__, told))
         elif isinstance(one, property):
             self._waiting += [(each, told) for each in (one.fget, one.fset)]
-        elif hasattr(one, "cache_clear"):
+        elif isinstance(one, _CACHE) or (isinstance(one, FunctionType) and "cache_clear" in vars(one)):
             self.caches.append(one)
             self._waiting.append((inspect.unwrap(one), told))
         elif isinstance(one, FunctionType):
@@ -270,11 +272,11 @@ class _Way:
     def _in_object(self, one: Any, told: str) -> None:
         cls = type(one)
         self._waiting.append((cls, told))
-        inside = getattr(one, "__dict__", {})
+        inside = _stored(one, "__dict__", {})
         self._has(inside, {key: value for key, value in inside.items() if not _is_esims(key, cls)}, told)
         slots = [vars(each).get("__slots__", ()) for each in cls.__mro__]
         keys = [key for each in slots for key in ((each,) if isinstance(each, str) else each)]
-        self._has(one, {key: getattr(one, key, _GONE) for key in keys if not _is_esims(key, cls)}, told)
+        self._has(one, {key: _stored(one, key, _GONE) for key in keys if not _is_esims(key, cls)}, told)
 
     def _in_shared(self, one: Any, told: str) -> None:
         """Look into what tasks or threads share: an event that is set, a queue with something in it."""
@@ -324,9 +326,17 @@ def _inside(cell: CellType) -> Any:
 
 
 def _name(one: Any) -> str:
-    while isinstance(one, partial):
-        one = one.func
-    return str(getattr(one, "__name__", type(one).__name__))
+    while isinstance(one, partial | MethodType):
+        one = one.func if isinstance(one, partial) else one.__func__
+    return str(_stored(one, "__name__", type(one).__name__))
+
+
+def _stored(one: Any, key: str, default: Any) -> Any:
+    """Return an attribute that an object has, without asking a `__getattr__` of the user's."""
+    try:
+        return object.__getattribute__(one, key)
+    except AttributeError:
+        return default
 
 
 def _is_users_class(cls: type) -> bool:

@@ -54,8 +54,16 @@ def test_an_error_is_told():
         aside(lambda: work, 60)
 
 
-def test_what_does_not_end_is_ended():
+def test_what_does_not_end_is_ended(monkeypatch):
     """Here by having no time at all; and by whoever watches."""
+    fork, children = os.fork, []
+
+    def noted() -> int:
+        child = fork()
+        children.append(child)
+        return child
+
+    monkeypatch.setattr(os, "fork", noted)
 
     def work() -> None:
         threading.Event().wait()
@@ -68,8 +76,10 @@ def test_what_does_not_end_is_ended():
 
     with pytest.raises(KeyboardInterrupt):
         aside(work, 60, watch)
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)  # none is left
+    assert len(children) == 2
+    for child in children:
+        with pytest.raises(ChildProcessError):
+            os.waitpid(child, os.WNOHANG)  # it is gone
 
 
 def test_without_a_fork_there_is_no_answer(monkeypatch):

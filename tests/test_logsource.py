@@ -514,3 +514,59 @@ def test_a_csv_that_is_no_utf_8_is_told_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes("case,activity,time\n1,Müller,2024-01-01\n".encode("latin-1"))
     with pytest.raises(InvalidLog, match=r"a\.csv, line 2: this is no UTF-8 .*: save the file as UTF-8$"):
         EventLog(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("nanoseconds", [(1999, 2000, 2001, 3000), (-2000, -1999, -1001, -1000, -1, 1)])
+@pytest.mark.parametrize("zone", [None, "UTC"])
+def test_nanoseconds_order_events_on_both_sides_of_a_microsecond(
+    nanoseconds: tuple[int, ...], zone: str | None
+) -> None:
+    """A time is cut off, not rounded, and what is cut off orders what is left; before 1970, too."""
+    times = pa.array([*reversed(nanoseconds)], pa.int64()).cast(pa.timestamp("ns", tz=zone))
+    activities = [str(one) for one in reversed(nanoseconds)]
+    log = EventLog(pa.table({"case": ["1"] * len(times), "activity": activities, "time": times}))
+    assert log.variants().df["variant"][0] == [str(one) for one in nanoseconds]
+
+
+@pytest.mark.parametrize("end", ["csv", "jsonl"])
+def test_nanoseconds_of_a_file_order_events(tmp_path: Path, end: str) -> None:
+    """A text with digits that no microsecond has stays a text, and loses none of them."""
+    rows = [
+        ("1", name, f"2024-01-01T00:00:00.000000{digits}") for name, digits in (("b", "900"), ("a", "100"))
+    ]
+    file = tmp_path / f"log.{end}"
+    if end == "csv":
+        written(file, rows)
+    else:
+        file.write_text("\n".join(json.dumps(dict(zip(NAMES, row, strict=True))) for row in rows))
+    assert EventLog(file).variants().df["variant"][0] == ["a", "b"]
+
+
+def test_names_that_come_twice_in_a_later_file_are_told(tmp_path: Path) -> None:
+    written(tmp_path / "a.csv", [("1", "a", "2024-01-02")])
+    (tmp_path / "b.csv").write_text("case,activity,time,time\n1,b,2024-01-03,2024-01-01\n")
+    with pytest.raises(InvalidLog, match=r"'time' .* several columns of b.csv are called 'time', 'time'"):
+        EventLog(str(tmp_path / "*.csv"))
+
+
+def test_an_order_of_json_is_one_of_numbers_or_none(tmp_path: Path) -> None:
+    """Where one value is nested the column is JSON, and 10 does not come before 9."""
+    file = tmp_path / "log.jsonl"
+    rows = [("ten", 10), ("nine", 9), ("else", [1])]
+    file.write_text(
+        "\n".join(
+            json.dumps({"case": "1", "activity": name, "time": "2024-01-01", "seq": number})
+            for name, number in rows
+        )
+    )
+    with pytest.raises(
+        InvalidLog, match=r"of 3 values of seq 2 are whole numbers and others are not, as '\[1\]'"
+    ):
+        EventLog(file, order="seq").summary()
+
+
+def test_times_that_python_has_not_order_events() -> None:
+    """Years beyond 9999 come as texts from the database, and are no error."""
+    times = pa.array([253402300800, 0], pa.timestamp("s"))
+    log = EventLog(pa.table({"case": ["1", "1"], "activity": ["b", "a"], "time": times}))
+    assert log.variants(times=False).df["variant"][0] == ["a", "b"]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter, defaultdict, deque
+from decimal import Decimal
 from enum import Enum
 from functools import cache, lru_cache, partial, wraps
 from itertools import count
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -367,3 +369,39 @@ def test_what_tasks_share_is_made_anew_for_each_run_where_nobody_dies(strategy):
     assert explore([], actors, {"never": never}, faults=Faults(preempt=1), **how).counterexample is not None
     with pytest.raises(Unsteady, match="'_value' of rung of "):
         explore([], actors, {"late": late}, faults=Faults(crash=1), **how)
+
+
+class Delegates:
+    """What answers to any name, from something else."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return self.inner[name]
+
+
+class Catalog:
+    """Something of the user's that can be cleared."""
+
+    def __init__(self) -> None:
+        self.rows = {"a": 1}
+
+    def cache_clear(self) -> None:
+        """Forget what was loaded."""
+        self.rows.clear()
+
+
+@pytest.mark.parametrize(
+    "used",
+    [Delegates({"rate": 1}), Catalog(), lru_cache(sqrt), lru_cache(Decimal), lru_cache(partial(round))],
+    ids=["a delegate", "a catalog", "a C function", "a class", "a partial"],
+)
+def test_what_is_looked_at_is_asked_for_nothing(used):
+    """No `__getattr__` runs, nothing is cleared but caches of functions, and these may be of any function."""
+
+    def see(event: Rung) -> None:
+        assert used
+
+    assert told_of([see]) == ""
+    assert not isinstance(used, Catalog) or used.rows == {"a": 1}

@@ -28,7 +28,7 @@ from esim.lines import Lines
 from esim.reach import CHANGED, Remembered, held_by, is_users
 from esim.recording import Choice
 from esim.scenario import Scenario
-from esim.stage import Stage
+from esim.stage import Stage, TimeIsOver
 
 _NO_CLOCKS = {"get_clock_info", "mktime", "sleep", "strptime", "tzset"}
 _CLASS_CLOCKS = {"now", "utcnow", "today"}
@@ -82,7 +82,37 @@ def unsteady(scenario: Scenario, over: Callable[[], bool] | None = None) -> Stea
     deaths = tried(scenario, over)
     if deaths.found:
         raise Unsteady(_with_names(scenario, deaths.found))
-    return Steady(deaths.untried, _watch(scenario, over))
+    return Steady(deaths.untried, _watched_aside(scenario, over))
+
+
+def _watched_aside(scenario: Scenario, over: Callable[[], bool] | None) -> bool:
+    """Watch in a child: what code leaves in memory that nobody finds would be there when the search begins.
+
+    Where a child cannot tell, as it fails otherwise, takes too long or cannot be forked, it is done here.
+    """
+
+    def work() -> tuple[str, bool] | None:
+        try:
+            return "", _watch(scenario, over)
+        except Unsteady as error:
+            return str(error), False
+        except TimeIsOver:
+            return None
+
+    def look() -> None:
+        if over is not None and over():
+            raise TimeIsOver
+
+    try:
+        found = aside(work, PATIENCE, look)
+    except Unanswered:
+        return _watch(scenario, over)
+    if found is None:
+        raise TimeIsOver
+    told, shares = found
+    if told:
+        raise Unsteady(told)
+    return shares
 
 
 def _with_names(scenario: Scenario, found: str) -> str:

@@ -853,14 +853,17 @@ def test_a_task_that_a_handler_leaves_running_is_told_in_both_worlds():
 
 @pytest.mark.filterwarnings("ignore:coroutine 'sleep' was never awaited")
 def test_a_loop_that_would_wait_in_real_time_is_refused():
-    """In the place of a handler that is async; outside of the simulation it is as before."""
+    """In the place of a handler that is async; outside of the simulation it is as before.
+
+    It is tried in a thread of its own: asyncio refuses it where a loop is running, as in a notebook.
+    """
 
     def runs(event: Rung) -> None:
         asyncio.run(asyncio.sleep(0))
 
-    with pytest.raises(InvalidArgument, match=r"asyncio\.run makes an event loop.*write async def"):
-        explore(HISTORY, [runs])
     with ThreadPoolExecutor(1) as other:
+        with pytest.raises(InvalidArgument, match=r"asyncio\.run makes an event loop.*write async def"):
+            other.submit(explore, HISTORY, [runs]).result()
         assert other.submit(asyncio.run, asyncio.sleep(0, "soon")).result() == "soon"
 
 

@@ -127,7 +127,8 @@ def _doubles(path: str, cut: _Cut, *, first: bool) -> dict[str, str]:
         return {}
     rows = csv.reader(islice(_lines(path), cut.skipped, None), delimiter=cut.delimiter)
     groups: dict[str, list[tuple[str, str]]] = {}
-    names = [name.strip() for name in next(filter(None, rows), [])]
+    header: list[str] = next((row for row in rows if row), [])
+    names = [name.strip() for name in header]
     known = {column["name"].casefold(): column["name"] for column in cut.columns}
     called = (
         [column["name"] for column in cut.columns] if first else [known.get(n.casefold(), n) for n in names]

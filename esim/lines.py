@@ -190,7 +190,12 @@ def _is_c(found: Any) -> bool:
 
 def _is_unordered(value: Any) -> bool:
     """Say whether this is a set whose order differs from process to process: one of more than numbers."""
-    return isinstance(value, set | frozenset) and not all(isinstance(one, int | float) for one in value)
+    return isinstance(value, set | frozenset) and not all(map(_is_of_numbers, value))
+
+
+def _is_of_numbers(value: Any) -> bool:
+    """Say whether the hash of a value is the same in every process: of a number, or a tuple of such."""
+    return isinstance(value, int | float) or (isinstance(value, tuple) and all(map(_is_of_numbers, value)))
 
 
 def _of_numpy(value: Any, called: ast.Call | None) -> str:

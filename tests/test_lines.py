@@ -179,6 +179,9 @@ def test_a_set_that_is_gone_through_is_named_wherever_it_comes_from(function, wh
     assert told.startswith(f"{function.__name__} goes through the set {what} (line ")
 
 
+PAIRS = {(1, 2), (3, 4.5)}
+
+
 def fine(event: Tagged) -> Any:
     for number in event.numbers:
         str(number)
@@ -195,6 +198,7 @@ def fine(event: Tagged) -> Any:
         len(others),
         "x" in others,
         only,
+        [*PAIRS],
     )
 
 

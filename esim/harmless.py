@@ -12,6 +12,11 @@ _CHANGES: Mapping[str, str] = {
     "os.remove": "removing",
     "os.rename": "renaming",
     "os.rmdir": "removing",
+    "os.mkdir": "making",
+    "os.chmod": "changing",
+    "os.link": "linking",
+    "os.symlink": "linking",
+    "os.exec": "running",
     "os.truncate": "cutting off",
     "os.system": "running",
     "os.posix_spawn": "running",
@@ -19,6 +24,7 @@ _CHANGES: Mapping[str, str] = {
     "socket.connect": "connecting to",
     "sqlite3.connect": "opening",
 }
+_SECOND = ("os.link", "os.symlink", "socket.connect")  # what is changed, or reached, is the second argument
 _NOWHERE = ("", ":memory:", os.devnull)
 
 
@@ -41,7 +47,7 @@ def leave_no_trace(folder: str) -> None:
         if event == "open" and given[2] & _WRITES and not is_mine(given[0]):
             _end(f"opening {given[0]!r} for writing")
         elif event in _CHANGES:
-            what = given[1] if event == "socket.connect" else given[0]
+            what = given[1] if event in _SECOND else given[0]
             if not is_mine(what):
                 _end(f"{_CHANGES[event]} {what!r}")
 

@@ -100,13 +100,11 @@ def explore(
         raise InvalidArgument(f"confirm={confirm!r}: give 'duckdb', 'kill' or None")
     scenario.faults.budgets()  # told before anything runs
     over = deadline(seconds)
-    with as_before(Stage(scenario)):
-        search = remembered = found = None
-        untried, shared = "", set[str]()
+    search = Search(Stage(scenario), scenario.invariants, prune=prune)
+    with as_before(search.stage) as remembered:
+        found, untried, shared = None, "", set[str]()
         try:
             untried, shares = unsteady(scenario, over)
-            search = Search(Stage(scenario), scenario.invariants, prune=prune)
-            remembered = Remembered(search.stage)
             search.stage.over = over
             if shares:
                 search.afresh, shared = remembered.put_back, remembered.shared
@@ -117,10 +115,7 @@ def explore(
             why = "it was interrupted"
         except TimeIsOver:
             why = f"{seconds:g} s are over"
-        if search is None or remembered is None:  # not even the run without faults came to its end
-            search = Search(Stage(scenario), scenario.invariants, prune=prune)
-        else:
-            _must_be_as_it_was(remembered, shared)
+        _must_be_as_it_was(remembered, shared)
         if found is None:
             exhausted = not why and strategy != "random"
             why = why or ("" if exhausted else "schedules were drawn by chance")

@@ -80,15 +80,26 @@ def unsteady(scenario: Scenario, over: Callable[[], bool] | None = None) -> Stea
     Raises Unsteady, and names what makes it unsteady; and TimeIsOver once `over` says so.
     """
     deaths = tried(scenario, over)
-    if deaths.found:
-        raise Unsteady(_with_names(scenario, deaths.found))
-    return Steady(deaths.untried, _watched_aside(scenario, over))
+    try:
+        told, shares = _watched_aside(scenario, over)
+    except (Unanswered, TimeIsOver) as error:
+        if deaths.found:
+            raise Unsteady(deaths.found) from None
+        if isinstance(error, TimeIsOver):
+            raise
+        told, shares = "", _watch(scenario, over)
+    if deaths.found and told:
+        told = f"{told} ({deaths.found.removesuffix(SURVIVES)})"
+    if told or deaths.found:
+        raise Unsteady(told or deaths.found)
+    return Steady(deaths.untried, shares)
 
 
-def _watched_aside(scenario: Scenario, over: Callable[[], bool] | None) -> bool:
+def _watched_aside(scenario: Scenario, over: Callable[[], bool] | None) -> tuple[str, bool]:
     """Watch in a child: what code leaves in memory that nobody finds would be there when the search begins.
 
-    Where a child cannot tell, as it fails otherwise, takes too long or cannot be forked, it is done here.
+    Returns why it is unsteady, or an empty text, and what `_watch` does. Raises Unanswered where a child
+    cannot tell, as it fails otherwise, takes too long or cannot be forked.
     """
 
     def work() -> tuple[str, bool] | None:
@@ -103,33 +114,10 @@ def _watched_aside(scenario: Scenario, over: Callable[[], bool] | None) -> bool:
         if over is not None and over():
             raise TimeIsOver
 
-    try:
-        found = aside(work, PATIENCE, look)
-    except Unanswered:
-        return _watch(scenario, over)
+    found = aside(work, PATIENCE, look)
     if found is None:
         raise TimeIsOver
-    told, shares = found
-    if told:
-        raise Unsteady(told)
-    return shares
-
-
-def _with_names(scenario: Scenario, found: str) -> str:
-    """Return what was found, and what has it be so, if that can be told; what looks for it is left behind."""
-
-    def named() -> str:
-        try:
-            _watch(scenario, None)
-        except Unsteady as error:
-            return str(error)
-        return ""
-
-    try:
-        told = aside(named, PATIENCE)
-    except Unanswered:
-        return found
-    return f"{told} ({found.removesuffix(SURVIVES)})" if told else found
+    return found
 
 
 def _watch(scenario: Scenario, over: Callable[[], bool] | None) -> bool:

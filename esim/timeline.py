@@ -75,7 +75,11 @@ def picture(steps: Sequence[Step], first: Sequence[str], title: str, ending: str
     ends = [lane.x + lane.width for lane in lanes.values()]
     reaches = [lanes[one.lane].x + 30 + _width(one, last=lanes[one.lane].is_last) for one in steps]
     width = max([320.0, *ends, *reaches, min(text_width(ending, bold=True) + 60, 700) if ending else 0])
-    body = [_lane(name, lane, bottom) for name, lane in lanes.items()]
+    over = [(lanes[one.lane].x, reach) for one, reach in zip(steps, reaches, strict=True)]
+    body = []
+    for name, lane in lanes.items():
+        gaps = [top + _ROW * row for row, (left, right) in enumerate(over) if left < lane.x < right - 10]
+        body.append(_lane(name, lane, bottom, gaps))
     body += [_step(one, top + _ROW * row, lanes[one.lane]) for row, one in enumerate(steps)]
     if ending:
         room = width - 2 * MARGIN
@@ -113,11 +117,15 @@ def _width(step: Step, *, last: bool) -> float:
     return min(text_width(step.text, bold=step.is_failure), room)
 
 
-def _lane(name: str, lane: _Lane, bottom: int) -> str:
+def _lane(name: str, lane: _Lane, bottom: int, gaps: Sequence[int]) -> str:
+    """Return the head and the line of a lane, which leaves a gap where another one's words reach over it."""
     color, x = display.color_of(name), lane.x
     box = tag("rect", x=x, y=TOP, width=lane.width - _GAP, height=20, rx=3, fill=color)
     label = text(x + 8, TOP + 14, name, fill="#fff", bold=True, room=_HEAD)
-    return box + label + line(f"M{num(x + 8)} {TOP + 22}V{bottom}", stroke=color, width=2, opacity=0.45)
+    begins = [TOP + 22, *(y + 9 for y in gaps)]
+    ends = [*(y - 9 for y in gaps), bottom]
+    way = "".join(f"M{num(x + 8)} {begin}V{end}" for begin, end in zip(begins, ends, strict=True))
+    return box + label + line(way, stroke=color, width=2, opacity=0.45)
 
 
 def _step(step: Step, y: int, lane: _Lane) -> str:

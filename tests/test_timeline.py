@@ -39,6 +39,15 @@ def test_no_label_reaches_into_the_next_lane():
     assert "c" * 28 not in re.sub("<title>.*?</title>", "", drawing)
 
 
+def test_the_line_of_a_lane_makes_room_for_what_is_written_over_it():
+    """The words of a fault may reach over the next lanes, whose lines are broken there, and nowhere else."""
+    short = [("one", "a", ""), ("two", "b", ""), ("three", "c", "")]
+    crossed = drawn(told(*short, ("one", "before the handler, at 1", "crash"), *short))
+    pieces = [path.count("V") for path in re.findall(r'<path d="(M[^"l]*V[^"]*)"', crossed)]
+    assert pieces == [1, 2, 2]
+    assert re.findall(r'<path d="(M[^"l]*V[^"]*)"', drawn(told(*short)))[1].count("V") == 1
+
+
 def test_a_picture_is_as_wide_as_its_longest_line():
     """What is broken, a fault, and what is written in the last lane are told in full."""
     ending = "the turnover of last year stays what it was: it is 21, not 15"

@@ -11,6 +11,7 @@ meant to run them cannot pass by missing what they need.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Generator
 from typing import Any
@@ -25,7 +26,11 @@ collect_ignore = ["benchmarks", "typing"]  # run by hand, and for type checkers
 
 
 def pytest_configure() -> None:
-    """Make generated input the same in every run, and judge no example by its time."""
+    """Make generated input the same in every run, and judge no example by its time.
+
+    Ctrl-C is heard where a shell has started the tests in the background, too, and so would have it ignored.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         from hypothesis import settings
     except ImportError:  # the tests that need it say so themselves

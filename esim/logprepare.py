@@ -24,7 +24,18 @@ from esim.logarray import numbered
 from esim.logsession import Kept, Session, reading
 from esim.logsource import ROW, Source, picked
 from esim.logvalue import zoned
-from esim.logwhen import Reading, clock_changes, counted, finer_of, is_text, ordered, tie_of, time_of, unit_of
+from esim.logwhen import (
+    Reading,
+    clock_changes,
+    counted,
+    finer_of,
+    finite,
+    is_text,
+    ordered,
+    tie_of,
+    time_of,
+    unit_of,
+)
 from esim.mapping import ColumnRoles
 from esim.storefile import literal, quoted
 
@@ -57,7 +68,7 @@ class Seen(NamedTuple):
     """What a first look at the rows tells: notes, how many they are, if each is an event, the highest `#row`.
 
     `loose` says that rows without a case are events all the same: events of objects. `finer` says that
-    there are times between two microseconds.
+    there are times between two microseconds, `unread` that some cannot be read.
     """
 
     notes: tuple[str, ...]
@@ -66,6 +77,7 @@ class Seen(NamedTuple):
     loose: bool
     highest: int
     finer: bool
+    unread: bool
 
 
 @dataclass(frozen=True)
@@ -113,7 +125,8 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
         order = ordered(roles, counted=by_number)
         finer = finer if seen.finer else None
         key = tie_of(finer if how.sort == "time" else None, order)
-        base = _base(session, roles, how, key)
+        time = time_of(session, roles, how)
+        base = _base(roles, finite(time) if seen.unread else time, key)
         is_event = "n IS NOT NULL AND t IS NOT NULL"
         within = "" if seen.complete else f"WHERE c IS NOT NULL AND {is_event}"
         cases = _named(session, base, 'c AS "case"', "s", within)
@@ -187,10 +200,10 @@ def _direct(cases: int) -> int:
     return bits if _HASHED <= bits <= _MOST_DIRECT else _HASHED
 
 
-def _base(session: Session, roles: ColumnRoles, how: Reading, order: str | None) -> str:
+def _base(roles: ColumnRoles, time: str, order: str | None) -> str:
     return (
         f"SELECT {_case(roles)} AS c, {quoted(roles['activity'])}::VARCHAR AS n, "
-        f"{time_of(session, roles, how)} AS t, "
+        f"{time} AS t, "
         f"{order or 'NULL::INT'} AS o, {ROW} AS r FROM flat"
     )
 
@@ -236,14 +249,16 @@ def _looked_at(
     column, time = quoted(roles["time"]), time_of(session, roles, how)
     with_zone = f"count(*) FILTER ({zoned(column)} AND {time} IS NOT NULL)" if is_text(roles, how) else "0"
     parts = [f"count({_case(roles)})", *(f"count({quoted(roles[role])})" for role in ("activity", "time"))]
-    parts += [f"count({time})", with_zone, f"max({ROW})"]
+    parts += [f"count(*) FILTER (isfinite({time}))", with_zone, f"max({ROW})"]
     parts.append("0" if finer is None else f"count(*) FILTER ({finer} <> 0)")
     found = session.rows(f"SELECT count(*), {', '.join(parts)} FROM flat")[0]
     rows, cases, activities, times, read, named, highest, precise = found
     notes = []
     if read < times:
         notes.append(
-            _unreadable(session, roles, how, f"{column} IS NOT NULL AND {time} IS NULL", times - read)
+            _unreadable(
+                session, roles, how, f"{column} IS NOT NULL AND isfinite({time}) IS NOT TRUE", times - read
+            )
         )
     for role, count in (("case", cases), ("activity", activities), ("time", times)):
         if rows and not count:
@@ -265,7 +280,7 @@ def _looked_at(
     notes += unit_of(session, roles, how)
     notes += clock_changes(session, roles, how)
     complete, loose = rows == min(cases, activities, read), objects and cases < rows
-    return Seen(tuple(notes), rows, complete, loose, highest or 0, finer=precise > 0)
+    return Seen(tuple(notes), rows, complete, loose, highest or 0, finer=precise > 0, unread=read < times)
 
 
 def _lifecycle(session: Session, roles: ColumnRoles) -> list[str]:
@@ -284,16 +299,16 @@ def _lifecycle(session: Session, roles: ColumnRoles) -> list[str]:
 
 
 def _unreadable(session: Session, roles: ColumnRoles, how: Reading, where: str, count: int) -> str:
-    texts = f"SELECT row_number() OVER (), {quoted(roles['time'])}, {where} FROM source"
+    is_time = roles.types[roles["time"]].startswith(("TIMESTAMP", "DATE"))  # and so infinite, or too far off
+    value = f"{quoted(roles['time'])}{'::VARCHAR' if is_time else ''}"
+    texts = f"SELECT row_number() OVER (), {value}, {where} FROM source"
     worst = session.rows(f"SELECT n, text FROM ({texts}) AS told(n, text, wrong) WHERE wrong LIMIT {_WORST}")
     rows = ", ".join(f"row {row:,}: {display.short(text, 40)}" for row, text in worst)
     told = f"{count:,} value{'' if count == 1 else 's'} of {roles['time']} cannot be read as a time ({rows}"
     told += ", …)" if count > _WORST else ")"
     if how.bad == "raise":
-        raise InvalidLog(
-            f"{told}; say how they are written (time_format='%d/%m/%Y %H:%M'), or leave those rows out "
-            "(bad='drop')"
-        )
+        way = "mend them" if is_time else "say how they are written (time_format='%d/%m/%Y %H:%M')"
+        raise InvalidLog(f"{told}; {way}, or leave those rows out (bad='drop')")
     return f"{told}; those rows are left out"
 
 

@@ -56,6 +56,11 @@ def time_of(session: Session, roles: ColumnRoles, how: Reading) -> str:
     return f"TRY(make_timestamp(({column}::{wide} {factor})::BIGINT))"
 
 
+def finite(time: str) -> str:
+    """Return the SQL of a time that is NULL where it is infinite: that is never, and no time."""
+    return f"CASE WHEN isfinite({time}) THEN {time} END"
+
+
 def _cut(nanoseconds: str) -> str:
     """Return the SQL of nanoseconds as a time; a cast would round them, and what is cut off counts."""
     return f"TRY(make_timestamp((({nanoseconds} - {_fraction(nanoseconds)}) // 1000)::BIGINT))"
@@ -133,7 +138,7 @@ def clock_changes(session: Session, roles: ColumnRoles, how: Reading) -> list[st
         return []
     zone = f"AT TIME ZONE {literal(how.timezone)}"
     twice = f"(u - {hour}) {zone} = x OR (u + {hour}) {zone} = x"
-    times = f"SELECT x, x {zone} AS u FROM (SELECT {local} AS x FROM source)"
+    times = f"SELECT x, x {zone} AS u FROM (SELECT {local} AS x FROM source) WHERE isfinite(x)"
     missing, double = session.rows(
         f"SELECT count(*) FILTER (u {zone} <> x), count(*) FILTER ({twice}) FROM ({times})"
     )[0]

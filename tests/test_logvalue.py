@@ -265,3 +265,27 @@ def test_nanoseconds_order_objects_and_stories() -> None:
     assert sorted(zip(found["source"], found["target"], strict=True)) == [("a", "b"), ("b", "c")]
     assert log.journey("a").df["activity"].tolist() == [*"abc"]
     assert log.anomalies("uncaused").df["activity"].tolist() == ["c"]
+
+
+@pytest.mark.parametrize("kind", ["TIMESTAMP", "TIMESTAMPTZ", "DATE", "TIMESTAMP_S", "TIMESTAMP_NS"])
+@pytest.mark.parametrize("never", ["infinity", "-infinity"])
+def test_an_infinite_time_is_told_as_one_that_cannot_be_read(tmp_path: Path, kind: str, never: str) -> None:
+    """It is no moment, and would make endless durations: its row is named, and left out if that is wished."""
+    rows = ", ".join(
+        f"('{case}', '{one}', '{time}'::{kind})"
+        for case, one, time in (
+            ("1", "a", "2024-01-01"),
+            ("1", "b", never),
+            ("1", "c", "2024-01-03"),
+            ("2", "a", never),
+        )
+    )
+    file = tmp_path / "log.parquet"
+    duckdb.sql(f"COPY (FROM (VALUES {rows}) AS t(\"case\", activity, time)) TO '{file}'")
+    told = rf"2 values of time cannot be read as a time \(row 2: '{never}', row 4: '{never}'\); mend them"
+    with pytest.raises(InvalidLog, match=told):
+        EventLog(file).cases()
+    log = EventLog(file, bad="drop", timezone="Europe/Berlin")
+    assert log.cases().df[["case", "events", "duration_s"]].to_numpy().tolist() == [["1", 2, 172_800.0]]
+    assert len(log.notes) == 1
+    assert log.notes[0].endswith("those rows are left out")

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import duckdb
 
@@ -156,7 +156,7 @@ def _head(path: str) -> bytes:
         return file.read(_LOOKED_AT)
 
 
-def _opened(path: str) -> IO[bytes]:
+def _opened(path: str) -> gzip.GzipFile | io.BufferedReader:
     return gzip.open(path) if path.casefold().endswith(".gz") else Path(path).open("rb")
 
 

@@ -616,3 +616,14 @@ def test_lines_before_the_header_of_any_file_are_told(tmp_path: Path) -> None:
     log = EventLog(str(tmp_path / "*.csv"))
     assert log.notes == ("2 lines before the header of b.csv are passed over",)
     assert len(log) == 3
+
+
+def test_parquet_files_with_and_without_a_zone_are_refused(tmp_path: Path) -> None:
+    """Those without one would be taken as UTC, whatever `timezone` says."""
+    for file, zone in (("a", None), ("b", "UTC")):
+        times = pa.array([1_700_000_000], pa.timestamp("s", tz=zone)).cast(pa.timestamp("us", tz=zone))
+        rows = pa.table({"case": ["1"], "activity": [file], "time": times})
+        duckdb.from_arrow(rows).write_parquet(str(tmp_path / f"{file}.parquet"))
+    with pytest.raises(InvalidLog, match="'time' have a zone in some of the 2 files and none in others"):
+        EventLog(str(tmp_path / "*.parquet"), timezone="Europe/Berlin")
+    assert len(EventLog(str(tmp_path / "[b].parquet"), timezone="Europe/Berlin")) == 1

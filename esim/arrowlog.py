@@ -44,6 +44,7 @@ KINDS = {
 """The kinds of text that have a type of their own: what DuckDB calls it, and how such a text looks."""
 
 _ZONED = rf"[^T ]*[T ][0-9.:]+ ?{_ZONE}"
+_FINER = r"\.[0-9]{6}[0-9]*[1-9]"
 _NOTHING = "\0"  # the column of rows that have none, as no file can call one
 _MOST_COLUMNS = 10_000
 _FEW = 3  # how many examples a message names
@@ -218,19 +219,25 @@ class Gather:
         import pyarrow as pa
 
         pc = compute()
-        sql, looks = KINDS[kind]
         zoned = f"regexp_full_match(x, '{_ZONED}')" if kind == "date" else "true"
-        value, zone = f"try_cast(x AS {sql})", literal(self._how.timezone)
-        if kind == "date" and self._how.timezone != "UTC":
-            value = f"CASE WHEN {zoned} THEN {value} ELSE try_cast(x AS TIMESTAMP) AT TIME ZONE {zone} END"
-        good = f"CASE WHEN regexp_full_match(x, '{looks}') THEN {value} END"
-        query = f"SELECT {good} AS value, {zoned} AS zoned FROM (SELECT trim(x, ' \t\r\n') AS x FROM w)"
-        found = ask(query, w=pa.table({"x": texts})).combine_chunks()
-        values = found.column(0).combine_chunks()
-        unread = pc.and_(pc.is_null(values), pc.is_valid(texts))
+        finer = kind == "date" and pc.any(pc.match_substring_regex(texts, _FINER)).as_py()
+        good = self._value(kind, zoned)
+        exact = self._value(kind, zoned, "_NS") if finer else good  # NULL far from our days
+        query = f"SELECT {exact} AS value, {zoned} AS zoned, ({good}) IS NULL AS unread FROM "
+        found = ask(f"{query} (SELECT trim(x, ' \t\r\n') AS x FROM w)", w=pa.table({"x": texts}))
+        values, named, wrong = (column.combine_chunks() for column in found.columns)
         if kind == "date":
-            self._note(name, texts, unread, pc.invert(found.column(1).combine_chunks()))
-        return texts if pc.any(unread).as_py() else values
+            self._note(name, texts, pc.and_(wrong, pc.is_valid(texts)), pc.invert(named))
+        return values if values.null_count == texts.null_count else texts
+
+    def _value(self, kind: str, zoned: str, finer: str = "") -> str:
+        """Return the SQL of the value of a text `x`, NULL where it is none of the kind."""
+        sql, looks = KINDS[kind]
+        value, zone = f"try_cast(x AS {sql}{finer})", literal(self._how.timezone)
+        if kind == "date" and self._how.timezone != "UTC":
+            local = f"try_cast(x AS TIMESTAMP{finer}) AT TIME ZONE {zone}"
+            value = f"CASE WHEN {zoned} THEN {value} ELSE {local} END"
+        return f"CASE WHEN regexp_full_match(x, '{looks}') THEN {value} END"
 
     def _note(self, name: str, texts: pa.Array, unread: pa.Array, naive: pa.Array) -> None:
         pc = compute()
@@ -329,11 +336,11 @@ def _arrow_type(kind: str) -> pa.DataType:
     return known.get(kind, pa.string())
 
 
-def utc_time() -> pa.DataType:
-    """Return the type of every time in a log."""
+def utc_time(unit: str = "us") -> pa.DataType:
+    """Return the type of every time in a log; its `unit` is ns where a text has so many digits."""
     import pyarrow as pa
 
-    return pa.timestamp("us", "UTC")
+    return pa.timestamp(unit, "UTC")
 
 
 def _common(windows: Sequence[pa.Table], name: str) -> pa.DataType | None:
@@ -342,17 +349,23 @@ def _common(windows: Sequence[pa.Table], name: str) -> pa.DataType | None:
 
     found = {window.schema.field(name).type for window in windows if name in window.column_names}
     if len(found) > 1:
-        numbers = found == {pa.int64(), pa.float64()} and all(_exact(each, name) for each in windows)
+        if found == {utc_time(), utc_time("ns")} and all(
+            _exact(each, name, utc_time("ns")) for each in windows
+        ):
+            return utc_time("ns")
+        numbers = found == {pa.int64(), pa.float64()} and all(
+            _exact(each, name, pa.float64()) for each in windows
+        )
         return pa.float64() if numbers else pa.string()
     return found.pop() if found else None
 
 
-def _exact(window: pa.Table, name: str) -> bool:
-    """Say whether no whole number of a column is too large to be a fraction as well."""
+def _exact(window: pa.Table, name: str, kind: pa.DataType) -> bool:
+    """Say whether no value of a column is too large for another type."""
     import pyarrow as pa
 
     try:
-        _ = name in window.column_names and window.column(name).cast(pa.float64())
+        _ = name in window.column_names and window.column(name).cast(kind)
     except pa.ArrowInvalid:
         return False
     return True
@@ -376,8 +389,9 @@ def _as(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
 
     if column.type == kind:
         return column
-    if pa.types.is_timestamp(column.type):
+    if pa.types.is_timestamp(column.type) and pa.types.is_string(kind):
+        digits = "%f" if column.type == utc_time() else "%n"
         return ask(
-            "SELECT strftime(x, '%Y-%m-%dT%H:%M:%S.%f+00:00') FROM w", w=pa.table({"x": column})
+            f"SELECT strftime(x, '%Y-%m-%dT%H:%M:%S.{digits}+00:00') FROM w", w=pa.table({"x": column})
         ).column(0)
     return column.cast(kind)

@@ -57,7 +57,7 @@ def journey(log: Log, event_id: object) -> Result:
     """Return every event of the story that an event belongs to, by its correlation id, in order of time."""
     key, story = _column(log, "event_id"), _column(log, "correlation")
     wanted = _known(log, key, event_id)
-    named = log._order()
+    named = log._ties
     order = "r" if log._source.versioned or named is None else "x_order"
     facts = picked(
         id=f"{key}::VARCHAR",

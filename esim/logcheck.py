@@ -128,10 +128,11 @@ def _kinds(log: Log, version: str | None) -> dict[str, str]:
             f"FROM whole JOIN {facts} ON x_row = r WHERE x_cause IS NOT NULL AND x_cause NOT IN ({ids})"
         )
     if cause is not None and story is not None:
-        facts = picked(story=f"{quoted(story)}::VARCHAR", cause=quoted(cause))
+        at = "r" if log._source.versioned else "t, x_order, r"
+        facts = picked(story=f"{quoted(story)}::VARCHAR", cause=quoted(cause), order=log._ties or "NULL")
         kinds["uncaused"] = (
             "SELECT s, r, 1 AS amount, 'in ' || x_story AS detail FROM (SELECT s, r, x_cause, x_story, "
-            "dense_rank() OVER (PARTITION BY x_story ORDER BY t, r) AS nth "
+            f"dense_rank() OVER (PARTITION BY x_story ORDER BY {at}) AS nth "
             f"FROM whole JOIN {facts} ON x_row = r) "
             "WHERE x_story IS NOT NULL AND nth > 1 AND x_cause IS NULL"
         )
@@ -173,10 +174,16 @@ def _must_count(log: Log, counter: str) -> None:
 
 
 def _of_times(log: Log) -> dict[str, str]:
+    finer = log._ready().finer
+    same, rows, at = "whole WHERE w = 0", "whole", "t"
+    if finer is not None:
+        rows, at = f"whole JOIN {picked(n=finer)} ON x_row = r", "(t, x_n)"
+        before = f"lag({at}) OVER (PARTITION BY s ORDER BY v)"
+        same = f"(SELECT s, r, {before} = {at} AS same FROM {rows}) WHERE same"
     kinds = {
-        "same time as before": "SELECT s, r, 1 AS amount, '' AS detail FROM whole WHERE w = 0",
+        "same time as before": f"SELECT s, r, 1 AS amount, '' AS detail FROM {same}",
         "repeated event": "SELECT s, r, 1 AS amount, '' AS detail FROM (SELECT s, r, "
-        "row_number() OVER (PARTITION BY s, a, t ORDER BY v) AS nth FROM whole) WHERE nth > 1",
+        f"row_number() OVER (PARTITION BY s, a, {at} ORDER BY v) AS nth FROM {rows}) WHERE nth > 1",
     }
     order = log._order()
     if order is not None:

@@ -16,7 +16,7 @@ from esim.logpicture import Draw
 from esim.logprepare import Step, Table, narrowed, numbers, prepare
 from esim.logsession import Session, reading
 from esim.logsource import ROW, Source
-from esim.logwhen import Reading, ordered
+from esim.logwhen import Reading, ordered, tie_of
 from esim.mapping import ColumnRoles
 from esim.processgraph import ProcessGraph
 from esim.result import Result
@@ -124,9 +124,14 @@ class Log:
         """The SELECT of (r, a, t) of the events in e, each once."""
         return f"SELECT {'DISTINCT ' if self._shared else ''}r, a, t FROM e"
 
-    def _order(self, source: str = "") -> str | None:
+    def _order(self) -> str | None:
         """Return the SQL of what breaks ties in a row of the source, None where no column has that role."""
-        return ordered(self.mapping, source, counted=self._ready().counted)
+        return ordered(self.mapping, counted=self._ready().counted)
+
+    @property
+    def _ties(self) -> str | None:
+        """The SQL, over the source, of what orders the events of one microsecond; None: only their rows."""
+        return tie_of(self._ready().finer, self._order())
 
     @property
     def _end(self) -> str:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from esim.storefile import literal, quoted
 _NESTED = {"OBJECT", "ARRAY"}
 _WHOLE = {"BIGINT", "UBIGINT"}
 _SIGNS = ",;\t|"
+_LOOKED_AT = 1 << 21  # bytes
 _UNCOMMENTED = "comment = ''"  # a guessed one would take the rows that begin with it
 
 
@@ -80,6 +82,7 @@ class _Cut(NamedTuple):
     columns: list[dict[str, str]]
     stamp: str | None
     day: str | None
+    how: str
 
 
 def read_csv(session: Session, files: Sequence[str]) -> Copy:
@@ -94,31 +97,88 @@ def read_csv(session: Session, files: Sequence[str]) -> Copy:
 
 
 def _csv(session: Session, files: Sequence[str]) -> Copy:
-    cut, how = _sniffed(session, files[0], _UNCOMMENTED), _UNCOMMENTED
-    if len(cut.columns) == 1 and any(sign in cut.columns[0]["name"] for sign in _SIGNS):
-        for one in files:
-            _look_for_torn(one)
-    if cut.quote != "'" and cut.escape != "\\":
-        quoting = f"""{_UNCOMMENTED}, quote = '"', escape = '"'"""
-        how = quoting if _sniffed(session, files[0], quoting).columns == cut.columns else how
-    told = f"read_csv({listed(files)}, union_by_name = true, {how}"
-    kept = session.keep(f"SELECT * FROM {told}, all_varchar = true)")
+    files = [one for one in files if Path(one).stat().st_size]
+    cut = _cut(session, files[0])
+    header = _first(_head(files[0])) if '"' in cut.how and not cut.skipped else b""
+    cuts = [cut, *(cut if _begins_alike(header, one) else _cut(session, one) for one in files[1:])]
+    for one, other in zip(files, cuts, strict=True):
+        _look_for_other_columns(files[0], cut, one, other)
+    alike = [
+        ([one for one, _ in group], how)
+        for how, group in groupby(zip(files, cuts, strict=True), lambda x: x[1].how)
+    ]
+    told = [f"read_csv({listed(group)}, union_by_name = true, {how}" for group, how in alike]
+    texts, guessed = (
+        " UNION ALL BY NAME ".join(f"FROM {one}{end})" for one in told)
+        for end in (", all_varchar = true", "")
+    )
+    kept = session.keep(f"SELECT * FROM ({texts})")
     formats = {"TIMESTAMP": cut.stamp, "DATE": cut.day}
     unlike = {kind: form for kind, form in formats.items() if form and "%Y-%m-%d" not in form}
-    said = values(session, f"SELECT * FROM {kept.name}", _described(session, f"{told})"), unlike)
-    skipped = (f"{cut.skipped:,} lines before the header are passed over",) if cut.skipped else ()
+    said = values(session, f"SELECT * FROM {kept.name}", _described(session, f"({guessed})"), unlike)
+    skipped = [
+        f"{other.skipped:,} lines before the header{of_file} are passed over"
+        for one, other in zip(files, cuts, strict=True)
+        if other.skipped
+        for of_file in ["" if other is cut else f" of {Path(one).name}"]
+    ]
     doubles: dict[str, str] = {}
-    for one in reversed(files):  # what is said of the first counts
-        doubles |= _doubles(one, cut, first=one == files[0])
+    for one, other in reversed([*zip(files, cuts, strict=True)]):  # what is said of the first counts
+        doubles |= _doubles(one, other, cut)
     return Copy(kept, said, (*skipped, *doubles.values()), doubles)
+
+
+def _cut(session: Session, path: str) -> _Cut:
+    """Return how a file is cut, with the quote that may come only after the rows that DuckDB looks at."""
+    cut = _sniffed(session, path, _UNCOMMENTED)
+    if len(cut.columns) == 1 and any(sign in cut.columns[0]["name"] for sign in _SIGNS):
+        _look_for_torn(path)
+    if cut.quote != "'" and cut.escape != "\\":
+        quoting = f"""{_UNCOMMENTED}, quote = '"', escape = '"'"""
+        return cut._replace(how=quoting) if _sniffed(session, path, quoting).columns == cut.columns else cut
+    return cut
+
+
+def _begins_alike(header: bytes, path: str) -> bool:
+    """Say whether a file begins with a header, and has nothing near it that may be another quote."""
+    head = _head(path)
+    return bool(header) and _first(head) == header and b"'" not in head and b"\\" not in head
+
+
+def _first(head: bytes) -> bytes:
+    """Return the first line; nothing where it may be torn within a quote."""
+    line = re.split(rb"[\r\n]", head, maxsplit=1)[0]
+    return b"" if line.count(b'"') % 2 else line
+
+
+def _head(path: str) -> bytes:
+    with _opened(path) as file:
+        return file.read(_LOOKED_AT)
+
+
+def _opened(path: str) -> gzip.GzipFile | io.BufferedReader:
+    return gzip.open(path) if path.casefold().endswith(".gz") else Path(path).open("rb")
+
+
+def _look_for_other_columns(first: str, cut: _Cut, path: str, other: _Cut) -> None:
+    """Raise InvalidLog for a file that has no column of the first one: it begins with something else."""
+    known, found = ([column["name"] for column in one.columns] for one in (cut, other))
+    if not {name.casefold() for name in known} & {name.casefold() for name in found}:
+        told = " and ".join(display.cut(", ".join(names), 80) for names in (found, known))
+        raise InvalidLog(
+            f"{Path(path).name} has no column that {Path(first).name} has ({told}): begin it with the same "
+            "header, or read it by itself"
+        )
 
 
 def _sniffed(session: Session, path: str, how: str) -> _Cut:
     found = "Delimiter, Quote, Escape, SkipRows, HasHeader, Columns, TimestampFormat, DateFormat"
-    return _Cut(*session.rows(f"SELECT {found} FROM sniff_csv({literal(_pattern(path))}, {how})")[0])
+    return _Cut._make(
+        (*session.rows(f"SELECT {found} FROM sniff_csv({literal(_pattern(path))}, {how})")[0], how)
+    )
 
 
-def _doubles(path: str, cut: _Cut, *, first: bool) -> dict[str, str]:
+def _doubles(path: str, cut: _Cut, first: _Cut) -> dict[str, str]:
     """Return what is to be said of names in the header that differ in no more than case, by the first one.
 
     Of the `first` file it is known what DuckDB calls the columns.
@@ -129,13 +189,12 @@ def _doubles(path: str, cut: _Cut, *, first: bool) -> dict[str, str]:
     groups: dict[str, list[tuple[str, str]]] = {}
     header: list[str] = next((row for row in rows if row), [])
     names = [name.strip() for name in header]
-    known = {column["name"].casefold(): column["name"] for column in cut.columns}
-    called = (
-        [column["name"] for column in cut.columns] if first else [known.get(n.casefold(), n) for n in names]
-    )
+    columns = [column["name"] for column in first.columns]
+    known = {name.casefold(): name for name in columns}
+    called = columns if cut is first else [known.get(name.casefold(), name) for name in names]
     for name, column in zip(names, called, strict=False):
         groups.setdefault(name.casefold(), []).append((name, column))
-    of_file = "" if first else f" of {Path(path).name}"
+    of_file = "" if cut is first else f" of {Path(path).name}"
     return {
         same[0][1]: f"several columns{of_file} are called {', '.join(repr(name) for name, _ in same)}, and "
         f"SQL knows no case in names: here they are {', '.join(dict.fromkeys(one for _, one in same))}"
@@ -185,10 +244,10 @@ def _widths(path: str) -> Iterator[tuple[int, int]]:
 
 
 def _lines(path: str) -> Iterator[str]:
-    with gzip.open(path) if path.casefold().endswith(".gz") else Path(path).open("rb") as file:
+    with _opened(path) as raw, io.TextIOWrapper(raw, "utf-8-sig", "surrogateescape", newline="") as file:
         for number, line in enumerate(file, 1):
             try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+                yield line if line.isascii() else line.encode("utf-8", "surrogateescape").decode()
             except UnicodeDecodeError as error:
                 told = f"this is no UTF-8 ({error.reason}): save the file as UTF-8"
                 raise InvalidLog(f"{Path(path).name}, line {number:,}: {told}") from None

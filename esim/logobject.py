@@ -52,7 +52,7 @@ def object_follows(log: Log, object_type: str | None) -> Result:
             f"the log has no objects of type {object_type!r}{display.did_you_mean(object_type, kinds)}"
         )
     only = f"WHERE object_type = {literal(object_type)}" if object_type is not None else ""
-    facts = picked(order=log._order() or "NULL")
+    facts = picked(order=log._ties or "NULL")
     order = "r" if log._source.versioned else "t, x_order, r"
     sql = f"""WITH {_LINKS},
 steps AS (SELECT object_type, object_id, a, lag(a) OVER each AS p,

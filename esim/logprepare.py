@@ -24,7 +24,18 @@ from esim.logarray import numbered
 from esim.logsession import Kept, Session, reading
 from esim.logsource import ROW, Source, picked
 from esim.logvalue import zoned
-from esim.logwhen import Reading, clock_changes, counted, finer_of, is_text, ordered, time_of, unit_of
+from esim.logwhen import (
+    Reading,
+    clock_changes,
+    counted,
+    finer_of,
+    finite,
+    is_text,
+    ordered,
+    tie_of,
+    time_of,
+    unit_of,
+)
 from esim.mapping import ColumnRoles
 from esim.storefile import literal, quoted
 
@@ -57,7 +68,7 @@ class Seen(NamedTuple):
     """What a first look at the rows tells: notes, how many they are, if each is an event, the highest `#row`.
 
     `loose` says that rows without a case are events all the same: events of objects. `finer` says that
-    there are times between two microseconds.
+    there are times between two microseconds, `unread` that some cannot be read.
     """
 
     notes: tuple[str, ...]
@@ -66,6 +77,7 @@ class Seen(NamedTuple):
     loose: bool
     highest: int
     finer: bool
+    unread: bool
 
 
 @dataclass(frozen=True)
@@ -87,6 +99,7 @@ class Table:
 
     `happened` has each event once, those without a case too; None where `e` has no others. `forward` says
     that time never runs back in a case; `counted` that the texts of the order column are whole numbers.
+    `finer` is the SQL of the nanoseconds beside a row's microseconds, None where no time has any.
     """
 
     events: Kept
@@ -96,6 +109,7 @@ class Table:
     happened: Kept | None
     forward: bool
     counted: bool
+    finer: str | None
 
 
 # --- preparing ---------------------------------------------------------------------------------------------
@@ -109,7 +123,10 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
         seen = _looked_at(session, roles, how, finer, objects=source.objects is not None)
         by_number, of_texts = counted(session, roles)
         order = ordered(roles, counted=by_number)
-        base = _base(session, roles, how, finer if seen.finer else None, order)
+        finer = finer if seen.finer else None
+        key = tie_of(finer if how.sort == "time" else None, order)
+        time = time_of(session, roles, how)
+        base = _base(roles, finite(time) if seen.unread else time, key)
         is_event = "n IS NOT NULL AND t IS NOT NULL"
         within = "" if seen.complete else f"WHERE c IS NOT NULL AND {is_event}"
         cases = _named(session, base, 'c AS "case"', "s", within)
@@ -129,10 +146,12 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
             events, tied, back = session.hold(found.events), found.tied, found.back
         else:
             events, tied, back = _numbered(session, rows, count, how)
-        ties = [*_shared(session, events, roles), *_ties(roles, how, tied, back, finer=seen.finer)]
-        unbroken = _unbroken(session, events, roles, how, order) if tied or how.sort == "order" else []
+        same = _same(session, events, finer) if finer and tied else tied
+        ties = [*_shared(session, events, roles), *_ties(roles, how, tied, same, back)]
+        asked = order and (same or how.sort == "order")
+        unbroken = _unbroken(session, events, roles, how, str(key)) if asked else []
     notes = (*source.notes, *seen.notes, *of_texts, *ties, *unbroken)
-    return Table(events, cases, activities, notes, happened, forward=not back, counted=by_number)
+    return Table(events, cases, activities, notes, happened, forward=not back, counted=by_number, finer=finer)
 
 
 def _may_be_at_once(session: Session, base: str, seen: Seen, how: Reading) -> bool:
@@ -181,12 +200,11 @@ def _direct(cases: int) -> int:
     return bits if _HASHED <= bits <= _MOST_DIRECT else _HASHED
 
 
-def _base(session: Session, roles: ColumnRoles, how: Reading, finer: str | None, order: str | None) -> str:
-    order = f"{{'n': {finer}, 'o': {order}}}" if order and finer else order or finer or "NULL::INT"
+def _base(roles: ColumnRoles, time: str, order: str | None) -> str:
     return (
         f"SELECT {_case(roles)} AS c, {quoted(roles['activity'])}::VARCHAR AS n, "
-        f"{time_of(session, roles, how)} AS t, "
-        f"{order} AS o, {ROW} AS r FROM flat"
+        f"{time} AS t, "
+        f"{order or 'NULL::INT'} AS o, {ROW} AS r FROM flat"
     )
 
 
@@ -231,14 +249,16 @@ def _looked_at(
     column, time = quoted(roles["time"]), time_of(session, roles, how)
     with_zone = f"count(*) FILTER ({zoned(column)} AND {time} IS NOT NULL)" if is_text(roles, how) else "0"
     parts = [f"count({_case(roles)})", *(f"count({quoted(roles[role])})" for role in ("activity", "time"))]
-    parts += [f"count({time})", with_zone, f"max({ROW})"]
+    parts += [f"count(*) FILTER (isfinite({time}))", with_zone, f"max({ROW})"]
     parts.append("0" if finer is None else f"count(*) FILTER ({finer} <> 0)")
     found = session.rows(f"SELECT count(*), {', '.join(parts)} FROM flat")[0]
     rows, cases, activities, times, read, named, highest, precise = found
     notes = []
     if read < times:
         notes.append(
-            _unreadable(session, roles, how, f"{column} IS NOT NULL AND {time} IS NULL", times - read)
+            _unreadable(
+                session, roles, how, f"{column} IS NOT NULL AND isfinite({time}) IS NOT TRUE", times - read
+            )
         )
     for role, count in (("case", cases), ("activity", activities), ("time", times)):
         if rows and not count:
@@ -260,7 +280,7 @@ def _looked_at(
     notes += unit_of(session, roles, how)
     notes += clock_changes(session, roles, how)
     complete, loose = rows == min(cases, activities, read), objects and cases < rows
-    return Seen(tuple(notes), rows, complete, loose, highest or 0, finer=precise > 0)
+    return Seen(tuple(notes), rows, complete, loose, highest or 0, finer=precise > 0, unread=read < times)
 
 
 def _lifecycle(session: Session, roles: ColumnRoles) -> list[str]:
@@ -279,16 +299,16 @@ def _lifecycle(session: Session, roles: ColumnRoles) -> list[str]:
 
 
 def _unreadable(session: Session, roles: ColumnRoles, how: Reading, where: str, count: int) -> str:
-    texts = f"SELECT row_number() OVER (), {quoted(roles['time'])}, {where} FROM source"
+    is_time = roles.types[roles["time"]].startswith(("TIMESTAMP", "DATE"))  # and so infinite, or too far off
+    value = f"{quoted(roles['time'])}{'::VARCHAR' if is_time else ''}"
+    texts = f"SELECT row_number() OVER (), {value}, {where} FROM source"
     worst = session.rows(f"SELECT n, text FROM ({texts}) AS told(n, text, wrong) WHERE wrong LIMIT {_WORST}")
     rows = ", ".join(f"row {row:,}: {display.short(text, 40)}" for row, text in worst)
     told = f"{count:,} value{'' if count == 1 else 's'} of {roles['time']} cannot be read as a time ({rows}"
     told += ", …)" if count > _WORST else ")"
     if how.bad == "raise":
-        raise InvalidLog(
-            f"{told}; say how they are written (time_format='%d/%m/%Y %H:%M'), or leave those rows out "
-            "(bad='drop')"
-        )
+        way = "mend them" if is_time else "say how they are written (time_format='%d/%m/%Y %H:%M')"
+        raise InvalidLog(f"{told}; {way}, or leave those rows out (bad='drop')")
     return f"{told}; those rows are left out"
 
 
@@ -304,28 +324,34 @@ def _shared(session: Session, events: Kept, roles: ColumnRoles) -> list[str]:
     return [told] if count else []
 
 
-def _ties(roles: ColumnRoles, how: Reading, tied: int, back: int, *, finer: bool) -> list[str]:
+def _same(session: Session, events: Kept, finer: str) -> int:
+    """Return how many of the events that tie to the microsecond tie to the nanosecond as well."""
+    at_once = f"(s, t) IN (SELECT (s, t) FROM {events.name} WHERE w = 0)"
+    rows = f"SELECT s, t, x_n FROM {events.name} JOIN {picked(n=finer)} ON x_row = r WHERE {at_once}"
+    return int(session.rows(f"SELECT count(*) - count(DISTINCT (s, t, x_n)) FROM ({rows})")[0][0])
+
+
+def _ties(roles: ColumnRoles, how: Reading, tied: int, same: int, back: int) -> list[str]:
+    """Say how many events have one time, to the microsecond (`tied`) and to the nanosecond (`same`)."""
     order, notes = roles.get("order"), []
-    if tied and how.sort == "time":
+    if tied and tied > same and how.sort == "time":
+        notes.append(
+            f"{_events(tied - same)} the same time to the microsecond as the one before in the case; "
+            "nanoseconds tell which is first"
+        )
+    if same and how.sort == "time":
         by = f"{order} breaks the ties" if order else "the order of rows breaks the ties (order='…')"
-        same = "the same time to the microsecond" if finer else "the same time"
-        by = f"nanoseconds, then {by}" if finer else by
-        notes.append(f"{_events(tied)} {same} as the one before in the case; {by}")
+        notes.append(f"{_events(same)} the same time as the one before in the case; {by}")
     if back:
         notes.append(f"{_events(back)} a time before the one of the event before: {order} says the order")
     return notes
 
 
-def _unbroken(
-    session: Session, events: Kept, roles: ColumnRoles, how: Reading, order: str | None
-) -> list[str]:
+def _unbroken(session: Session, events: Kept, roles: ColumnRoles, how: Reading, order: str) -> list[str]:
     """Say how many events tie with another one in all that orders a case."""
-    if order is None:
-        return []
     key = "s, o" if how.sort == "order" else "s, t, o"
     tied = "" if how.sort == "order" else f"WHERE (s, t) IN (SELECT (s, t) FROM {events.name} WHERE w = 0)"
-    facts = picked(o=order)
-    rows = f"SELECT s, t, x_o AS o FROM {events.name} JOIN {facts} ON x_row = r {tied}"
+    rows = f"SELECT s, t, x_o AS o FROM {events.name} JOIN {picked(o=order)} ON x_row = r {tied}"
     groups = f"SELECT count(*) AS n FROM ({rows}) GROUP BY {key} HAVING count(*) > 1"
     count = int(session.rows(f"SELECT coalesce(sum(n), 0) FROM ({groups})")[0][0])
     same = f"the same {roles.get('order')} as another such event"

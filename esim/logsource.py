@@ -348,7 +348,21 @@ def _of_parquet(session: Session, name: str, files: Sequence[str]) -> Source:
         there = {row[0] for row in session.rows(f"SELECT name FROM parquet_schema({listed(files)})")}
         if wrong := next((one for one in doubtful if one not in there), None):
             raise InvalidLog(same_names(name, "columns", wrong))
+    if len(files) > 1 and any("ZONE" in kind or "TZ" in kind for kind in source.types().values()):
+        _refuse_mixed_zones(session, name, files)
     return source
+
+
+def _refuse_mixed_zones(session: Session, name: str, files: Sequence[str]) -> None:
+    """Raise InvalidLog for a column of times of which DuckDB would take those without a zone as UTC."""
+    mixed = f"SELECT name FROM parquet_schema({listed(files)}) WHERE logical_type LIKE 'Timestamp%'"
+    aware = "contains(logical_type, 'isAdjustedToUTC=1')"
+    found = session.rows(f"{mixed} GROUP BY name HAVING count(DISTINCT {aware}) > 1 ORDER BY name LIMIT 1")
+    if found:
+        raise InvalidLog(
+            f"the times in {found[0][0]!r} have a zone in some of the {name} and none in others: write all "
+            "of them in UTC"
+        )
 
 
 def _of_copy(session: Session, name: str, copy: Copy) -> Source:

@@ -57,12 +57,9 @@ def kind_of(field: pa.Field) -> str:
 
 
 def iso(column: str) -> str:
-    """Return SQL that gives a time as ISO 8601 in UTC, to the microsecond where it has any.
-
-    >>> iso("t")
-    "replace(strftime(t::TIMESTAMP, '%Y-%m-%dT%H:%M:%S.%f+00:00'), '.000000', '')"
-    """
-    return f"replace(strftime({column}::TIMESTAMP, '%Y-%m-%dT%H:%M:%S.%f+00:00'), '.000000', '')"
+    """Return SQL that gives a time as ISO 8601 in UTC, to the micro- or nanosecond where it has any."""
+    fine = f"strftime({column}, '%Y-%m-%dT%H:%M:%S.%n+00:00')"
+    return f"replace(replace({fine}, '000+00:00', '+00:00'), '.000000+', '+')"
 
 
 def as_text(name: str, field: pa.Field) -> str:

@@ -18,7 +18,7 @@ from esim.storefile import literal, quoted
 _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "DOUBLE", "FLOAT", "DECIMAL", "U")
 _WIDE = ("BIGINT", "UBIGINT", "HUGEINT", "UHUGEINT", "DOUBLE", "FLOAT")
 _UNITS = (
-    (1e17, "// 1000", "nanoseconds"),
+    (1e17, "", "nanoseconds"),
     (1e14, "", "microseconds"),
     (1e11, "* 1000", "milliseconds"),
     (1, "* 1000000", "seconds"),  # 0 is the same in all of them
@@ -45,16 +45,42 @@ def time_of(session: Session, roles: ColumnRoles, how: Reading) -> str:
         found = _in_utc(local, how.timezone)
         return f"coalesce({found}, {aware(column)} AT TIME ZONE 'UTC')" if is_text(roles, how) else found
     if how.time_format is not None:
-        return f"try_strptime({column}::VARCHAR, {literal(how.time_format)}) AT TIME ZONE 'UTC'"
+        return _read(f"{column}::VARCHAR", how.time_format)
     if kind in _ZONED:
-        return _cut(column) if kind.endswith("_NS") else f"({column} AT TIME ZONE 'UTC')::TIMESTAMP"
+        fine = kind.endswith("_NS")
+        return _cut(f"epoch_ns({column})") if fine else f"({column} AT TIME ZONE 'UTC')::TIMESTAMP"
     wide = "DECIMAL(38, 6)" if kind.startswith("DECIMAL") else kind if kind in _WIDE else "BIGINT"
-    return f"TRY(make_timestamp(({column}::{wide} {_epoch(session, column)[0]})::BIGINT))"
+    factor, unit, _ = _epoch(session, column)
+    if unit == "nanoseconds":
+        return _cut(f"{column}::{wide}")
+    return f"TRY(make_timestamp(({column}::{wide} {factor})::BIGINT))"
 
 
-def _cut(column: str) -> str:
-    """Return the SQL of nanoseconds as microseconds; a cast would round them, and what is cut off counts."""
-    return f"TRY(make_timestamp(epoch_ns({column}) // 1000))"
+def finite(time: str) -> str:
+    """Return the SQL of a time that is NULL where it is infinite: that is never, and no time."""
+    return f"CASE WHEN isfinite({time}) THEN {time} END"
+
+
+def _cut(nanoseconds: str) -> str:
+    """Return the SQL of nanoseconds as a time; a cast would round them, and what is cut off counts."""
+    return f"TRY(make_timestamp((({nanoseconds} - {_fraction(nanoseconds)}) // 1000)::BIGINT))"
+
+
+def _fraction(nanoseconds: str) -> str:
+    """Return the SQL of what a microsecond leaves of nanoseconds since 1970, 0 to 999."""
+    return f"(({nanoseconds} % 1000 + 1000) % 1000)"
+
+
+def _read(text: str, form: str) -> str:
+    """Return the SQL of the time that a text says in its form; with a zone, in UTC."""
+    time = f"try_strptime({text}, {literal(form)})"
+    if _has(form, "%n"):
+        return _cut(f"epoch_ns({time})")
+    return f"{time} AT TIME ZONE 'UTC'" if _has(form.casefold(), "%z") else time
+
+
+def _has(form: str, part: str) -> bool:
+    return part in form.replace("%%", "")
 
 
 def _local(roles: ColumnRoles, how: Reading) -> str | None:
@@ -64,14 +90,14 @@ def _local(roles: ColumnRoles, how: Reading) -> str | None:
     if form is not None:
         if not kind.startswith(("VARCHAR", *_WHOLE)):
             raise InvalidArgument(f"time_format={form!r} is for texts, and {name} is of type {kind}")
-        with_zone = "%z" in form.casefold().replace("%%", "")
-        return None if with_zone else f"try_strptime({column}::VARCHAR, {literal(form)})"
+        with_zone = _has(form.casefold(), "%z")
+        return None if with_zone else _read(f"{column}::VARCHAR", form)
     if kind in _ZONED or kind.startswith(_WHOLE):
         return None
     if kind.startswith("VARCHAR"):
         return naive(column)
     if kind.startswith(("TIMESTAMP", "DATE")):
-        return _cut(column) if kind.endswith("_NS") else f"{column}::TIMESTAMP"
+        return _cut(f"epoch_ns({column})") if kind.endswith("_NS") else f"{column}::TIMESTAMP"
     raise InvalidLog(f"time={name!r} is of type {kind}, which is no time; name another column")
 
 
@@ -112,7 +138,7 @@ def clock_changes(session: Session, roles: ColumnRoles, how: Reading) -> list[st
         return []
     zone = f"AT TIME ZONE {literal(how.timezone)}"
     twice = f"(u - {hour}) {zone} = x OR (u + {hour}) {zone} = x"
-    times = f"SELECT x, x {zone} AS u FROM (SELECT {local} AS x FROM source)"
+    times = f"SELECT x, x {zone} AS u FROM (SELECT {local} AS x FROM source) WHERE isfinite(x)"
     missing, double = session.rows(
         f"SELECT count(*) FILTER (u {zone} <> x), count(*) FILTER ({twice}) FROM ({times})"
     )[0]
@@ -126,33 +152,39 @@ def clock_changes(session: Session, roles: ColumnRoles, how: Reading) -> list[st
 
 def finer_of(session: Session, roles: ColumnRoles, how: Reading) -> str | None:
     """Return the SQL of the nanoseconds of times beside their microseconds, or None where none can be."""
-    column, kind = quoted(roles["time"]), roles.types[roles["time"]]
-    if how.sort == "order" or how.time_format is not None:
-        return None
+    column, kind, form = quoted(roles["time"]), roles.types[roles["time"]], how.time_format
+    if form is not None:
+        time = f"try_strptime({column}::VARCHAR, {literal(form)})"
+        return _fraction(f"epoch_ns({time})") if _has(form, "%n") else None
     if kind.endswith("_NS"):
-        return f"epoch_ns({column}) % 1000"
+        return _fraction(f"epoch_ns({column})")
     if kind.startswith("VARCHAR"):
         return f"rpad(regexp_extract({column}, '\\.[0-9]{{6}}([0-9]{{1,3}})', 1), 3, '0')::INT"
     if kind in ("BIGINT", "UBIGINT", "HUGEINT") and _epoch(session, column)[1] == "nanoseconds":
-        return f"{column} % 1000"
+        return _fraction(column)
     return None
 
 
 # --- ties -------------------------------------------------------------------------------------------------
 
 
-def ordered(roles: ColumnRoles, source: str = "", *, counted: bool) -> str | None:
-    """Return the SQL of what breaks ties: a column (of `source`), as a number where its texts are counted."""
+def ordered(roles: ColumnRoles, *, counted: bool) -> str | None:
+    """Return the SQL of what breaks ties: a column, as a number where its texts are counted."""
     name = roles.get("order")
     if name is None:
         return None
-    column = _text_of(roles, name, source)
+    column = _text_of(roles, name)
     return f"try_cast({column} AS HUGEINT)" if counted else column
 
 
-def _text_of(roles: ColumnRoles, name: str, source: str = "") -> str:
+def tie_of(finer: str | None, order: str | None) -> str | None:
+    """Return the SQL of what orders the events of one microsecond: nanoseconds, then the order column."""
+    return f"{{'n': {finer}, 'o': {order}}}" if order and finer else order or finer
+
+
+def _text_of(roles: ColumnRoles, name: str) -> str:
     """Return the SQL of a column; of one of JSON what it says as text, without quotes."""
-    column = f"{source}{quoted(name)}"
+    column = quoted(name)
     return f"({column} ->> '$')" if roles.types[name] == "JSON" else column
 
 

@@ -15,7 +15,7 @@ from esim import formats
 from esim.arrowlog import LINKS, Tables, ask
 from esim.errors import InvalidArgument, InvalidLog
 from esim.logcore import Log
-from esim.logsource import ROW
+from esim.logsource import ROW, picked
 from esim.logtext import replacing
 from esim.storefile import literal, quoted
 from esim.xes import CASE
@@ -63,7 +63,8 @@ def _copy(log: Log, path: Path, options: str) -> None:
         flat = options.startswith("FORMAT csv")
         if flat:
             _refuse_empty(log)
-        events = _events(log, by_case=True, flat=flat)
+        text = not options.startswith("FORMAT parquet")
+        events = _events(log, by_case=True, flat=flat, text=text)
         log._session.run(f"COPY ({events}) TO {literal(str(path))} ({options})")
 
 
@@ -105,28 +106,44 @@ def tables(log: Log, *, by_case: bool) -> Tables:
         return Tables(events, links, attributes, roles, relations, header)
 
 
-def _events(log: Log, *, by_case: bool, flat: bool = False) -> str:
+def _events(log: Log, *, by_case: bool, flat: bool = False, text: bool = False) -> str:
     """Return the SELECT of the events that are left, in an order that breaks ties as the log does.
 
-    Where it is to be `flat`, columns of lists and structs are JSON text.
+    Where it is to be `flat`, columns of lists and structs are JSON text; `text` says that times become texts.
     """
     mapping, objects = log.mapping, log.mapping.case_object is not None
     named = {name: _value(log, name, flat=flat) for name in mapping.types}
-    named |= {mapping["activity"]: "activities.activity", mapping["time"]: "e.t AT TIME ZONE 'UTC'"}
+    named |= {mapping["activity"]: "activities.activity", mapping["time"]: _moment(log, text=text)}
     if not objects:
         named[mapping["case"]] = f"source.{quoted(mapping['case'])}::VARCHAR"
     twice = _NOT_OURS - set(mapping.columns.values()) if log._source.versioned else ()
     listed = [f"{named[name]} AS {quoted(name)}" for name in mapping.types if name not in twice]
     if by_case and objects:
         listed.insert(0, f'cases."case" AS {quoted(CASE)}')
-    order = log._order("source.")
-    as_it_was = log._source.versioned or log._source.rest is not None or order is None
-    ties = "e.r" if as_it_was else f"e.t, {order}, e.r"
-    events = "e JOIN cases USING (s)" if by_case else "happened e"
+    events, order = "e JOIN cases USING (s)" if by_case else "happened e", "e.r"
+    if not (log._source.versioned or log._source.rest is not None or log._ties is None):
+        order = "e.t, facts.x_ties, e.r"
+    if log._ties is not None:
+        facts = picked(ties=log._ties, finer=log._ready().finer or "NULL")
+        events += f" JOIN {facts} AS facts ON facts.x_row = e.r"
     return (
         f"SELECT {', '.join(listed)} FROM {events} JOIN activities USING (a) "
-        f"JOIN source ON source.{ROW} = e.r ORDER BY {ties}"
+        f"JOIN source ON source.{ROW} = e.r ORDER BY {order}"
     )
+
+
+def _moment(log: Log, *, text: bool) -> str:
+    """Return the SQL of the time of an event, to the nanosecond where the log has any."""
+    if log._ready().finer is None:
+        return "e.t AT TIME ZONE 'UTC'"
+    if text:
+        return "strftime(e.t, '%Y-%m-%d %H:%M:%S.%f') || lpad(facts.x_finer::VARCHAR, 3, '0') || '+00'"
+    if log._session.rows("SELECT count(TRY(epoch_ns(t))) < count(*) FROM happened")[0][0]:
+        raise InvalidLog(
+            "the log has nanoseconds, which this format has only for the years 1678 to 2261, and times "
+            "beyond those: write CSV or JSON Lines"
+        )
+    return "make_timestamp_ns(epoch_us(e.t) * 1000 + facts.x_finer)::TIMESTAMPTZ_NS"
 
 
 def _value(log: Log, name: str, *, flat: bool) -> str:
@@ -135,7 +152,8 @@ def _value(log: Log, name: str, *, flat: bool) -> str:
     if flat and (kind.startswith(_NESTED) or kind.endswith("]")):
         return f"to_json({column})::VARCHAR"
     local = kind.startswith("TIMESTAMP") and "ZONE" not in kind and "TZ" not in kind
-    return f"{column}::TIMESTAMP AT TIME ZONE {literal(zone)}" if local and zone != "UTC" else column
+    exact = kind if kind.endswith("_NS") else "TIMESTAMP"
+    return f"{column}::{exact} AT TIME ZONE {literal(zone)}" if local and zone != "UTC" else column
 
 
 def _links(log: Log, roles: dict[str, str]) -> pa.Table | None:

@@ -570,3 +570,60 @@ def test_times_that_python_has_not_order_events() -> None:
     times = pa.array([253402300800, 0], pa.timestamp("s"))
     log = EventLog(pa.table({"case": ["1", "1"], "activity": ["b", "a"], "time": times}))
     assert log.variants(times=False).df["variant"][0] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        "case,activity,time\n2,'b, c',2024-01-03\n2,'d',2024-01-04\n",
+        "'case','activity','time'\n'2','b, c','2024-01-03'\n'2','d','2024-01-04'\n",
+        "case;activity;time\n2;b, c;2024-01-03\n2;d;2024-01-04\n",
+        "time\tcase\tactivity\n2024-01-03\t2\tb, c\n2024-01-04\t2\td\n",
+        'case,activity,time\r2,"b, c",2024-01-03\r2,d,2024-01-04\r',
+    ],
+    ids=["quote", "all quoted", "semicolon", "tab", "carriage return"],
+)
+def test_each_file_is_cut_in_its_own_way(tmp_path: Path, second: str) -> None:
+    """Quotes, delimiters and ends of lines need not be those of the first file, nor its order of columns."""
+    written(tmp_path / "a.csv", [("1", "a", "2024-01-01"), ("1", "x", "2024-01-02")])
+    (tmp_path / "b.csv").write_bytes(second.encode())
+    written(tmp_path / "c.csv", [("3", "a", "2024-01-01")])
+    (tmp_path / "d.csv").write_text("")
+    log = EventLog(str(tmp_path / "*.csv"))
+    assert log.sql('SELECT "case", activity FROM events ORDER BY r').to_numpy().tolist() == [
+        ["1", "a"], ["1", "x"], ["2", "b, c"], ["2", "d"], ["3", "a"],
+    ]  # fmt: skip
+    assert (list(log.mapping.types), log.notes) == (list(NAMES), ())
+
+
+@pytest.mark.parametrize(
+    "second", ["2,b,2024-01-03\n2,c,2024-01-04\n", "# made, 2024, x\ncase,activity,time\n2,b,2024-01-03\n"]
+)
+def test_a_file_without_the_columns_of_the_first_is_refused(tmp_path: Path, second: str) -> None:
+    """A header that is not there, or not found, would make all of its rows ones without a case."""
+    written(tmp_path / "a.csv", [("1", "a", "2024-01-01"), ("1", "x", "2024-01-02")])
+    (tmp_path / "b.csv").write_text(second)
+    with pytest.raises(
+        InvalidLog, match=r"b\.csv has no column that a\.csv has \(.* and case, activity, time\)"
+    ):
+        EventLog(str(tmp_path / "*.csv"))
+
+
+def test_lines_before_the_header_of_any_file_are_told(tmp_path: Path) -> None:
+    """They are passed over, and it is said in which file."""
+    written(tmp_path / "a.csv", [("1", "a", "2024-01-01")])
+    (tmp_path / "b.csv").write_text("Export of 2024\n\ncase,activity,time\n2,b,2024-01-03\n2,c,2024-01-04\n")
+    log = EventLog(str(tmp_path / "*.csv"))
+    assert log.notes == ("2 lines before the header of b.csv are passed over",)
+    assert len(log) == 3
+
+
+def test_parquet_files_with_and_without_a_zone_are_refused(tmp_path: Path) -> None:
+    """Those without one would be taken as UTC, whatever `timezone` says."""
+    for file, zone in (("a", None), ("b", "UTC")):
+        times = pa.array([1_700_000_000], pa.timestamp("s", tz=zone)).cast(pa.timestamp("us", tz=zone))
+        rows = pa.table({"case": ["1"], "activity": [file], "time": times})
+        duckdb.from_arrow(rows).write_parquet(str(tmp_path / f"{file}.parquet"))
+    with pytest.raises(InvalidLog, match="'time' have a zone in some of the 2 files and none in others"):
+        EventLog(str(tmp_path / "*.parquet"), timezone="Europe/Berlin")
+    assert len(EventLog(str(tmp_path / "[b].parquet"), timezone="Europe/Berlin")) == 1

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -121,8 +122,42 @@ def test_nanoseconds_order_events(kind: str) -> None:
         times = [f"2024-01-01 00:00:00.000000{n}Z" for n in ("3", "10", "200")]
     log = EventLog(pa.table({"case": ["1"] * 3, "activity": ["C", "A", "B"], "time": times}))
     assert log.variants().df["variant"].tolist() == [["A", "B", "C"]]
-    assert log.notes[-1].startswith("2 events have the same time to the microsecond as the one before")
+    assert log.notes[-1] == (
+        "2 events have the same time to the microsecond as the one before in the case; "
+        "nanoseconds tell which is first"
+    )
     assert moments(log) == ["2024-01-01 00:00:00"] * 3
+
+
+def test_times_that_tie_to_the_nanosecond_are_counted_apart() -> None:
+    """Of four events in one microsecond two tie, and there the order column decides, or the order of rows."""
+    rows = {
+        "case": ["1"] * 4,
+        "activity": [*"dcba"],
+        "time": pa.array([900, 100, 100, 100], pa.timestamp("ns")),
+    }
+    log = EventLog(pa.table({**rows, "nr": [1, 3, 2, 2]}), order="nr")
+    assert log.variants().df["variant"].tolist() == [["b", "a", "c", "d"]]
+    told = "1 event has the same time to the microsecond as the one before in the case; "
+    assert log.notes == (
+        f"{told}nanoseconds tell which is first",
+        "2 events have the same time as the one before in the case; nr breaks the ties",
+        "2 events have the same nr as another such event; there the order of rows decides",
+    )
+    found = log.anomalies().df.set_index("anomaly")["events"]
+    assert (found["same time as before"], found["repeated event"]) == (2, 0)
+
+
+def test_nanoseconds_in_a_form_of_times_count() -> None:
+    """With %n in its form a text has nanoseconds, with a zone or without, and the log has microseconds."""
+    rows = pd.DataFrame(
+        {"case": ["1"] * 2, "activity": [*"ba"], "time": ["1.1.2024 .000000300", "1.1.2024 .000000100"]}
+    )
+    for form, text in (("%d.%m.%Y .%n", ""), ("%d.%m.%Y .%n%z", "+00")):
+        log = EventLog(rows.assign(time=rows["time"] + text), time_format=form)
+        assert log.variants().df["variant"].tolist() == [["a", "b"]]
+        assert "nanoseconds tell which is first" in log.notes[0]
+        assert log.sql("SELECT typeof(t) AS kind FROM e LIMIT 1")["kind"][0] == "TIMESTAMP"
 
 
 def test_a_zone_in_a_column_of_nanoseconds_counts() -> None:
@@ -212,3 +247,45 @@ def test_other_texts_order_as_texts() -> None:
     assert log.variants().df["variant"].tolist() == [["A00", "A0A", "A0B", "ANone"]]
     assert not [note for note in log.notes if "orders as a text" in note]
     assert "version orders as a text, x10 before x9" in versioned("x9", "x10").notes
+
+
+def test_nanoseconds_order_objects_and_stories() -> None:
+    """An object's events and those of a story are in the order in which the events of a case are."""
+    times = pa.array([1300, 1100, 1200], pa.timestamp("ns"))
+    rows = {"case": ["1"] * 3, "activity": [*"cab"], "time": times, "id": [*"cab"], "story": ["s"] * 3}
+    log = EventLog(
+        pa.table({**rows, "cause": [None, "x", "x"]}),
+        event_id="id",
+        correlation="story",
+        causation="cause",
+        objects={"thing": "case"},
+        case="case",
+    )
+    found = log.object_directly_follows().df
+    assert sorted(zip(found["source"], found["target"], strict=True)) == [("a", "b"), ("b", "c")]
+    assert log.journey("a").df["activity"].tolist() == [*"abc"]
+    assert log.anomalies("uncaused").df["activity"].tolist() == ["c"]
+
+
+@pytest.mark.parametrize("kind", ["TIMESTAMP", "TIMESTAMPTZ", "DATE", "TIMESTAMP_S", "TIMESTAMP_NS"])
+@pytest.mark.parametrize("never", ["infinity", "-infinity"])
+def test_an_infinite_time_is_told_as_one_that_cannot_be_read(tmp_path: Path, kind: str, never: str) -> None:
+    """It is no moment, and would make endless durations: its row is named, and left out if that is wished."""
+    rows = ", ".join(
+        f"('{case}', '{one}', '{time}'::{kind})"
+        for case, one, time in (
+            ("1", "a", "2024-01-01"),
+            ("1", "b", never),
+            ("1", "c", "2024-01-03"),
+            ("2", "a", never),
+        )
+    )
+    file = tmp_path / "log.parquet"
+    duckdb.sql(f"COPY (FROM (VALUES {rows}) AS t(\"case\", activity, time)) TO '{file}'")
+    told = rf"2 values of time cannot be read as a time \(row 2: '{never}', row 4: '{never}'\); mend them"
+    with pytest.raises(InvalidLog, match=told):
+        EventLog(file).cases()
+    log = EventLog(file, bad="drop", timezone="Europe/Berlin")
+    assert log.cases().df[["case", "events", "duration_s"]].to_numpy().tolist() == [["1", 2, 172_800.0]]
+    assert len(log.notes) == 1
+    assert log.notes[0].endswith("those rows are left out")

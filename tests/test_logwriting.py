@@ -272,3 +272,40 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path, format: str) -> None
         log.write(tmp_path / "nowhere" / f"log.{format}")
     with pytest.raises(InvalidArgument, match="is a folder: give the name of a file"):
         log.write(tmp_path, format=format)
+
+
+def nanoseconds(*times: str, **columns: list[object]) -> EventLog:
+    rows = {"case": ["1"] * len(times), "activity": [*"abc"[: len(times)]], **columns}
+    return EventLog(pd.DataFrame({**rows, "time": [f"2024-01-01T00:00:00.{one}Z" for one in times]}))
+
+
+@pytest.mark.parametrize("format", EVERY)
+def test_nanoseconds_order_what_is_written_and_read_again(tmp_path: Path, format: str) -> None:
+    """An order column, or the order of rows, does not come before what is finer than a microsecond."""
+    for columns in ({}, {"version": [1, 2, 3]}):
+        log = nanoseconds("000001900", "000001100", "000001100", **columns)
+        again = EventLog(log.write(tmp_path / f"log.{format}"))
+        assert again.variants().df["variant"].tolist() == [["b", "c", "a"]]
+        assert again.notes[0] == log.notes[0]
+        assert "nanoseconds tell which is first" in log.notes[0]
+
+
+def test_nanoseconds_beyond_what_a_format_can_hold_are_refused(tmp_path: Path) -> None:
+    """An end of all days beside nanoseconds has a text, but no number of nanoseconds since 1970."""
+    rows = {"case": ["1"] * 3, "activity": [*"abc"]}
+    late = ["2024-01-01 00:00:00.0000002", "2024-01-01 00:00:00.0000001", "9999-12-31"]
+    log = EventLog(pd.DataFrame({**rows, "time": late}))
+    assert EventLog(log.write(tmp_path / "log.csv")).variants().df["variant"][0] == ["b", "a", "c"]
+    with pytest.raises(InvalidLog, match=r"only for the years 1678 to 2261.*: write CSV or JSON Lines"):
+        log.write(tmp_path / "log.parquet")
+    text = log.write(tmp_path / "log.jsonl").read_text()
+    (tmp_path / "a.ocel.json").write_text(
+        '{"objectTypes": [], "eventTypes": [], "objects": [{"id": "1", "type": "case"}], "events": ['
+        + ", ".join(
+            f'{{"id": "{n}", "type": "{n}", "time": "{time}", "relationships": [{{"objectId": "1"}}]}}'
+            for n, time in enumerate(late)
+        )
+        + "]}"
+    )
+    assert text.count("9999-12-31 00:00:00.000000000+00") == 1
+    assert EventLog(tmp_path / "a.ocel.json").variants().df["variant"][0] == ["1", "0", "2"]

@@ -147,6 +147,10 @@ class Lines:
 
     # --- and then ------------------------------------------------------------------------------------------
 
+    def have_tasks(self) -> bool:
+        """Say whether tasks were seen in a set."""
+        return any(_TASKS in kinds for kinds in self._stood.values())
+
     def calls(self) -> list[str]:
         """Return the clocks and dice that code hands on, or that are C code's."""
         told = dict(self._handed)

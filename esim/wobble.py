@@ -29,6 +29,7 @@ from esim.reach import CHANGED, Remembered, held_by, is_users
 from esim.recording import Choice
 from esim.scenario import Scenario
 from esim.stage import Stage, TimeIsOver
+from esim.virtual import turned_round
 
 _NO_CLOCKS = {"get_clock_info", "mktime", "sleep", "strptime", "tzset"}
 _CLASS_CLOCKS = {"now", "utcnow", "today"}
@@ -58,6 +59,10 @@ _IN_ORDER = ": the order of a set of texts differs from process to process; sort
 _NO_ORDER = (
     ": tasks are in no order in a set; go through those that were made, as by `for task in tasks: if task in "
     "done: …`; to cancel each, or to raise what has failed, is fine outside of a `try`"
+)
+_TURNED = (
+    "run twice, with another order of the tasks in a set (go through those that were made, as by `for task "
+    "in tasks: if task in done: …`)"
 )
 _ANEW = (
     " is another when the actors are made anew after a run, as by a process that is started again: read it "
@@ -149,9 +154,14 @@ def _watch(scenario: Scenario, over: Callable[[], bool] | None) -> bool:
     one, asked = _once(stage, seen)
     types = {one.position: one.type for one in stage.look.log}
     changed = remembered.put_back()
+    pairs = []
     for number, option in _first_of_each(asked, types).values():
-        _once(stage, seen, {number: option})
+        as_made, _ = _once(stage, seen, {number: option})
         changed += remembered.put_back()
+        if seen.lines.have_tasks():
+            with turned_round():
+                pairs.append((as_made, _once(stage, seen, {number: option})[0]))
+            remembered.put_back()
     shared = set() if scenario.faults.crash else remembered.shared
     orders, tasks = seen.lines.orders()
     reasons = (
@@ -165,15 +175,20 @@ def _watch(scenario: Scenario, over: Callable[[], bool] | None) -> bool:
     for names, why in reasons:
         if names:
             raise Unsteady(f"{', '.join(names)}{why}")
-    two, _ = _once(made(), seen)
+    with turned_round():
+        two, _ = _once(made(), seen)
+    for first, other in ((one, two), *pairs):
+        _must_be_same(first, other, _TURNED if seen.lines.have_tasks() else "run twice without faults")
+    return bool(shared)
+
+
+def _must_be_same(one: tuple[Any, Any], two: tuple[Any, Any], how: str) -> None:
+    """Raise Unsteady if two runs differ."""
     if one != two:
         place = next(
             (f"{a[1]} {a[2]!r}, then {b[2]!r}" for a, b in zip(one[0], two[0], strict=False) if a != b), ""
         )
-        raise Unsteady(
-            f"run twice without faults, it differs{f' at {place}' if place else ' in how it ends'}"
-        )
-    return bool(shared)
+        raise Unsteady(f"{how}, it differs{f' at {place}' if place else ' in how it ends'}")
 
 
 def _once(

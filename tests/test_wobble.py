@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import cProfile
 import logging
 import os
@@ -451,3 +452,27 @@ def test_a_profiler_may_watch_an_exploration():
         assert sys.getprofile() is profiler
     finally:
         profiler.disable()
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_tasks_are_cancelled_in_any_order(last):
+    """As a set has them; where what they do on their way out tells the order, that is found out."""
+    world = World()
+    table = world.table("table")
+
+    async def wait(seconds: int) -> None:
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            if last:
+                table["last"] = seconds
+
+    async def first(event: Rung) -> None:
+        tasks = [asyncio.create_task(wait(seconds)) for seconds in (1, 5, 6)]
+        _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for each in pending:
+            each.cancel()
+        await asyncio.wait(pending)
+
+    told = told_of([first], world)
+    assert told.startswith("run twice, with another order of the tasks in a set") if last else not told

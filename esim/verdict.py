@@ -41,7 +41,7 @@ class Counterexample:
         The test explores for as long as it takes; what was found by chance, as it was looked for.
         Raises InvalidArgument where there is no scenario to import, or another than this counterexample's,
         and where the code that makes it would change a file or a store each time that the test is run; what
-        C code writes, as DuckDB's `COPY … TO`, is found out on Linux alone, by an error that it must not hide.
+        C code writes, as DuckDB's `COPY … TO`, is found out on Linux alone, by the error it gets.
         """
         target = Path(path)
         write_test(target, self.run, self._found, module, name)

@@ -1,57 +1,35 @@
-"""What is read in the source of code that has run: sets that are gone through, clocks that are handed on.
+"""What is seen of code while it runs, line by line: sets that are gone through, clocks that are handed on.
 
-Names, attributes and items in it are looked up as the code begins and as it returns, so that a set is known
-wherever it comes from; what C code calls, as `iter(time.time, None)`, is seen nowhere else.
+The names, attributes and items in a line are looked up as the line is about to run, and those that it binds
+once it has, so that a set is known wherever it comes from, and no longer than it is one. Where a line never
+runs, they are as its function began, or returned. What C code calls, as `iter(time.time, None)`, is seen
+nowhere else.
 """
 
 from __future__ import annotations
 
 import ast
-import builtins
 import inspect
 import sys
-import textwrap
+from asyncio import Future
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from types import CodeType, FrameType
+from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MethodDescriptorType
 from typing import Any
 
-from esim.world import Table
+from esim.clockuse import Use
+from esim.codetree import UNKNOWN, Place, Tree, name_of, place_of, span, tree_of, value_of
+from esim.setorder import Order
 
 _OFTEN = 20
-"""How often code is looked at as it begins, or returns."""
-_ORDERLY = {"all", "any", "frozenset", "len", "max", "min", "set", "sorted", "sum"}
-"""Functions to whose answer the order of what they are given does not matter, without a key."""
-_KEYS = {"repr", "str"}
-"""Keys that no two texts share."""
-_GOES_THROUGH = {
-    *("Counter", "accumulate", "chain", "combinations", "cycle", "deque", "dict", "enumerate", "extend"),
-    *("extendleft", "filter", "format", "from_iterable", "fromkeys", "islice", "iter", "join", "list", "map"),
-    *("next", "permutations", "product", "reduce", "repr", "str", "tuple", "zip"),
-}
-"""Functions and methods that go through what they are given."""
-_HANDS_ON = {"chain", "filter", "list", "map", "tuple"}
+"""How often an expression is looked at."""
 _MAKE_SETS = {"copy", "difference", "intersection", "symmetric_difference", "union"}
-_MAKE_OTHERS = {"dict", "int", "len", "list", "max", "min", "sorted", "str", "sum", "tuple"}
 _OF_SETS = ast.Sub | ast.BitOr | ast.BitAnd | ast.BitXor
-_OTHERS = ast.List | ast.Dict | ast.Tuple | ast.ListComp | ast.DictComp | ast.JoinedStr | ast.GeneratorExp
-_UNKNOWN = object()
-
-
-@dataclass
-class _Source:
-    """The source of some code, and what was seen of it."""
-
-    tree: ast.AST
-    looked_up: list[ast.expr]
-    bound: set[str]
-    """Names that are given a value somewhere in it."""
-    sets: set[str] = field(default_factory=set)
-    """Expressions that stood for a set."""
-    calls: dict[str, None] = field(default_factory=dict)
-    """Clocks, dice and the like that it hands on, in words."""
+_OTHER, _NUMBERS, _EMPTY, _TASKS, _TEXTS = range(5)
+"""What an expression has stood for: no set, or a set of numbers, or of what is in no order. An empty one may
+be of anything, and counts as such unless there were numbers in it as well."""
+_YIELDS = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 
 class Lines:
@@ -60,41 +38,103 @@ class Lines:
     def __init__(self, unsteady: Callable[[Any], str]) -> None:
         """Take note of what `unsteady` has a name for: C functions of a clock, of chance, of the process."""
         self._unsteady = unsteady
-        self._sources: dict[CodeType, _Source | None] = {}
-        self._makers: set[str] = set()
-        """The names of functions that have returned a set."""
-        self._looks: Counter[tuple[CodeType, str]] = Counter()
+        self._ran: dict[CodeType, Tree | None] = {}
+        self._stood: dict[ast.expr, set[int]] = {}
+        """What each expression has stood for, as its line ran."""
+        self._supposed: dict[ast.expr, int] = {}
+        """What it stood for when its function began, or returned."""
+        self._makers: set[CodeType] = set()
+        """Functions that have returned a set."""
+        self._called: dict[ast.expr, CodeType] = {}
+        """The functions that names stood for."""
+        self._looks: Counter[ast.AST] = Counter()
+        self._handed: dict[str, None] = {}
+        self._acts: set[tuple[str, Place]] = set()
 
-    def see(self, frame: FrameType, event: str, returned: Any) -> None:
-        """Look at code as it begins (a "call"), or returns."""
+    # --- while it runs -------------------------------------------------------------------------------------
+
+    def trace(self, frame: FrameType) -> Any:
+        """Look at code as it begins; return what looks at each line of it, as `sys.settrace` has it."""
         code = frame.f_code
-        if code.co_name.endswith(("comp>", "expr>")):
-            return  # these are in others
-        if code not in self._sources:
-            self._sources[code] = _read(code)
-        source = self._sources[code]
-        if event == "return" and _is_unordered(returned):
-            self._makers.add(code.co_name)
-        self._looks[code, event] += 1
-        if source is not None and self._looks[code, event] <= _OFTEN:
-            self._look_up(source, frame, event)
+        if code not in self._ran:
+            self._ran[code] = tree_of(code)
+        tree = self._ran[code]
+        if tree is None:
+            return None
+        self._suppose(tree, frame)
+        unbound: Sequence[ast.expr] = ()
 
-    def _look_up(self, source: _Source, frame: FrameType, event: str) -> None:
-        begins, code = event == "call", frame.f_code
-        given = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-        for node in source.looked_up:
-            value = _value(node, frame, source.bound)
-            if value is _UNKNOWN:
-                continue
-            if _is_unordered(value) and (begins or not (isinstance(node, ast.Name) and node.id in given)):
-                source.sets.add(ast.unparse(node))
-            elif what := self._hands_on(source.tree, node, value):
-                line = code.co_firstlineno + node.lineno - 1
-                source.calls[f"{code.co_name} {what} (line {line})"] = None
+        def line(frame: FrameType, event: str, _arg: Any) -> Any:
+            nonlocal unbound
+            self._look_up(tree, unbound, frame)  # by now, the line before has run
+            here = tree.chains.get(frame.f_lineno, ()) if event == "line" else ()
+            unbound = self._look_up(tree, here, frame)
+            if event == "return":
+                self._suppose(tree, frame)
+            return line
 
-    def _hands_on(self, tree: ast.AST, node: ast.expr, value: Any) -> str:
-        """Return in words that a value is a function of chance that nobody sees being called, or nothing."""
-        called = _call_of(tree, node)
+        return line
+
+    def returned(self, frame: FrameType, value: Any) -> None:
+        """Note who has called a function that returns a set."""
+        back, code = frame.f_back, frame.f_code
+        if not isinstance(value, set | frozenset) or code.co_flags & _YIELDS or back is None:
+            return
+        if _kind(value) not in (_EMPTY, _NUMBERS):
+            self._makers.add(code)
+        tree = self._ran.get(back.f_code)
+        for node in tree.at(place_of(back)) if tree else ():
+            if isinstance(node, ast.Await) or _is_call_of(node, code, back):
+                self._stood.setdefault(node, set()).add(_kind(value))
+
+    def acts(self, frame: FrameType | None) -> None:
+        """Note which code has come to do something to the world."""
+        while frame is not None:
+            place = place_of(frame) if frame.f_code in self._ran else None
+            if place is not None:
+                self._acts.add((frame.f_code.co_filename, place))
+            frame = frame.f_back
+
+    def is_harmless(self, frame: FrameType) -> bool:
+        """Say whether the clock that is called at the moment is not read, or only logged."""
+        tree = self._ran.get(frame.f_code)
+        return tree is not None and Use(tree, frame).is_harmless()
+
+    def _suppose(self, tree: Tree, frame: FrameType) -> None:
+        for function in tree.functions(frame.f_code):
+            for node in tree.chains_in(function):
+                value = UNKNOWN if self._is_known(function) else value_of(node, frame)
+                if value is not UNKNOWN:
+                    self._supposed[node] = _kind(value)
+                    self._learn(tree, node, value, frame.f_code)
+
+    def _look_up(self, tree: Tree, nodes: Sequence[ast.expr], frame: FrameType) -> list[ast.expr]:
+        """Note what expressions stand for; return those of which that is not known."""
+        unknown = []
+        for node in nodes:
+            value = UNKNOWN if self._is_known(node) else value_of(node, frame)
+            if value is UNKNOWN:
+                unknown.append(node)
+            else:
+                self._stood.setdefault(node, set()).add(_kind(value))
+                self._learn(tree, node, value, frame.f_code)
+        return unknown
+
+    def _is_known(self, node: ast.AST) -> bool:
+        """Say whether something was looked at often enough."""
+        self._looks[node] += 1
+        return self._looks[node] > _OFTEN
+
+    def _learn(self, tree: Tree, node: ast.expr, value: Any, code: CodeType) -> None:
+        """Note which function an expression stands for, or which chance that nobody sees being called."""
+        if isinstance(value, FunctionType):
+            self._called[node] = value.__code__
+        above = tree.parents.get(node)
+        what = self._hands_on(above if isinstance(above, ast.Call) and above.func is node else None, value)
+        if what:
+            self._handed[f"{code.co_name} {what} (line {node.lineno})"] = None
+
+    def _hands_on(self, called: ast.Call | None, value: Any) -> str:
         if isinstance(value, partial):
             value, called = value.func, None
         dice = _of_numpy(value, called)
@@ -105,97 +145,102 @@ class Lines:
         found = self._unsteady(value)
         return found and f"hands on {found}"
 
+    # --- and then ------------------------------------------------------------------------------------------
+
+    def have_tasks(self) -> bool:
+        """Say whether tasks were seen in a set."""
+        return any(_TASKS in kinds for kinds in self._stood.values())
+
     def calls(self) -> list[str]:
         """Return the clocks and dice that code hands on, or that are C code's."""
-        return [told for source in self._sources.values() if source for told in source.calls]
+        told = dict(self._handed)
+        for code, tree in self._ran.items():
+            for function in tree.functions(code) if tree else ():
+                for node in ast.walk(function):
+                    if isinstance(node, ast.Call) and name_of(node.func) == "datetime64" and _is_now(node):
+                        told[f"{code.co_name} calls {ast.unparse(node)} (line {node.lineno})"] = None
+        return list(told)
 
-    def orders(self) -> list[str]:
-        """Return the places where code that ran goes through a set in its own order."""
-        found: dict[tuple[str, int], str] = {}
-        for code, source in self._sources.items():
-            for node in _in_order(source.tree, _Sets(source, self._makers)) if source else ():
-                line = code.co_firstlineno + node.lineno - 1
-                told = f"{code.co_name} goes through the set {ast.unparse(node)} (line {line})"
-                found[code.co_filename, line] = told
-        return list(found.values())
+    def orders(self) -> tuple[list[str], list[str]]:
+        """Return the places where code that ran goes through a set in its own order; and those with tasks."""
+        found: dict[int, dict[tuple[str, int], str]] = {_TEXTS: {}, _TASKS: {}}
+        for code, tree in self._ran.items():
+            for node, kind in self._in_order(code, tree) if tree else ():
+                told = f"{code.co_name} goes through the set {ast.unparse(node)} (line {node.lineno})"
+                found[kind][code.co_filename, node.lineno] = told
+        return list(found[_TEXTS].values()), list(found[_TASKS].values())
 
+    def _in_order(self, code: CodeType, tree: Tree) -> Iterator[tuple[ast.expr, int]]:
+        def acts(node: ast.expr) -> bool:
+            whole = span(node)
+            return any(file == code.co_filename and whole.has(place) for file, place in self._acts)
 
-def _read(code: CodeType) -> _Source | None:
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(code)))
-    except (OSError, SyntaxError, TypeError):
-        return None
-    nodes = list(ast.walk(tree))
-    looked_up = [one for one in nodes if isinstance(one, ast.expr) and _is_chain(one)]
-    bound = {one.id for one in nodes if isinstance(one, ast.Name) and not isinstance(one.ctx, ast.Load)}
-    bound |= {one.arg for one in nodes if isinstance(one, ast.arg)}
-    source = _Source(tree, looked_up, bound)
-    for one in nodes:
-        if isinstance(one, ast.Call) and _name(one.func) == "datetime64" and _is_now(one.args):
-            told = f"{code.co_name} calls {ast.unparse(one)} (line {code.co_firstlineno + one.lineno - 1})"
-            source.calls[told] = None
-    return source
+        order = Order(tree, acts)
+        for function in tree.functions(code):
+            for node, only_ends in order.looked_at(function):
+                kind = self._stands_for(node)
+                if kind >= _EMPTY and not (only_ends and kind != _TEXTS):
+                    yield node, _TEXTS if kind == _EMPTY else kind
 
-
-def _is_now(given: list[ast.expr]) -> bool:
-    return any(isinstance(one, ast.Constant) and one.value in ("now", "today") for one in given)
-
-
-# --- what an expression stands for -------------------------------------------------------------------------
-
-
-def _is_chain(node: ast.AST) -> bool:
-    """Say whether this is a name, or an attribute or item of such."""
-    if isinstance(node, ast.Name):
-        return isinstance(node.ctx, ast.Load)
-    if isinstance(node, ast.Subscript):
-        return (isinstance(node.slice, ast.Constant) or _is_chain(node.slice)) and _is_chain(node.value)
-    return isinstance(node, ast.Attribute) and _is_chain(node.value)
-
-
-def _value(node: ast.AST, frame: FrameType, bound: set[str]) -> Any:  # noqa: PLR0911 - one for each kind
-    """Return what a name, attribute or item stands for at the moment, without running anybody's code."""
-    if isinstance(node, ast.Constant):
-        return node.value
-    if isinstance(node, ast.Name):
-        if node.id in frame.f_locals or node.id in bound:
-            return frame.f_locals.get(node.id, _UNKNOWN)
-        return frame.f_globals.get(node.id, getattr(builtins, node.id, _UNKNOWN))
-    if isinstance(node, ast.Attribute):
-        return _attribute(_value(node.value, frame, bound), node.attr)
-    if isinstance(node, ast.Subscript):
-        owner, key = _value(node.value, frame, bound), _value(node.slice, frame, bound)
-        rows = owner._rows if isinstance(owner, Table) else owner
-        plain = type(rows) in (dict, list, tuple) and isinstance(key, str | int | tuple | None)
-        try:
-            return rows[key] if plain else _UNKNOWN
-        except (LookupError, TypeError):
-            return _UNKNOWN
-    return _UNKNOWN
+    def _stands_for(self, node: ast.expr) -> int:  # noqa: PLR0911 - one for each kind of expression
+        match node:
+            case ast.Set():
+                return _literal(node)
+            case ast.SetComp():
+                return _TEXTS
+            case ast.BinOp(left=left, right=right, op=op):
+                sides = [_TEXTS if _are_keys(one) else self._stands_for(one) for one in (left, right)]
+                return max(sides) if isinstance(op, _OF_SETS) else _OTHER
+            case ast.IfExp(body=one, orelse=other):
+                return max(self._stands_for(one), self._stands_for(other))
+            case ast.BoolOp(values=values):
+                return max(map(self._stands_for, values))
+            case ast.NamedExpr(value=one):
+                return self._stands_for(one)
+            case ast.Call(func=ast.Attribute(attr=name, value=owner)) if name in _MAKE_SETS:
+                return self._stands_for(owner)
+            case ast.Call(func=ast.Name(id="set" | "frozenset")):
+                return _TEXTS
+            case ast.Call(func=function) if node not in self._stood:
+                return _TEXTS if self._called.get(function) in self._makers else _OTHER
+        known = self._stood.get(node) or {self._supposed.get(node, _OTHER)}
+        return max(known - {_EMPTY} if _NUMBERS in known else known)
 
 
-def _attribute(owner: Any, name: str) -> Any:
-    if owner is _UNKNOWN:
-        return _UNKNOWN
-    if type(owner).__module__.startswith(("esim.", "numpy.")) or type(owner) is type(sys):
-        return getattr(owner, name, _UNKNOWN)
-    found = inspect.getattr_static(owner, name, _UNKNOWN)
-    return getattr(owner, name) if isinstance(found, classmethod) or _is_c(found) else found
+# --- values ------------------------------------------------------------------------------------------------
 
 
-def _is_c(found: Any) -> bool:
-    """Say whether this is a method of C code, as `datetime.now`."""
-    return type(found).__name__ in ("classmethod_descriptor", "builtin_function_or_method")
-
-
-def _is_unordered(value: Any) -> bool:
-    """Say whether this is a set whose order differs from process to process: one of more than numbers."""
-    return isinstance(value, set | frozenset) and not all(map(_is_of_numbers, value))
+def _kind(value: Any) -> int:
+    """Return what a value is: a set whose order differs from process to process is one of texts, or tasks."""
+    if not isinstance(value, set | frozenset):
+        return _OTHER
+    if not value:
+        return _EMPTY
+    if all(map(_is_of_numbers, value)):
+        return _NUMBERS
+    return _TASKS if all(isinstance(one, Future) for one in value) else _TEXTS
 
 
 def _is_of_numbers(value: Any) -> bool:
     """Say whether the hash of a value is the same in every process: of a number, or a tuple of such."""
     return isinstance(value, int | float) or (isinstance(value, tuple) and all(map(_is_of_numbers, value)))
+
+
+def _literal(node: ast.Set) -> int:
+    try:
+        return _kind(ast.literal_eval(node))
+    except (ValueError, TypeError):
+        return _TEXTS
+
+
+def _is_call_of(node: ast.expr, code: CodeType, caller: FrameType) -> bool:
+    """Say whether it is this expression that calls some code, and not C code that it is handed to."""
+    if isinstance(node, ast.Attribute):
+        return node.attr == code.co_name  # a property
+    if not isinstance(node, ast.Call) or code.co_name == "__next__":
+        return False
+    called = value_of(node.func, caller)
+    return not isinstance(called, BuiltinFunctionType | MethodDescriptorType | type)
 
 
 def _of_numpy(value: Any, called: ast.Call | None) -> str:
@@ -213,129 +258,8 @@ def _of_numpy(value: Any, called: ast.Call | None) -> str:
     return f"numpy.random.{name}" if makes and without else ""
 
 
-def _call_of(tree: ast.AST, node: ast.expr) -> ast.Call | None:
-    """Return the call whose function this is."""
-    return next((one for one in ast.walk(tree) if isinstance(one, ast.Call) and one.func is node), None)
-
-
-# --- what goes through a set -------------------------------------------------------------------------------
-
-
-class _Sets:
-    """Which expressions of some code stand for a set."""
-
-    def __init__(self, source: _Source, makers: set[str]) -> None:
-        self._makers, self._known = makers, set(source.sets)
-        named = [(name, value) for node in ast.walk(source.tree) for name, value in _named(node)]
-        for _ in named:  # a set may be made of another that comes later in the text
-            self._known |= {name for name, value in named if self.has(value)}
-        seen = source.sets
-        self._known -= {
-            name for name, value in named if not self.has(value) and (name not in seen or _is_other(value))
-        }
-
-    def has(self, node: ast.AST) -> bool:  # noqa: PLR0911 - one for each kind of expression
-        """Say whether an expression stands for a set."""
-        match node:
-            case ast.Set() | ast.SetComp():
-                return True
-            case ast.BinOp(left=left, right=right, op=op):
-                return isinstance(op, _OF_SETS) and any(
-                    self.has(side) or _are_keys(side) for side in (left, right)
-                )
-            case ast.IfExp(body=body, orelse=other):
-                return self.has(body) or self.has(other)
-            case ast.BoolOp(values=values):
-                return any(map(self.has, values))
-            case ast.NamedExpr(value=value):
-                return self.has(value)
-            case ast.Call(func=ast.Attribute(attr=name, value=owner)) if name in _MAKE_SETS:
-                return self.has(owner)
-            case ast.Call(func=function):
-                return _name(function) in {"set", "frozenset", *self._makers}
-        return ast.unparse(node) in self._known if _is_chain(node) else False
-
-
-def _named(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
-    """Give the names that are given a value here, and the value."""
-    match node:
-        case ast.Assign(targets=targets, value=value):
-            yield from ((one.id, value) for one in targets if isinstance(one, ast.Name))
-        case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-            yield name, value
-        case ast.NamedExpr(target=ast.Name(id=name), value=value):
-            yield name, value
-
-
-def _in_order(tree: ast.AST, sets: _Sets) -> Iterator[ast.expr]:
-    """Give the sets that are gone through where their order may matter."""
-    harmless = _harmless(tree)
-    for node in ast.walk(tree):
-        if id(node) not in harmless:
-            yield from (one for one in _gone_through(node) if sets.has(one) and not _of_numbers(one))
-
-
-def _harmless(tree: ast.AST) -> set[int]:
-    """Return the parts (by id) that go through something for what does not look at the order."""
-    inside: list[ast.AST] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and _name(node.func) in _ORDERLY and not _by_key(node):
-            inside += node.args
-        elif isinstance(node, ast.Set):
-            inside += node.elts
-        elif isinstance(node, ast.SetComp):
-            inside.append(node)
-    found = {id(one) for one in inside if isinstance(one, ast.Starred)}
-    found |= {id(one) for one in inside if isinstance(one, ast.Call) and _name(one.func) in _HANDS_ON}
-    made = (ast.GeneratorExp, ast.ListComp, ast.SetComp)
-    return found | {id(part) for one in inside if isinstance(one, made) for part in one.generators}
-
-
-def _gone_through(node: ast.AST) -> list[ast.expr]:  # noqa: PLR0911 - one line for each way
-    """Return what is gone through here, if it is a set."""
-    match node:
-        case ast.For(iter=one) | ast.comprehension(iter=one):
-            return [one]
-        case (
-            ast.Starred(value=one, ctx=ast.Load()) | ast.YieldFrom(value=one) | ast.FormattedValue(value=one)
-        ):
-            return [one]
-        case ast.Assign(targets=[ast.Tuple(elts=[_, _, *_]) | ast.List(elts=[_, _, *_])], value=one):
-            return [one]
-        case ast.AugAssign(op=ast.Add(), value=one) | ast.BinOp(op=ast.Mod(), right=one):
-            return [one]
-        case ast.Call(func=ast.Attribute(attr="pop", value=one), args=[]):
-            return [one]
-        case ast.Call(func=function, args=given):
-            name = _name(function)
-            return list(given) if name in _GOES_THROUGH or (name in _ORDERLY and _by_key(node)) else []
-    return []
-
-
-def _by_key(call: ast.Call) -> bool:
-    """Say whether a key is given, by which two may be alike."""
-    return any(one.arg == "key" and _name(one.value) not in _KEYS for one in call.keywords)
-
-
-def _name(function: ast.expr) -> str:
-    """Return the last name of a function or method."""
-    if isinstance(function, ast.Attribute):
-        return function.attr
-    return function.id if isinstance(function, ast.Name) else ""
-
-
-def _is_other(node: ast.expr) -> bool:
-    """Say whether this is no set for certain."""
-    return isinstance(node, _OTHERS) or (isinstance(node, ast.Call) and _name(node.func) in _MAKE_OTHERS)
-
-
-def _of_numbers(node: ast.expr) -> bool:
-    """Say whether a set holds but whole numbers, whose order is the same in every process."""
-    if isinstance(node, ast.BinOp):
-        return _of_numbers(node.left) and _of_numbers(node.right)
-    return isinstance(node, ast.Set) and all(
-        isinstance(one, ast.Constant) and isinstance(one.value, int) for one in node.elts
-    )
+def _is_now(call: ast.Call) -> bool:
+    return any(isinstance(one, ast.Constant) and one.value in ("now", "today") for one in call.args)
 
 
 def _are_keys(node: ast.AST) -> bool:

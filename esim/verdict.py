@@ -40,7 +40,8 @@ class Counterexample:
         If none has, what a notebook's cells or a script explored is written beside the test, as a module.
         The test explores for as long as it takes; what was found by chance, as it was looked for.
         Raises InvalidArgument where there is no scenario to import, or another than this counterexample's,
-        and where the code that makes it would change a file or a store each time that the test is run.
+        and where the code that makes it would change a file or a store each time that the test is run; what
+        C code writes, as DuckDB's `COPY … TO`, is found out on Linux alone, by the error it gets.
         """
         target = Path(path)
         write_test(target, self.run, self._found, module, name)

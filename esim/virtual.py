@@ -107,8 +107,21 @@ _MINE: ContextVar[VirtualLoop] = ContextVar("_MINE")
 """The loop that runs the code at hand."""
 
 
+class _Task(asyncio.Task[Any]):
+    """A task whose place in a set is that of its number, in each run the same."""
+
+    def __init__(self, coro: Any, number: int, **options: Any) -> None:
+        self._number = number  # it is asked for as the task is made
+        super().__init__(coro, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
 class VirtualLoop:
     """As much of an event loop as coroutines need that sleep, gather, time out and wait for each other."""
+
+    _turn = 1
 
     def __init__(self, pace: Pace) -> None:
         """Have time pass as `pace` says."""
@@ -131,7 +144,7 @@ class VirtualLoop:
 
     def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
         """Return a task of this loop."""
-        task: asyncio.Task[Any] = asyncio.Task(coro, loop=_SEEN, **options)
+        task = _Task(coro, self._turn * (len(self._tasks) + 2), loop=_SEEN, **options)  # -1 is no hash
         self._tasks.append(task)
         return task
 
@@ -230,6 +243,16 @@ class VirtualLoop:
             with _running(self._close):
                 handle._run()
         return True
+
+
+@contextmanager
+def turned_round() -> Iterator[None]:
+    """Have the tasks in a set be in another order than else."""
+    VirtualLoop._turn = -1
+    try:
+        yield
+    finally:
+        VirtualLoop._turn = 1
 
 
 @contextmanager

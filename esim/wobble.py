@@ -29,6 +29,7 @@ from esim.reach import CHANGED, Remembered, held_by, is_users
 from esim.recording import Choice
 from esim.scenario import Scenario
 from esim.stage import Stage, TimeIsOver
+from esim.virtual import turned_round
 
 _NO_CLOCKS = {"get_clock_info", "mktime", "sleep", "strptime", "tzset"}
 _CLASS_CLOCKS = {"now", "utcnow", "today"}
@@ -42,12 +43,27 @@ _MAKERS = ("pydantic.main", "esim.value")
 _LOOKED_AT = {"esim.memory", "esim.queues", "esim.service", "esim.volatile", "esim.world"}
 """The modules of what a process looks at: the log, and the world."""
 
-_CALLED = ": what comes of it cannot be replayed; take times, ids and chance from what the event says"
+_ACTS = {"__delitem__", "__setitem__", "_commit", "_set", "call", "publish"}
+"""What does something to the log, the world, or rows, in these modules and those of effects and rows."""
+_CLOCKS = ("time.", "datetime.", "date.")
+
+_CALLED = (
+    ": what comes of it cannot be replayed; take times, ids and chance from what the event says, "
+    "or from what the actors are given; what a clock says may only be logged"
+)
 _CACHED = (
     " keeps what it read in a cache: that is in the memory of the process, and its death would lose it; keep "
     "it in world.memory(…), or in a table"
 )
 _IN_ORDER = ": the order of a set of texts differs from process to process; sort it, by itself"
+_NO_ORDER = (
+    ": tasks are in no order in a set; go through those that were made, as by `for task in tasks: if task in "
+    "done: …`; to cancel each, or to raise what has failed, is fine outside of a `try`"
+)
+_TURNED = (
+    "run twice, with another order of the tasks in a set (go through those that were made, as by `for task "
+    "in tasks: if task in done: …`)"
+)
 _ANEW = (
     " is another when the actors are made anew after a run, as by a process that is started again: read it "
     "where it is used, or keep it in world.memory(…)"
@@ -138,29 +154,41 @@ def _watch(scenario: Scenario, over: Callable[[], bool] | None) -> bool:
     one, asked = _once(stage, seen)
     types = {one.position: one.type for one in stage.look.log}
     changed = remembered.put_back()
+    pairs = []
     for number, option in _first_of_each(asked, types).values():
-        _once(stage, seen, {number: option})
+        as_made, _ = _once(stage, seen, {number: option})
         changed += remembered.put_back()
+        if seen.lines.have_tasks():
+            with turned_round():
+                pairs.append((as_made, _once(stage, seen, {number: option})[0]))
+            remembered.put_back()
     shared = set() if scenario.faults.crash else remembered.shared
+    orders, tasks = seen.lines.orders()
     reasons = (
         ([*seen.calls, *seen.lines.calls()], _CALLED),
         (seen.caches, _CACHED),
         (dict.fromkeys(one for one in changed if one not in shared), CHANGED),
-        (seen.lines.orders(), _IN_ORDER),
+        (orders, _IN_ORDER),
+        (tasks, _NO_ORDER),
         (seen.anew, _ANEW),
     )
     for names, why in reasons:
         if names:
             raise Unsteady(f"{', '.join(names)}{why}")
-    two, _ = _once(made(), seen)
+    with turned_round():
+        two, _ = _once(made(), seen)
+    for first, other in ((one, two), *pairs):
+        _must_be_same(first, other, _TURNED if seen.lines.have_tasks() else "run twice without faults")
+    return bool(shared)
+
+
+def _must_be_same(one: tuple[Any, Any], two: tuple[Any, Any], how: str) -> None:
+    """Raise Unsteady if two runs differ."""
     if one != two:
         place = next(
             (f"{a[1]} {a[2]!r}, then {b[2]!r}" for a, b in zip(one[0], two[0], strict=False) if a != b), ""
         )
-        raise Unsteady(
-            f"run twice without faults, it differs{f' at {place}' if place else ' in how it ends'}"
-        )
-    return bool(shared)
+        raise Unsteady(f"{how}, it differs{f' at {place}' if place else ' in how it ends'}")
 
 
 def _once(
@@ -211,6 +239,8 @@ def _watched(seen: _Seen) -> Iterator[None]:
 
     def called(by: FrameType | None, what: str) -> None:
         if by and what and is_users(by.f_code) and by.f_code.co_name != "__hash__":
+            if what.startswith(_CLOCKS) and seen.lines.is_harmless(by):
+                return
             seen.calls[f"{by.f_code.co_name} calls {what}() (line {by.f_lineno})"] = None
 
     def profile(frame: FrameType, event: str, arg: Any) -> None:
@@ -226,19 +256,26 @@ def _watched(seen: _Seen) -> Iterator[None]:
         elif kind == "maker":
             for what in _defaults(frame):
                 called(_caller(frame), what)
-        elif kind == "looked at" and seen.cached:
-            seen.caches.update(dict.fromkeys(_cached(frame, seen.cached)))
+        elif kind in ("acts", "looked at"):
+            if kind == "acts":
+                seen.lines.acts(frame.f_back)
+            seen.caches.update(dict.fromkeys(_cached(frame, seen.cached) if seen.cached else ()))
         elif kind == "user" and event == "c_call":
             called(frame, _of_c(arg))
-        elif kind == "user" and event in ("call", "return"):
-            seen.lines.see(frame, event, arg)
+        elif kind == "user" and event == "return":
+            seen.lines.returned(frame, arg)
 
-    former = sys.getprofile()
+    def trace(frame: FrameType, _event: str, _arg: Any) -> Any:
+        return seen.lines.trace(frame) if is_users(frame.f_code) else None
+
+    former, tracer = sys.getprofile(), sys.gettrace()
+    sys.settrace(trace)
     sys.setprofile(profile)
     try:
         yield
     finally:
         sys.setprofile(None)
+        sys.settrace(tracer)
         if callable(former):
             sys.setprofile(former)
         elif former is not None:  # a profiler written in C, which is no function but can be turned on again
@@ -252,7 +289,10 @@ def _kind(frame: FrameType) -> str:
         return "dice"
     if module in _MAKERS:
         return "maker" if frame.f_code.co_name == "__init__" else ""
-    return "looked at" if module in _LOOKED_AT else "user" if is_users(frame.f_code) else ""
+    if module in _LOOKED_AT or module in ("esim.effects", "esim.rows"):
+        acts = frame.f_code.co_name in _ACTS
+        return "acts" if acts else "looked at" if module in _LOOKED_AT else ""
+    return "user" if is_users(frame.f_code) else ""
 
 
 def _caller(frame: FrameType) -> FrameType | None:

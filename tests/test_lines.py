@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from datetime import datetime
@@ -20,6 +21,7 @@ from esim.world import World
 class Tagged(Event):
     tags: frozenset[str] = frozenset({"a", "b", "c"})
     numbers: frozenset[int] = frozenset({1, 2})
+    none: frozenset[str] = frozenset()
 
 
 class Shelf:
@@ -39,21 +41,27 @@ IDS = partial(datetime.now)
 RNG = np.random.default_rng(7)
 
 
-def lines_of(function: Any) -> Lines:
+def lines_of(function: Any, *given: Any) -> Lines:
     """Return what is seen of a function that is run."""
     lines = Lines(
         lambda found: getattr(found, "__name__", "") if found in (time.time, datetime.now, id) else ""
     )
 
     def profile(frame: Any, event: str, arg: Any) -> None:
-        if event in ("call", "return") and frame.f_code.co_filename == __file__:
-            lines.see(frame, event, arg)
+        if event == "return" and frame.f_code.co_filename == __file__:
+            lines.returned(frame, arg)
 
+    def trace(frame: Any, _event: str, _arg: Any) -> Any:
+        return lines.trace(frame) if frame.f_code.co_filename == __file__ else None
+
+    tracer = sys.gettrace()
+    sys.settrace(trace)
     sys.setprofile(profile)
     try:
-        function(Tagged())
+        function(*(given or [Tagged()]))
     finally:
         sys.setprofile(None)
+        sys.settrace(tracer)
     return lines
 
 
@@ -175,7 +183,7 @@ def greatest(event: Tagged) -> Any:
 )
 def test_a_set_that_is_gone_through_is_named_wherever_it_comes_from(function, what):
     """A field, an attribute, an item, what a function returned; by a loop, a star, or in words."""
-    (told,) = lines_of(function).orders()
+    (told,), _ = lines_of(function).orders()
     assert told.startswith(f"{function.__name__} goes through the set {what} (line ")
 
 
@@ -204,7 +212,158 @@ def fine(event: Tagged) -> Any:
 
 def test_what_does_not_look_at_the_order_is_passed_over():
     """Numbers, what sorts, and what makes another set."""
-    assert lines_of(fine).orders() == []
+    assert lines_of(fine).orders() == ([], [])
+
+
+def tidy(tags: Any) -> Any:
+    tags = sorted(tags)[:2]
+    return [str(tag) for tag in tags]
+
+
+def untidy(tags: Any) -> Any:
+    found = [str(tag) for tag in tags]
+    tags = sorted(tags)
+    return found + tags
+
+
+def tidied(event: Tagged) -> Any:
+    return tidy(event.tags)
+
+
+def left_untidy(event: Tagged) -> Any:
+    return untidy(event.tags)
+
+
+def late(event: Tagged) -> Any:
+    tags: Any = sorted(event.tags)
+    if len(tags) == 3:
+        tags = set(tags)
+    return [str(tag) for tag in tags]
+
+
+def one_name(event: Tagged) -> Any:
+    rates = {"a": 1}
+    return "x" in Cart().items() and [str(rate) for rate in rates.items()]
+
+
+def same_name(event: Tagged) -> Any:
+    return [str(item) for item in Cart().items()]
+
+
+def pairs(event: Tagged) -> Any:
+    return [first for first, _ in {(1, 2), (3, 4)}]
+
+
+def pairs_of_texts(event: Tagged) -> Any:
+    return [first for first, _ in {(1, "a"), (3, "b")}]
+
+
+def looked_up(event: Tagged) -> Any:
+    ranks = {tag: len(tag) for tag in event.tags}
+    return ranks["a"], ranks.get("b"), "c" in ranks, {tag: len(tag) for tag in event.tags} == ranks
+
+
+def gone_through(event: Tagged) -> Any:
+    ranks = {tag: len(tag) for tag in event.tags}
+    return ranks["a"], list(ranks)
+
+
+def last_wins(event: Tagged) -> Any:
+    ranks = {len(tag): tag for tag in event.tags}
+    return ranks[1]
+
+
+def by_property(event: Tagged) -> Any:
+    return [str(name) for name in Cart().names]
+
+
+def inner(event: Tagged) -> Any:
+    return [str(tag) for tags in [event.tags] for tag in tags]
+
+
+def yielded(event: Tagged) -> Any:
+    return [len(tags) for tags in each(event)]
+
+
+def mapped(event: Tagged) -> Any:
+    return [len(tags) for tags in map(one_of, ["a", "b"])]
+
+
+def empty(event: Tagged) -> Any:
+    return [str(tag) for tag in event.none]
+
+
+def each(event: Tagged) -> Any:
+    yield event.tags
+    yield event.tags
+
+
+def one_of(tag: str) -> set[str]:
+    return {tag}
+
+
+class Cart:
+    def items(self) -> set[str]:
+        return {"x", "y"}
+
+    @property
+    def names(self) -> set[str]:
+        return {"x", "y"}
+
+
+@pytest.mark.parametrize(
+    ("fine", "twin"),
+    [
+        (tidied, left_untidy),
+        (tidied, late),
+        (one_name, same_name),
+        (pairs, pairs_of_texts),
+        (looked_up, gone_through),
+        (looked_up, last_wins),
+        (yielded, by_property),
+        (mapped, inner),
+        (yielded, empty),
+    ],
+)
+def test_a_set_is_one_where_it_is_gone_through(fine, twin):
+    """What was a set before, what has the name of one, or is of numbers, is none; its twin is."""
+    assert lines_of(fine).orders() == ([], [])
+    (told,), _ = lines_of(twin).orders()
+    assert "goes through the set " in told
+
+
+def cancels(tasks: Any) -> None:
+    for each in tasks:
+        each.cancel()
+
+
+def noting(tasks: Any) -> Any:
+    return [each.cancel() for each in tasks]
+
+
+def tells_the_first(tasks: Any) -> Any:
+    try:
+        for each in tasks:
+            each.result()
+    except ValueError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_tasks_in_a_set_may_be_ended(count):
+    """As the manual of asyncio has it; whatever else is done in their order is named."""
+
+    async def told_of(function: Any) -> tuple[list[str], list[str]]:
+        loop = asyncio.get_running_loop()
+        futures = {loop.create_future() for _ in range(count)}
+        for future in futures:
+            future.set_result(1)
+        return lines_of(function, futures).orders()
+
+    assert asyncio.run(told_of(cancels)) == ([], [])
+    for twin in (noting, tells_the_first):
+        (told,) = (one for found in asyncio.run(told_of(twin)) for one in found)
+        assert told.startswith(f"{twin.__name__} goes through the set tasks")
 
 
 def iterated(event: Tagged) -> Any:
@@ -264,11 +423,8 @@ def test_code_without_a_source_is_passed_over():
     exec("def hidden(event):\n    return list({'x', 'y'})", found)
     lines = Lines(lambda _: "")
 
-    def profile(frame: Any, event: str, arg: Any) -> None:
-        if frame.f_code.co_name == "hidden":
-            lines.see(frame, event, arg)
-
-    sys.setprofile(profile)
+    sys.settrace(lambda frame, _event, _arg: lines.trace(frame))
     found["hidden"](Tagged())
-    sys.setprofile(None)
-    assert lines.orders() == lines.calls() == []
+    sys.settrace(None)
+    assert lines.orders() == ([], [])
+    assert lines.calls() == []

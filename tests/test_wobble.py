@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import cProfile
+import logging
 import os
 import random
 import secrets
@@ -112,12 +114,89 @@ KNOWN = uuid.UUID(int=7)
         lambda: random.Random("mug").random(),
         lambda: {Place("a"): 1}[Place("a")],
         lambda: datetime(2026, 1, 1, tzinfo=UTC).strftime("%Y"),
+        lambda: time.strftime("%Y", time.gmtime(0)),
     ],
 )
 def test_what_is_the_same_in_every_run_is_steady(make):
     """Ids that are given, chance from a seed, hashes that only find something, and times that are written."""
     note, world = noting(make)
     assert not told_of([note], world)
+
+
+LOG = logging.getLogger("bells")
+
+
+def timed() -> int:
+    begun = time.perf_counter()
+    took = time.perf_counter() - begun
+    LOG.info("took %s s, %s in all", took, round(time.perf_counter() - begun, 3))
+    LOG.debug("begun at %s", f"{datetime.now(UTC)}: {took:.3f} s")
+    print("at", time.time())
+    return 7
+
+
+def timed_and_kept() -> float:
+    begun = time.perf_counter()
+    LOG.info("begun at %s", begun)
+    return begun
+
+
+def timed_and_used() -> int:
+    begun = time.monotonic()
+    if time.monotonic() - begun > 60:
+        return 8
+    return 7
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.last = 0.0
+
+    def info(self, seconds: float) -> None:
+        self.last = seconds
+
+
+RECORDER = Recorder()
+
+
+def handed_on() -> int:
+    RECORDER.info(time.time())
+    return 7
+
+
+@pytest.mark.parametrize(
+    ("make", "called"),
+    [
+        (timed_and_kept, "time.perf_counter"),
+        (timed_and_used, "time.monotonic"),
+        (handed_on, "time.time"),
+        (lambda: time.gmtime(None), "time.gmtime"),
+        (lambda: time.strftime("%Y", time.gmtime()), "time.gmtime"),
+    ],
+)
+def test_a_clock_may_only_be_logged(make, called):
+    """Whatever else could be made of what it says, is named: to keep it, to go by it, to hand it on."""
+    note, world = noting(timed)
+    assert not told_of([note], world)
+    note, world = noting(make)
+    assert f"calls {called}()" in told_of([note], world)
+
+
+def test_what_is_done_for_each_of_a_set_is_done_in_its_order():
+    """A sum looks at no order, but what is done to the world on the way to it has one."""
+    world = World()
+    post = world.service(lambda bell: 1)
+    table = world.table("table")
+
+    def read(event: Tagged) -> None:
+        sum(len(tag) + (tag in table) for tag in event.tags)
+
+    def posted(event: Tagged) -> None:
+        sum(post(tag) for tag in event.tags)
+
+    unsteady(Scenario([("Bell/1", Tagged())], [read], world=world))
+    with pytest.raises(Unsteady, match=r"posted goes through the set event\.tags"):
+        unsteady(Scenario([("Bell/1", Tagged())], [posted], world=world))
 
 
 def test_a_steady_handler_is_steady():
@@ -373,3 +452,27 @@ def test_a_profiler_may_watch_an_exploration():
         assert sys.getprofile() is profiler
     finally:
         profiler.disable()
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_tasks_are_cancelled_in_any_order(last):
+    """As a set has them; where what they do on their way out tells the order, that is found out."""
+    world = World()
+    table = world.table("table")
+
+    async def wait(seconds: int) -> None:
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            if last:
+                table["last"] = seconds
+
+    async def first(event: Rung) -> None:
+        tasks = [asyncio.create_task(wait(seconds)) for seconds in (1, 5, 6)]
+        _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for each in pending:
+            each.cancel()
+        await asyncio.wait(pending)
+
+    told = told_of([first], world)
+    assert told.startswith("run twice, with another order of the tasks in a set") if last else not told

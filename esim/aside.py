@@ -37,17 +37,13 @@ def aside(work: Callable[[], T], patience: float, watch: Callable[[], None] = la
     Raises Unanswered if it raises anything, cannot be forked, or takes more seconds than there is `patience`;
     and what `watch` raises, which is called every now and then.
     """
-    if not hasattr(os, "fork"):
-        raise Unanswered(f"{sys.platform} cannot fork a process")
     into, out = os.pipe()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # the child starts no thread of the parent's
-            pid = os.fork()
-    except OSError as error:
+        pid = fork()
+    except Unanswered:
         os.close(into)
         os.close(out)
-        raise Unanswered(said(error)) from error
+        raise
     if pid == 0:
         _answer(work, out)
     os.close(out)
@@ -66,10 +62,23 @@ def aside(work: Callable[[], T], patience: float, watch: Callable[[], None] = la
     return value  # type: ignore[no-any-return]  # what the work returned
 
 
+def fork() -> int:
+    """Fork this process. Raises Unanswered where that cannot be."""
+    if not hasattr(os, "fork"):
+        raise Unanswered(f"{sys.platform} cannot fork a process")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # the child starts no thread of the parent's
+            return os.fork()
+    except OSError as error:
+        raise Unanswered(said(error)) from error
+
+
 def _answer(work: Callable[[], Any], out: int) -> NoReturn:
     """Do the work, answer, and end at once: no flushing, no exit handlers, no unwinding of the parent's."""
     try:
-        _alone()
+        alone()
+        _silent()
         answer = pickle.dumps((True, work()))
     except BaseException as error:  # noqa: BLE001 - it is told to the parent
         answer = pickle.dumps((False, said(error)))
@@ -80,10 +89,15 @@ def _answer(work: Callable[[], Any], out: int) -> NoReturn:
         os._exit(0)
 
 
-def _alone() -> None:
-    """Leave alone what is the parent's: its garbage, its output, its input, its signals."""
+def alone() -> None:
+    """Leave alone what is the parent's: its garbage, and its signals."""
     gc.freeze()
+    signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _silent() -> None:
+    """Leave alone the parent's output and input."""
     logging.disable()
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
@@ -127,6 +141,13 @@ class Packer(pickle.Pickler):
         return None
 
 
+def packed(value: Any, numbered: Sequence[Any]) -> bytes:
+    """Return a value as bytes; what `numbered` has goes by its number."""
+    packer = Packer({id(one): at for at, one in enumerate(numbered)})
+    packer.dump(value)
+    return packer.buffer.getvalue()
+
+
 class Unpacker(pickle.Unpickler):
     """Takes up what a `Packer` of another child of the same parent has packed."""
 
@@ -150,11 +171,14 @@ class Unpacker(pickle.Unpickler):
 
 def _parents() -> list[Any]:
     """Return the classes, functions and modules that there are."""
+    frozen, collects = gc.get_freeze_count(), gc.isenabled()
     gc.disable()
     gc.unfreeze()  # what is frozen is passed over
-    found = [one for one in gc.get_objects() if isinstance(one, type | FunctionType | ModuleType)]
-    gc.freeze()
-    gc.enable()
+    found = [one for one in gc.get_objects() if issubclass(type(one), type | FunctionType | ModuleType)]
+    if frozen:
+        gc.freeze()
+    if collects:
+        gc.enable()
     return found
 
 

@@ -17,7 +17,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from esim.aside import Packer, Unanswered, Unpacker, aside
+from esim.aside import Unanswered, Unpacker, aside, packed
 from esim.confirm import Ending, ending_of
 from esim.errors import said
 from esim.memory import MemoryStore
@@ -188,15 +188,9 @@ def _hand_on(stage: Stage) -> bytes:
         next(at for at, part in enumerate(stage.parts) if part is stage._log),
     )
     rest = [None if at in world or at == log else kept for at, kept in enumerate(parts)]
-    before = _packed((parts[log], [parts[at] for at in world]), stage)
+    before = packed((parts[log], [parts[at] for at in world]), stage.parts)
     names = [part.name for part in stage.parts]
-    return pickle.dumps((before, _packed((names, log, moment._replace(parts=tuple(rest))), stage)))
-
-
-def _packed(value: Any, stage: Stage) -> bytes:
-    packer = Packer({id(part): at for at, part in enumerate(stage.parts)})
-    packer.dump(value)
-    return packer.buffer.getvalue()
+    return pickle.dumps((before, packed((names, log, moment._replace(parts=tuple(rest))), stage.parts)))
 
 
 def _really(scenario: Scenario, handed: bytes, simulated: _Tail) -> tuple[str, str]:

@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from time import monotonic, process_time
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from esim import bar
 from esim.aside import Unanswered, Unpacker, alone, fork, packed
@@ -40,7 +40,6 @@ _STEP = 0.0005  # seconds of the processor that any step takes
 HEAVY = ("duckdb", "pyarrow", "pandas")
 """What is imported here once a child has needed it, so that not each one does so."""
 _left: dict[str, None] = {}
-_inside = False
 _LIBRARY = str(Path(os.__file__).parent)
 
 
@@ -54,10 +53,10 @@ def apart(work: Callable[[], T], known: Sequence[Any]) -> T:
 
     The answer may hold what is `known` in both; that is the same object then. Raises what the work raises.
     """
-    if _inside:
+    if _Child.inside:
         return work()
     try:
-        return _by_child(work, known)
+        return cast("T", _by_child(work, known))
     except Unanswered as error:
         why = str(error)
     try:
@@ -199,6 +198,9 @@ class _Stream(io.RawIOBase):
 class _Child:
     """A child that does work as if it were its parent."""
 
+    inside = False
+    """Whether this process is one."""
+
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
         self._lock = threading.RLock()
@@ -207,12 +209,11 @@ class _Child:
 
     def do(self, work: Callable[[], Any], known: Sequence[Any]) -> NoReturn:
         """Do it, answer, and end at once."""
-        global _inside
-        _inside = True
+        _Child.inside = True
         before = set(sys.modules)
         try:
             self._be_the_parent()
-            answer = "done", packed(work(), known)
+            answer: tuple[str, Any] = "done", packed(work(), known)
         except KeyboardInterrupt:
             answer = "interrupted", None
         except BaseException as error:  # noqa: BLE001 - it is told to the parent
@@ -231,15 +232,18 @@ class _Child:
         signal.setitimer(signal.ITIMER_REAL, _IDLE, _IDLE)
         sys.stdout, sys.stderr = (
             io.TextIOWrapper(
-                io.BufferedWriter(_Stream(name, self._show), 1), "utf-8", "surrogatepass", write_through=True
+                _Stream(name, self._show),  # type: ignore[type-var]  # no buffer in between
+                "utf-8",
+                "surrogatepass",
+                write_through=True,
             )
             for name in ("stdout", "stderr")
         )
-        logging.Logger.callHandlers = self._logged  # type: ignore[method-assign]
+        logging.Logger.callHandlers = lambda _, record: self._logged(record)  # type: ignore[method-assign, assignment]
         warnings.showwarning = self._warned
         bar.elsewhere = lambda count, told: self._tell("counted", count, told)
         builtins.input = sys.breakpointhook = self._leave
-        sys.stdin = _Asked(self._leave)  # type: ignore[assignment]
+        sys.stdin = _Asked(self._leave)
         if (shell := _shell()) is not None:
             shell.display_pub.publish = lambda *args, **kwargs: self._tell("published", args, kwargs)
 
@@ -264,8 +268,16 @@ class _Child:
             record.exc_text, record.exc_info = logging.Formatter().formatException(record.exc_info), None
         self._show("logged", record)
 
-    def _warned(self, message: Any, category: type[Warning], file: str, line: int, *_: Any, **__: Any) -> None:
-        self._show("warned", str(message), category, file, line)
+    def _warned(  # noqa: PLR0917 - as it is called by Python
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: object = None,  # noqa: ARG002 - as above
+        line: str | None = None,  # noqa: ARG002 - as above
+    ) -> None:
+        self._show("warned", str(message), category, filename, lineno)
 
     def _interrupt(self, *_: object) -> None:
         """Be interrupted once."""
@@ -294,11 +306,11 @@ class _Asked(io.TextIOBase):
     """An input that leaves the work to the parent once it is read."""
 
     def __init__(self, leave: Callable[..., NoReturn]) -> None:
-        self.read = self.readline = self.__next__ = leave  # type: ignore[assignment]
+        self.read = self.readline = self.__next__ = leave  # type: ignore[method-assign]
 
 
 def _told(error: BaseException) -> tuple[str, Any]:
-    """Return an error of esim as it is; any other, and one of the user's own lines, has to be raised there."""
+    """Return an error of esim; any other, and one of the user's own lines, is to be raised by the parent."""
     frames = traceback.extract_tb(error.__traceback__)
     own = any(not any(part in frame.filename for part in (*LIBRARIES, _LIBRARY)) for frame in frames)
     if not isinstance(error, EsimError) or error.__cause__ is not None or own:

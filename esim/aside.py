@@ -131,12 +131,19 @@ class Packer(pickle.Pickler):
         self.buffer = io.BytesIO()
         super().__init__(self.buffer)
         self._numbered = numbered
+        self._made: set[int] = set()
 
     def persistent_id(self, obj: Any) -> Any:
-        """Return a number or an address for what goes by it, or None."""
+        """Return a number or an address for what goes by it, or None.
+
+        Raises PicklingError for a class or a function that was made after the fork.
+        """
         if id(obj) in self._numbered:
             return "number", self._numbered[id(obj)]
         if isinstance(obj, type | FunctionType | ModuleType) and not _has_name(obj):
+            self._made = self._made or set(map(id, gc.get_objects()))  # what was there before is frozen
+            if id(obj) in self._made:
+                raise pickle.PicklingError(f"{obj.__name__} was made while it ran")
             return "address", id(obj), type(obj).__name__, obj.__name__
         return None
 
@@ -185,7 +192,10 @@ def _parents() -> list[Any]:
 def _has_name(obj: Any) -> bool:
     if isinstance(obj, ModuleType):
         return False
-    found = sys.modules.get(obj.__module__ or "")
+    found: Any = sys.modules.get(obj.__module__ or "")
     for name in obj.__qualname__.split("."):
-        found = getattr(found, name, None)
+        try:
+            found = getattr(found, name, None)
+        except Exception:  # noqa: BLE001 - a `__getattr__` of the user's may raise anything
+            return False
     return found is obj

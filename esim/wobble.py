@@ -194,9 +194,7 @@ def _watch(scenario: Scenario, over: Callable[[], bool] | None) -> tuple[bool, l
     return bool(shared), done
 
 
-def _once(
-    stage: Stage, seen: _Seen, choices: Mapping[int, int] | None = None
-) -> tuple[Tail, list[Choice]]:
+def _once(stage: Stage, seen: _Seen, choices: Mapping[int, int] | None = None) -> tuple[Tail, list[Choice]]:
     """Run once, watched; return what happened and how it ended, and what could have been chosen."""
     scenario, before = stage.scenario, held_by(stage.actors)
     recording = Quiet.of(stage, {}, choices or {}, strict=False)

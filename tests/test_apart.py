@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import warnings
+from operator import attrgetter
 from types import SimpleNamespace
 
 import pytest
@@ -84,14 +85,13 @@ def test_any_other_error_is_raised_where_its_lines_are_seen(capsys):
 
 
 @pytest.mark.parametrize(
-    "asks",
-    [lambda: builtins.input(), lambda: sys.stdin.readline(), lambda: getattr(sys, "breakpointhook")()],  # noqa: B009 - nobody debugs here
+    ("where", "asks"), [(builtins, "input"), (sys, "stdin.readline"), (sys, "breakpointhook")]
 )
-def test_who_asks_its_user_is_run_here(asks, monkeypatch):
+def test_who_asks_its_user_is_run_here(where, asks, monkeypatch):
     monkeypatch.setattr(builtins, "input", lambda: "yes")
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(readline=lambda: "yes"))
     monkeypatch.setattr(sys, "breakpointhook", lambda: "yes")
-    assert apart(asks, []) == "yes"
+    assert apart(lambda: attrgetter(asks)(where)(), []) == "yes"
     assert left() == ["it asks its user for something"]
 
 

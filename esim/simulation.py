@@ -92,8 +92,13 @@ def explore(
     Raises InvalidArgument for what makes no sense, and Unsteady where the code depends on something else than
     the log and the world: clocks, chance, what it keeps in memory, or reads once and not again after a death.
     That is looked for by names, and in the source, while the schedule without faults runs, and those with the
-    first fault of each kind; and by up to twelve real deaths in child processes, if there may be crashes.
-    What shows only after several faults, or is the work of C code, files or the environment, is not seen.
+    first fault of each kind; and by up to twelve real deaths in child processes, if there may be crashes;
+    without them, by running a few schedules in another order. What shows only after several faults, or is the
+    work of C code, files or the environment, is not seen.
+
+    All runs in a child of this process (see `esim.apart`), and leaves nothing in memory. But the memory of
+    this process counts as that of a new one: what your handlers have left in it when you called them, or ran
+    them on a store of yours, cannot be told from what was there; restart first for a proof without that.
     """
     origin = called_from(whole=isinstance(history, Scenario))
     scenario = _scenario(history, actors, invariants, faults, world)
@@ -352,8 +357,8 @@ def simulate(
 ) -> Run:
     """Run once, with faults by chance from `seed`; `faults` holds probabilities, or budgets to spend.
 
-    Returns the run: a timeline, dataframes of steps, tables, dead letters and effects, and `at(step)`. The
-    world, and what the code has kept in memory, are as they were before.
+    Returns the run: a timeline, dataframes of steps, tables, dead letters and effects, and `at(step)`. It is
+    done in a child of this process: the world, and whatever is in memory, are as they were before.
     """
     scenario = _scenario(history, actors, invariants, faults, world)
     return _apart(scenario, lambda: _by_seed(scenario, seed))

@@ -91,7 +91,11 @@ def test_who_asks_its_user_is_run_here(where, asks, monkeypatch):
     monkeypatch.setattr(builtins, "input", lambda: "yes")
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(readline=lambda: "yes"))
     monkeypatch.setattr(sys, "breakpointhook", lambda: "yes")
-    assert apart(lambda: attrgetter(asks)(where)(), []) == "yes"
+
+    def work() -> object:
+        return attrgetter(asks)(where)()
+
+    assert apart(work, []) == "yes"
     assert left() == ["it asks its user for something"]
 
 

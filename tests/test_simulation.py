@@ -707,7 +707,7 @@ SPACE = SimpleNamespace(rate=0, again=0)
 
 
 def test_what_a_simulation_leaves_in_memory_does_not_pass_for_new():
-    """Wherever code keeps it: after `simulate`, `replay`, and a search, a proof begins with a fresh memory."""
+    """Wherever code keeps it: after `simulate`, `replay`, and a search, a proof begins with a new memory."""
     world = World()
     due = world.table("due")
 

@@ -37,17 +37,13 @@ def aside(work: Callable[[], T], patience: float, watch: Callable[[], None] = la
     Raises Unanswered if it raises anything, cannot be forked, or takes more seconds than there is `patience`;
     and what `watch` raises, which is called every now and then.
     """
-    if not hasattr(os, "fork"):
-        raise Unanswered(f"{sys.platform} cannot fork a process")
     into, out = os.pipe()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # the child starts no thread of the parent's
-            pid = os.fork()
-    except OSError as error:
+        pid = fork()
+    except Unanswered:
         os.close(into)
         os.close(out)
-        raise Unanswered(said(error)) from error
+        raise
     if pid == 0:
         _answer(work, out)
     os.close(out)
@@ -66,10 +62,23 @@ def aside(work: Callable[[], T], patience: float, watch: Callable[[], None] = la
     return value  # type: ignore[no-any-return]  # what the work returned
 
 
+def fork() -> int:
+    """Fork this process. Raises Unanswered where that cannot be."""
+    if not hasattr(os, "fork"):
+        raise Unanswered(f"{sys.platform} cannot fork a process")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # the child starts no thread of the parent's
+            return os.fork()
+    except OSError as error:
+        raise Unanswered(said(error)) from error
+
+
 def _answer(work: Callable[[], Any], out: int) -> NoReturn:
     """Do the work, answer, and end at once: no flushing, no exit handlers, no unwinding of the parent's."""
     try:
-        _alone()
+        alone()
+        _silent()
         answer = pickle.dumps((True, work()))
     except BaseException as error:  # noqa: BLE001 - it is told to the parent
         answer = pickle.dumps((False, said(error)))
@@ -80,10 +89,15 @@ def _answer(work: Callable[[], Any], out: int) -> NoReturn:
         os._exit(0)
 
 
-def _alone() -> None:
-    """Leave alone what is the parent's: its garbage, its output, its input, its signals."""
+def alone() -> None:
+    """Leave alone what is the parent's: its garbage, and its signals."""
     gc.freeze()
+    signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _silent() -> None:
+    """Leave alone the parent's output and input."""
     logging.disable()
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
@@ -117,14 +131,28 @@ class Packer(pickle.Pickler):
         self.buffer = io.BytesIO()
         super().__init__(self.buffer)
         self._numbered = numbered
+        self._made: set[int] = set()
 
     def persistent_id(self, obj: Any) -> Any:
-        """Return a number or an address for what goes by it, or None."""
+        """Return a number or an address for what goes by it, or None.
+
+        Raises PicklingError for a class or a function that was made after the fork.
+        """
         if id(obj) in self._numbered:
             return "number", self._numbered[id(obj)]
         if isinstance(obj, type | FunctionType | ModuleType) and not _has_name(obj):
+            self._made = self._made or set(map(id, gc.get_objects()))  # what was there before is frozen
+            if id(obj) in self._made:
+                raise pickle.PicklingError(f"{obj.__name__} was made while it ran")
             return "address", id(obj), type(obj).__name__, obj.__name__
         return None
+
+
+def packed(value: Any, numbered: Sequence[Any]) -> bytes:
+    """Return a value as bytes; what `numbered` has goes by its number."""
+    packer = Packer({id(one): at for at, one in enumerate(numbered)})
+    packer.dump(value)
+    return packer.buffer.getvalue()
 
 
 class Unpacker(pickle.Unpickler):
@@ -150,18 +178,24 @@ class Unpacker(pickle.Unpickler):
 
 def _parents() -> list[Any]:
     """Return the classes, functions and modules that there are."""
+    frozen, collects = gc.get_freeze_count(), gc.isenabled()
     gc.disable()
     gc.unfreeze()  # what is frozen is passed over
-    found = [one for one in gc.get_objects() if isinstance(one, type | FunctionType | ModuleType)]
-    gc.freeze()
-    gc.enable()
+    found = [one for one in gc.get_objects() if issubclass(type(one), type | FunctionType | ModuleType)]
+    if frozen:
+        gc.freeze()
+    if collects:
+        gc.enable()
     return found
 
 
 def _has_name(obj: Any) -> bool:
     if isinstance(obj, ModuleType):
         return False
-    found = sys.modules.get(obj.__module__ or "")
+    found: Any = sys.modules.get(obj.__module__ or "")
     for name in obj.__qualname__.split("."):
-        found = getattr(found, name, None)
+        try:
+            found = getattr(found, name, None)
+        except Exception:  # noqa: BLE001 - a `__getattr__` of the user's may raise anything
+            return False
     return found is obj

@@ -17,22 +17,21 @@ from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from esim.aside import Packer, Unanswered, Unpacker, aside
+from esim.apart import HEAVY
+from esim.aside import Unanswered, Unpacker, aside, packed
 from esim.confirm import Ending, ending_of
 from esim.errors import said
 from esim.memory import MemoryStore
 from esim.reach import Remembered
-from esim.recording import Choice, Recording
+from esim.recording import Choice, Recording, Run
 from esim.scenario import Scenario
 from esim.stage import Moment, Stage, TimeIsOver
-from esim.timeline import Step
 from esim.volatile import Memory
 
 _DEATHS = 12
 _STEPS = 5_000
 """At most so many deaths are tried, and steps taken for it in all."""
 PATIENCE = 10.0  # seconds that a child has
-_HEAVY = ("duckdb", "pyarrow", "pandas")  # imported here where one child needs it, and not in each
 SURVIVES = (
     ": something in the memory of the process makes the difference, and its death would lose it; keep it in "
     "world.memory(…), or in a table"
@@ -47,11 +46,12 @@ class Tried(NamedTuple):
     untried: str = ""
 
 
-class _Tail(NamedTuple):
-    """What follows a death: the steps, and how it ends."""
+class Tail(NamedTuple):
+    """What follows a death, or a first moment: the steps, and how it ends, if it does."""
 
     steps: list[str]
     ending: Ending
+    endless: bool
 
 
 class _Death(NamedTuple):
@@ -61,7 +61,7 @@ class _Death(NamedTuple):
     place: str
     handed: bytes | None
     why: str
-    tail: _Tail
+    tail: Tail
 
 
 def tried(scenario: Scenario, over: Callable[[], bool] | None = None) -> Tried:
@@ -129,22 +129,25 @@ class _Dying(Quiet):
 def _simulated(scenario: Scenario) -> tuple[list[_Death], list[str]]:
     """Run schedules with one crash, one after another in one memory; return also what was imported."""
     deaths = list(_deaths(scenario))
-    return deaths, [name for name in _HEAVY if name in sys.modules]
+    return deaths, [name for name in HEAVY if name in sys.modules]
 
 
 def _deaths(scenario: Scenario) -> Iterator[_Death]:
     stage = Stage(scenario)
     first, remembered = stage.begin(scenario.faults.budgets()), Remembered(stage)
-    asked = Quiet.of(stage, {}, {}, strict=False).run(first, checks=False).asked
+    without = Quiet.of(stage, {}, {}, strict=False).run(first, checks=False)
+    if without.broken is not None:
+        return  # it has no end: no death is needed to tell
+    asked = without.asked
     most = max(1, min(_DEATHS, _STEPS // max(stage.steps, 1)))
     types = {one.position: one.type for one in stage.look.log}
     for one in _spread(asked, types, most):
         run = _Dying.of(stage, {}, {one.number: one.options.index("crash")}, strict=False)
         run.at = one.number
         remembered.put_back()  # what has a name: so that the place of a death tells what it loses
-        steps = run.run(first, checks=False).steps
+        done = run.run(first, checks=False)
         at = f", at {one.position} {types[one.position]}" if one.position in types else ""
-        tail = _tail(stage, steps[run.begun :])
+        tail = tail_of(done, run.begun)
         yield _Death(one.process, f"{one.place}{at}", run.handed, run.why, tail)
 
 
@@ -166,8 +169,10 @@ def _evenly(choices: list[Choice], most: int) -> list[Choice]:
     return [choices[round(at * (len(choices) - 1) / max(most - 1, 1))] for at in range(most)]
 
 
-def _tail(stage: Stage, steps: Sequence[Step]) -> _Tail:
-    return _Tail([f"{one.lane}: {one.text}" for one in steps], ending_of(stage, None))
+def tail_of(run: Run, begun: int = 0) -> Tail:
+    """Return what a run that has just ended has done, after so many steps."""
+    steps = [f"{one.lane}: {one.text}" for one in run.steps[begun:]]
+    return Tail(steps, ending_of(run.stage, None), run.broken is not None)
 
 
 # --- from one child to the next ----------------------------------------------------------------------------
@@ -188,18 +193,12 @@ def _hand_on(stage: Stage) -> bytes:
         next(at for at, part in enumerate(stage.parts) if part is stage._log),
     )
     rest = [None if at in world or at == log else kept for at, kept in enumerate(parts)]
-    before = _packed((parts[log], [parts[at] for at in world]), stage)
+    before = packed((parts[log], [parts[at] for at in world]), stage.parts)
     names = [part.name for part in stage.parts]
-    return pickle.dumps((before, _packed((names, log, moment._replace(parts=tuple(rest))), stage)))
+    return pickle.dumps((before, packed((names, log, moment._replace(parts=tuple(rest))), stage.parts)))
 
 
-def _packed(value: Any, stage: Stage) -> bytes:
-    packer = Packer({id(part): at for at, part in enumerate(stage.parts)})
-    packer.dump(value)
-    return packer.buffer.getvalue()
-
-
-def _really(scenario: Scenario, handed: bytes, simulated: _Tail) -> tuple[str, str]:
+def _really(scenario: Scenario, handed: bytes, simulated: Tail) -> tuple[str, str]:
     """Go on where a process has died in another child; return why it cannot, and what differs."""
     world = scenario.world
     try:
@@ -223,8 +222,8 @@ def _really(scenario: Scenario, handed: bytes, simulated: _Tail) -> tuple[str, s
     except Exception as error:  # noqa: BLE001 - whatever a user's class does
         return said(error), ""
     _stand_at(stage, names, moment, {**dict(enumerate(durable)), at: log})
-    steps = Quiet.of(stage, {}, {}, strict=False).run(None, checks=False).steps
-    return "", _difference(simulated, _tail(stage, steps))
+    found = difference(simulated, tail_of(Quiet.of(stage, {}, {}, strict=False).run(None, checks=False)))
+    return "", found and f"{found}{SURVIVES}"
 
 
 def _stand_at(stage: Stage, names: Sequence[str], moment: Moment, durable: dict[int, Any]) -> None:
@@ -238,12 +237,13 @@ def _stand_at(stage: Stage, names: Sequence[str], moment: Moment, durable: dict[
         part.stale = True  # the numbers of states were the other's
 
 
-def _difference(simulated: _Tail, real: _Tail) -> str:
-    """Return the first thing that differs, in words."""
-    for one, other in zip((*simulated.steps, ""), (*real.steps, ""), strict=False):
-        if one != other:
-            return f"{other or 'its end'!r} follows in place of {one or 'its end'!r}{SURVIVES}"
-    for name in Ending._fields:
-        if getattr(simulated.ending, name) != getattr(real.ending, name):
-            return f"it ends with another {name}{SURVIVES}"
+def difference(one: Tail, other: Tail) -> str:
+    """Return the first thing that differs in the other, in words; how far what has no end came does not."""
+    ends = () if one.endless and other.endless else ("",)
+    for first, second in zip((*one.steps, *ends), (*other.steps, *ends), strict=False):
+        if first != second:
+            return f"{second or 'its end'!r} follows in place of {first or 'its end'!r}"
+    for name in Ending._fields if ends else ():
+        if getattr(one.ending, name) != getattr(other.ending, name):
+            return f"it ends with another {name}"
     return ""

@@ -7,7 +7,7 @@ same in every process.
 from __future__ import annotations
 
 from asyncio import Future, isfuture
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -73,9 +73,9 @@ def frozen(value: Any) -> Hashable:  # noqa: PLR0911 - one line for each kind of
         return kind.__qualname__, tuple([frozen(item) for item in fields_of(value).values()])
     if isinstance(value, _CODE):
         return kind, value
-    itself = getattr(value, "_frozen_", None)
+    itself = _own_form(kind)
     if itself is not None:
-        return kind, itself()
+        return kind, itself(value)
     if isinstance(value, _ATOMS):
         return kind, value
     if isinstance(value, tuple):
@@ -83,12 +83,20 @@ def frozen(value: Any) -> Hashable:  # noqa: PLR0911 - one line for each kind of
     return _taken_apart(value)  # whatever it says itself that it is equal to
 
 
+def _own_form(kind: type) -> Callable[[Any], Hashable] | None:
+    """Return what a class says that its values are told by, without asking a `__getattr__` of the user's."""
+    try:
+        return cast("Callable[[Any], Hashable]", type.__getattribute__(kind, "_frozen_"))
+    except AttributeError:
+        return None
+
+
 def _taken_apart(value: Any) -> Hashable:
     """Return an object by what a copy of it would be made of."""
     kind = type(value)
     try:
         reduced = value.__reduce_ex__(4)
-    except TypeError:
+    except Exception:  # noqa: BLE001 - it may not want to be taken apart
         return Future if isfuture(value) else Opaque(value)  # that somebody waits counts, not who
     if isinstance(reduced, str):
         return kind, reduced

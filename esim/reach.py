@@ -124,6 +124,8 @@ class _Picture:
     def __init__(self, value: Any, *, inside: bool) -> None:
         self._contents: dict[int, tuple[Any, Any]] = {}
         self._value = self._of(value) if inside else value
+        if not inside and isinstance(value, list | deque | set):
+            self._contents[id(value)] = value, list(value)  # what is in it is followed
 
     def _of(self, value: Any) -> Any:
         own = _stored(value, "__dict__", None) if _is_users_class(type(value)) else None
@@ -166,10 +168,11 @@ class _Held(NamedTuple):
     plain: bool
     shared: bool = False
 
-    def form(self) -> str | int:
+    def form(self) -> str:
         """Return what tells it from another."""
         if not self.plain:
-            return id(self.value)
+            inside = map(id, self.value) if isinstance(self.value, list | deque | set) else ()
+            return f"{id(self.value)} {[*inside]}"
         try:
             return written(frozen(self.value))
         except Exception:  # noqa: BLE001 - it may not want to be taken apart, or go round in circles

@@ -20,7 +20,7 @@ from esim.bus import Bus
 from esim.contract import Snapshot, Store
 from esim.effects import name_of
 from esim.envelope import Reacting
-from esim.errors import InvalidArgument
+from esim.errors import InvalidArgument, said
 from esim.faults import FAILED, Crash, ForeignWorld, OutcomeUnknown, Stuck
 from esim.invariant import Look
 from esim.memory import MemoryStore
@@ -312,9 +312,21 @@ class Stage:
                 self._stopped = self.crashing = False
             else:
                 self.dead(player)
+        except BaseException as error:
+            self._must_be_exception(error, player)
+            raise
         finally:
             self.clock.skew = _RIGHT
             self.at = None
+
+    def _must_be_exception(self, error: BaseException, player: Player) -> None:
+        """Raise InvalidArgument if code has raised what is none, and what nobody else is told by."""
+        ours = isinstance(error, Exception | KeyboardInterrupt | ForeignWorld) or self.world._elsewhere
+        if not ours:
+            raise InvalidArgument(
+                f"{player.name} raises {said(error)}; that is no Exception: it ends a process, or a task, "
+                "and is no failure to try again after; raise an Exception, or return"
+            ) from None
 
     def dead(self, player: Player) -> None:
         """Have a process die, and what was in its memory be lost."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from esim import display
+from esim.apart import left
 from esim.explore import Search
 from esim.pytestfile import Found, write_test
 from esim.recording import Run
@@ -22,6 +23,8 @@ _IN_TURN = (
     "processes take their turns in the order in which they were given, and no time passes while one is at "
     "work, unless it sleeps or is late: allow preemptions for others"
 )
+_HERE = "simulated code has run in this process before, not in a child of it"
+_RESTART = "what it left in memory counts as new; restart for a proof without that"
 
 
 class Counterexample:
@@ -84,6 +87,10 @@ class Verdict:
         turns = _PREEMPTS if scenario.faults.preempt else _IN_TURN
         self.granularity = "; ".join(one for one in (_DIES, turns, untried) if one)
         """Where schedules may differ."""
+        self.reserves = ["some deaths could not be tried for real"] if untried else []
+        """What a proof takes for granted, beside its bounds: deaths not tried, a memory that is not new."""
+        if here := left():
+            self.reserves.append(f"{_HERE} ({'; '.join(here)}): {_RESTART}")
 
     @property
     def holds(self) -> bool:
@@ -108,15 +115,18 @@ class Verdict:
         held = held if asked else "nothing was asked but that it comes to an end, and that holds"
         if self.exhausted:
             told = f"{held} in every schedule with {self.bounds} ({number}, {self.states:,} states)"
-            return f"proven: {told}{self._failing()}"
+            return f"proven: {told}{self._failing()}{self._reserved()}"
         if not self.schedules:
             return f"not exhausted, as {self.stopped}: no schedule was run to its end"
         told = f"{held} in {number} with {self.bounds} ({self.states:,} states)"
         empty = "".join(f"; {one}" for one in self.empty)
-        return f"not exhausted, as {self.stopped}: {told}{empty}{self._failing()}"
+        return f"not exhausted, as {self.stopped}: {told}{empty}{self._failing()}{self._reserved()}"
 
     def _failing(self) -> str:
         return "".join(f"; {one}" for one in self.failing if one not in self.empty)
+
+    def _reserved(self) -> str:
+        return "".join(f"; {one}" for one in self.reserves)
 
     def __repr__(self) -> str:
         return f"<{self._told()}>"

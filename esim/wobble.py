@@ -20,8 +20,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from esim.aside import Unanswered, aside
-from esim.confirm import ending_of
-from esim.deaths import PATIENCE, SURVIVES, Quiet, tried
+from esim.deaths import PATIENCE, SURVIVES, Quiet, Tail, difference, tail_of, tried
 from esim.errors import Unsteady, said
 from esim.faults import MEANINGS
 from esim.lines import Lines
@@ -69,6 +68,12 @@ _ANEW = (
     "where it is used, or keep it in world.memory(…)"
 )
 
+_LEFT = (
+    ": it leaves something to the next in the memory of the process; keep it in world.memory(…), or in a "
+    "table"
+)
+_ROUNDS = 3
+
 
 @dataclass
 class _Seen:
@@ -79,6 +84,13 @@ class _Seen:
     caches: dict[str, None] = field(default_factory=dict)
     anew: dict[str, None] = field(default_factory=dict)
     lines: Lines = field(default_factory=lambda: Lines(_of_c))
+
+
+class _Done(NamedTuple):
+    """A schedule that was run: its choices, and what happened."""
+
+    choices: dict[int, int]
+    tail: Tail
 
 
 class Steady(NamedTuple):
@@ -97,13 +109,14 @@ def unsteady(scenario: Scenario, over: Callable[[], bool] | None = None) -> Stea
     """
     deaths = tried(scenario, over)
     try:
-        told, shares = _watched_aside(scenario, over)
+        told, shares, done = _watched_aside(scenario, over)
+        told = told or _in_another_order(scenario, done, over)
     except (Unanswered, TimeIsOver) as error:
         if deaths.found:
             raise Unsteady(deaths.found) from None
         if isinstance(error, TimeIsOver):
             raise
-        told, shares = "", _watch(scenario, over)
+        told, (shares, _) = "", _watch(scenario, over)
     if deaths.found and told:
         told = f"{told} ({deaths.found.removesuffix(SURVIVES)})"
     if told or deaths.found:
@@ -111,35 +124,58 @@ def unsteady(scenario: Scenario, over: Callable[[], bool] | None = None) -> Stea
     return Steady(deaths.untried, shares)
 
 
-def _watched_aside(scenario: Scenario, over: Callable[[], bool] | None) -> tuple[str, bool]:
+def _watched_aside(scenario: Scenario, over: Callable[[], bool] | None) -> tuple[str, bool, list[_Done]]:
     """Watch in a child: what code leaves in memory that nobody finds would be there when the search begins.
 
     Returns why it is unsteady, or an empty text, and what `_watch` does. Raises Unanswered where a child
     cannot tell, as it fails otherwise, takes too long or cannot be forked.
     """
 
-    def work() -> tuple[str, bool] | None:
+    def work() -> tuple[str, bool, list[_Done]] | None:
         try:
-            return "", _watch(scenario, over)
+            return "", *_watch(scenario, over)
         except Unsteady as error:
-            return str(error), False
+            return str(error), False, []
         except TimeIsOver:
             return None
 
-    def look() -> None:
-        if over is not None and over():
-            raise TimeIsOver
-
-    found = aside(work, PATIENCE, look)
+    found = aside(work, PATIENCE, _looking(over))
     if found is None:
         raise TimeIsOver
     return found
 
 
-def _watch(scenario: Scenario, over: Callable[[], bool] | None) -> bool:
+def _looking(over: Callable[[], bool] | None) -> Callable[[], None]:
+    def look() -> None:
+        if over is not None and over():
+            raise TimeIsOver
+
+    return look
+
+
+def _in_another_order(scenario: Scenario, done: Sequence[_Done], over: Callable[[], bool] | None) -> str:
+    """Run schedules backwards in another child, and again; return what differs, if anything.
+
+    Where nobody dies, memory may last as long as a schedule; what one leaves to the next is found by that.
+    """
+
+    def work() -> str:
+        stage = Stage(scenario)
+        first, remembered = stage.begin(scenario.faults.budgets()), Remembered(stage)
+        for choices, tail in [*reversed(done)] * _ROUNDS:
+            run = Quiet.of(stage, {}, choices, strict=False).run(first, checks=False)
+            if found := difference(tail, tail_of(run)):
+                return f"run after other schedules, one goes another way ({found}){_LEFT}"
+            remembered.put_back()
+        return ""
+
+    return aside(work, PATIENCE, _looking(over)) if len(done) > 1 and not scenario.faults.crash else ""
+
+
+def _watch(scenario: Scenario, over: Callable[[], bool] | None) -> tuple[bool, list[_Done]]:
     """Run the schedule without faults twice, and those with one fault, watched. Raises Unsteady.
 
-    Without crashes, what tasks share may change in a run; returns whether it does.
+    Without crashes, what tasks share may change in a run; returns whether it does, and what was done.
     """
 
     def made() -> Stage:
@@ -152,15 +188,17 @@ def _watch(scenario: Scenario, over: Callable[[], bool] | None) -> bool:
     remembered = Remembered(stage)
     seen = _Seen(remembered.cached)
     one, asked = _once(stage, seen)
-    types = {one.position: one.type for one in stage.look.log}
+    types, done = {one.position: one.type for one in stage.look.log}, [_Done({}, one)]
     changed = remembered.put_back()
+    others = [] if one.endless else _first_of_each(asked, types).values()
     pairs = []
-    for number, option in _first_of_each(asked, types).values():
-        as_made, _ = _once(stage, seen, {number: option})
+    for number, option in others:
+        choices = {number: option}
+        done.append(_Done(choices, _once(stage, seen, choices)[0]))
         changed += remembered.put_back()
         if seen.lines.have_tasks():
             with turned_round():
-                pairs.append((as_made, _once(stage, seen, {number: option})[0]))
+                pairs.append((done[-1].tail, _once(stage, seen, choices)[0]))
             remembered.put_back()
     shared = set() if scenario.faults.crash else remembered.shared
     orders, tasks = seen.lines.orders()
@@ -175,31 +213,23 @@ def _watch(scenario: Scenario, over: Callable[[], bool] | None) -> bool:
     for names, why in reasons:
         if names:
             raise Unsteady(f"{', '.join(names)}{why}")
-    with turned_round():
-        two, _ = _once(made(), seen)
-    for first, other in ((one, two), *pairs):
-        _must_be_same(first, other, _TURNED if seen.lines.have_tasks() else "run twice without faults")
-    return bool(shared)
+    if not one.endless:
+        with turned_round():
+            pairs.insert(0, (one, _once(made(), seen)[0]))
+    how = _TURNED if seen.lines.have_tasks() else "run twice without faults"
+    for first, other in pairs:
+        if found := difference(first, other):
+            raise Unsteady(f"{how}, it differs: {found}")
+    return bool(shared), done
 
 
-def _must_be_same(one: tuple[Any, Any], two: tuple[Any, Any], how: str) -> None:
-    """Raise Unsteady if two runs differ."""
-    if one != two:
-        place = next(
-            (f"{a[1]} {a[2]!r}, then {b[2]!r}" for a, b in zip(one[0], two[0], strict=False) if a != b), ""
-        )
-        raise Unsteady(f"{how}, it differs{f' at {place}' if place else ' in how it ends'}")
-
-
-def _once(
-    stage: Stage, seen: _Seen, choices: Mapping[int, int] | None = None
-) -> tuple[tuple[Any, Any], list[Choice]]:
+def _once(stage: Stage, seen: _Seen, choices: Mapping[int, int] | None = None) -> tuple[Tail, list[Choice]]:
     """Run once, watched; return what happened and how it ended, and what could have been chosen."""
     scenario, before = stage.scenario, held_by(stage.actors)
     recording = Quiet.of(stage, {}, choices or {}, strict=False)
     with _watched(seen):
         run = recording.run(stage.first, checks=False)
-    happened = (run.steps, ending_of(stage, None)), run.asked
+    happened = tail_of(run), run.asked
     if scenario.faults.crash and callable(scenario.actors):
         seen.anew.update(dict.fromkeys(told for told, _ in _made_anew(stage) - before))
     return happened

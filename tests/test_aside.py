@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from esim.aside import Packer, Unanswered, Unpacker, aside
+from esim.aside import Packer, Unanswered, Unpacker, aside, packed
 
 KEPT: list[int] = []
 
@@ -109,17 +109,12 @@ def test_classes_and_functions_without_a_name_go_from_child_to_child():
 
 
 def test_what_was_made_in_a_child_cannot_go_to_another():
-    def packed() -> bytes:
-        packer = Packer({})
-        packer.dump(lambda: 7)
-        return packer.buffer.getvalue()
+    """At its address there may be something else of the same name there."""
 
-    sent = aside(packed, 60)
-
-    def unpacked() -> str:
+    def made() -> str:
         try:
-            return str(Unpacker(sent, []).load())
-        except pickle.UnpicklingError as error:
+            return str(packed(lambda: 7, []))
+        except pickle.PicklingError as error:
             return str(error)
 
-    assert aside(unpacked, 60) == "<lambda> was made while it ran"
+    assert aside(made, 60) == "<lambda> was made while it ran"

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+import itertools
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from esim import simulation, stage
+from esim import apart, simulation, stage
+from esim.envelope import RecordedEvent
 from esim.errors import InvalidArgument, SimulationFailed, TokenMismatch, Unsteady
 from esim.event import Event
 from esim.invariant import always, eventually, no_effect_twice, sometimes
 from esim.memory import MemoryStore
+from esim.retry import RetryPolicy
 from esim.simulation import (
     Faults,
     Scenario,
@@ -693,3 +699,102 @@ def test_a_run_is_looked_at_after_the_world_was_put_back():
     assert run.look.table("noted")["n"] == len(HISTORY)
     assert run.at(0).table("noted")["n"] == 0
     assert run.tables()["noted"].value.tolist() == [len(HISTORY)]
+
+
+# --- the memory of the process ----------------------------------------------------------------------------
+
+SPACE = SimpleNamespace(rate=0, again=0)
+
+
+def test_what_a_simulation_leaves_in_memory_does_not_pass_for_new():
+    """Wherever code keeps it: after `simulate`, `replay`, and a search, a proof begins with a new memory."""
+    world = World()
+    due = world.table("due")
+
+    def book(event: Placed, recorded: RecordedEvent[Any]) -> None:
+        due[recorded.position] = SPACE.rate if recorded.position > 1 else 7
+        SPACE.rate = 7
+
+    right = {"right": eventually(lambda look: all(rate == 7 for rate in look.table("due").values()))}
+    run = simulate(HISTORY, [book], right, world=world)
+    replay(run.token, HISTORY, [book], right, world=world)
+    assert explore(HISTORY, [book], right, world=world, faults=Faults(duplicate=1)).holds
+    assert SPACE.rate == 0
+    with pytest.raises(Unsteady, match="book really dies"):
+        explore(HISTORY, [book], right, world=world, faults=Faults(crash=1))
+
+
+def test_what_a_schedule_leaves_to_the_next_is_found_where_nobody_dies():
+    """One duplicate never does it; the second in one process does."""
+    world = World()
+    seen, bad = world.table("seen"), world.table("bad")
+
+    def pay(event: Placed, recorded: RecordedEvent[Any]) -> None:
+        SPACE.again += recorded.position in seen
+        if SPACE.again == 2:
+            bad["x"] = 1
+        seen[recorded.position] = 1
+
+    with pytest.raises(Unsteady, match="it leaves something to the next in the memory of the process"):
+        explore(HISTORY, [pay], [lambda look: True], world=world, faults=Faults(duplicate=1))
+
+
+def test_a_run_that_came_from_a_child_has_all_that_it_had(capsys):
+    """Steps, tables, effects, letters, time travel; what a handler prints is seen once."""
+    world = World()
+    stock, mail = world.table("stock", {"mug": 9}), world.service("mail")
+
+    def deduct(event: Placed, recorded: RecordedEvent[Any]) -> None:
+        print("deduct", recorded.position)
+        stock[event.sku] -= 1
+        mail(event.sku)
+        if recorded.position == 2:
+            raise ValueError("no")
+
+    run = simulate(HISTORY, [follow(deduct, retry=RetryPolicy(max_attempts=1))], [], world=world)
+    assert capsys.readouterr().out == "deduct 1\ndeduct 2\ndeduct 3\n"
+    assert run.tables()["stock"].values.tolist() == [["mug", 6]]
+    assert list(run.effects()["service"]) == ["mail"] * 3
+    assert list(run.dead_letters()["position"]) == [2]
+    assert run.at(0).table("stock") == {"mug": 9}
+    assert run.at(len(run.steps)).table("stock") == {"mug": 6}
+    assert run.look.calls("mail") and run.svg()
+    assert stock["mug"] in {6, 9}
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), asyncio.CancelledError(), GeneratorExit()])
+def test_what_is_no_exception_is_told(error):
+    """It would end the process; whether it is tried again is for nobody to say."""
+
+    def handle(event: Placed) -> None:
+        raise error
+
+    told = rf"^handle raises {type(error).__name__}.*; that is no Exception: it ends a process"
+    with pytest.raises(InvalidArgument, match=told):
+        simulate(HISTORY, [handle])
+
+
+def test_code_that_has_no_end_is_told_as_such_with_crashes_too(monkeypatch):
+    """And not as code that keeps something in memory, as its children come to no end either."""
+    monkeypatch.setattr(stage, "MOST_STEPS", 200)
+
+    async def polls() -> None:
+        for _ in itertools.count():
+            await asyncio.sleep(1)
+
+    verdict = explore([], [task(polls)], faults=Faults(crash=1), confirm=None)
+    assert verdict.counterexample.invariant == "it comes to an end"
+
+
+def test_a_proof_tells_what_it_takes_for_granted(monkeypatch):
+    """That its code has run in this process before, and that some deaths could not be tried."""
+    monkeypatch.setattr(apart, "_left", {})
+    assert explore(**shop(faults=Faults())).reserves == []
+    monkeypatch.delattr(os, "fork")
+    first = explore(**shop(faults=Faults(), invariants=[]))
+    assert first.reserves == []
+    told = repr(explore(**shop(faults=Faults(), invariants=[])))
+    assert "simulated code has run in this process before, not in a child of it (" in told
+    assert "some deaths could not be tried for real" in repr(
+        explore(**shop(faults=Faults(crash=1), invariants=[]))
+    )

@@ -380,7 +380,7 @@ def test_what_differs_in_the_second_run_is_told_where_its_source_is_not_seen():
     """Whatever it is: a run that is not like the first is no base for a proof."""
     turns = iter(range(99))
     note, world = noting(lambda: next(turns))
-    assert "run twice without faults, it differs at table" in told_of([note], world)
+    assert "run twice without faults, it differs: 'table: " in told_of([note], world)
 
 
 class Hung(Event):

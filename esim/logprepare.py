@@ -117,9 +117,10 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
             session, base, "n AS activity", "a", f"WHERE {is_event}" if seen.loose else within
         )
         happened = _happened(session, base, activities) if seen.loose else None
+        timed = "" if seen.complete else "WHERE t IS NOT NULL"
         rows = (
             f"SELECT s, a, t, o, r{'::INT AS r' if seen.highest < _INT else ''} FROM ({base}) "
-            f'JOIN {cases.name} ON "case" = c JOIN {activities.name} ON activity = n WHERE t IS NOT NULL'
+            f'JOIN {cases.name} ON "case" = c JOIN {activities.name} ON activity = n {timed}'
         )
         count = session.rows(f"SELECT count(*) FROM {cases.name}")[0][0]
         session.run(f"SET perfect_ht_threshold = {_direct(count)}")

@@ -75,10 +75,9 @@ def directly_follows(log: Log, *, times: bool, cases: bool) -> Result:
         *(["mean_s", "median_s", "p95_s", "total_s"] if times else []),
     ]
     listed = ", ".join(f'"{name}"' for name in names)
-    sql = f"""SELECT x.activity AS source, y.activity AS target, {listed}
-FROM (SELECT p, a, count(*) AS "count"{distinct}{waiting}
-      FROM e WHERE p IS NOT NULL GROUP BY p, a) AS pairs
-JOIN activities x ON x.a = pairs.p JOIN activities y ON y.a = pairs.a
+    sql = f"""SELECT names[p] AS source, names[a] AS target, {listed}
+FROM (SELECT p, a, count(*) AS "count"{distinct}{waiting} FROM e WHERE p IS NOT NULL GROUP BY p, a),
+     (SELECT list(activity ORDER BY a) AS names FROM activities)
 ORDER BY "count" DESC, source, target"""
     kept = {name: text for name, text in FOLLOWS.items() if name in ("source", "target", *names)}
     return log.ask("What directly follows what", sql, kept, flows=logpicture.graph(log.rows))

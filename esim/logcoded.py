@@ -1,6 +1,6 @@
 """The texts in a column of a Parquet file as numbers, from the dictionaries that the file keeps them in.
 
-A file has each text once or a few times and numbers for its rows. Taking those costs a third of reading a
+A file has each text once or a few times and numbers for its rows. Taking those costs half of reading a
 text for each row, and looking it up in a table of all.
 """
 

@@ -150,7 +150,7 @@ def _in_turn(one: Callable[[], Any], other: Callable[[], Any], rounds: int) -> f
 
     The rounds of both alternate, for what else the machine does weighs more than what they differ by.
     """
-    spent = [[peer_logs.timed(each, 1)[0] for each in (one, other)] for _ in range(rounds)]
+    spent = [[peer_logs.timed(each, 1, 0)[0] for each in (one, other)] for _ in range(rounds)]
     mine, others = map(min, zip(*spent, strict=True))
     return float(mine / others)
 

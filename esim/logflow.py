@@ -51,11 +51,11 @@ GROUP BY activity ORDER BY events DESC, activity"""
 
 def start_end(log: Log) -> Result:
     """Return with which activities cases begin and end."""
-    sql = """WITH starts AS (SELECT a, count(*) AS starts FROM e WHERE p IS NULL GROUP BY a),
-ends AS (SELECT a, count(*) AS ends FROM e WHERE z GROUP BY a)
-SELECT activity, coalesce(starts, 0) AS starts, coalesce(starts, 0) / sum(starts) OVER () AS start_share,
+    sql = """SELECT activity,
+    coalesce(starts, 0) AS starts, coalesce(starts, 0) / sum(starts) OVER () AS start_share,
     coalesce(ends, 0) AS ends, coalesce(ends, 0) / sum(ends) OVER () AS end_share
-FROM starts FULL JOIN ends USING (a) JOIN activities USING (a)
+FROM (SELECT a, count(*) AS starts FROM e WHERE p IS NULL GROUP BY a)
+FULL JOIN (SELECT a, count(*) AS ends FROM e WHERE z GROUP BY a) USING (a) JOIN activities USING (a)
 ORDER BY starts DESC, ends DESC, activity"""
     return log.ask("First and last activities", sql, START_END, draw=logpicture.start_end)
 

@@ -7,12 +7,13 @@ rows, and large ones, are numbered in the database.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_HALF = 32  # bits: the case is in the upper half of a number, the row in the lower
+_BITS = 63  # of a number: the case, then the row, then the activity, which so is in place with the sort
 _FAR = 2**62  # microseconds, twice which is no time; infinity is farther
 
 
@@ -39,29 +40,35 @@ def numbered(rows: pa.Table, sort: str) -> Numbered | None:
         return None  # numbers of which some are missing, texts, pairs
     if not len(t) or max(-int(t.min()), int(t.max())) > _FAR:
         return None
-    place = np.empty(int(r.max()) + 1, np.int32)
-    place[r] = np.arange(len(r), dtype=np.int32)
-    packed = s.astype("<i8")  # in place from here on: each array of a million numbers takes a millisecond
-    packed <<= _HALF
-    packed |= r
+    rows_of, names_of = (int(column.max()).bit_length() for column in (r, a))
+    if int(s.max()).bit_length() + rows_of + names_of > _BITS:
+        return None
+    packed = s.astype(np.int64)  # in place from here on: each array of a million numbers takes a millisecond
+    for column, bits in ((r, rows_of), (a, names_of)):
+        packed <<= bits
+        packed |= column
     packed.sort()
-    r, s = (np.ascontiguousarray(packed.view("<i4")[half::2]) for half in (0, 1))
-    order = place[r]
-    a, t = a[order], t[order]
+    by_row = partial(_by_row, r)
+    a = (packed & ((1 << names_of) - 1)).astype(np.int32)
+    packed >>= names_of
+    r = packed & ((1 << rows_of) - 1)
+    packed >>= rows_of
+    s, t = packed.astype(np.int32), by_row(t)[r]
     later = np.zeros(len(s), bool)
     np.equal(s[1:], s[:-1], out=later[1:])
     gap = np.zeros_like(t)
     np.subtract(t[1:], t[:-1], out=gap[1:])
-    back, tied = int(((gap < 0) & later).sum()), int(((gap == 0) & later).sum())
+    same = later & (gap == 0)
+    back, tied = int(((gap < 0) & later).sum()), int(same.sum())
     if sort == "order":
         bound = later
     elif back:
         return None
     else:
-        bound = later & (gap == 0)
+        bound = same
     if o is not None and bound.any():
-        o = o[order]
-        if (o[1:] < o[:-1])[bound[1:]].any():
+        o, there = by_row(o), np.flatnonzero(bound)
+        if (o[r[there]] < o[r[there - 1]]).any():
             return None
     starts = np.flatnonzero(~later).astype(np.int32)
     v = np.arange(1, len(s) + 1, dtype=np.int32)
@@ -77,9 +84,18 @@ def numbered(rows: pa.Table, sort: str) -> Numbered | None:
         "z": z,
         "t": moments,
         "w": _where(gap, later),
-        "r": r,
+        "r": r.astype(np.int32),
     }
     return Numbered(pa.table(found), tied, back)
+
+
+def _by_row(r: Any, values: Any) -> Any:
+    """Return values by the number of their row, whatever stands where there is no such row."""
+    import numpy as np
+
+    found = np.empty(int(r.max()) + 1, values.dtype)
+    found[r] = values
+    return found
 
 
 def _array(rows: pa.Table, name: str) -> Any:

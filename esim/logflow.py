@@ -51,11 +51,11 @@ GROUP BY activity ORDER BY events DESC, activity"""
 
 def start_end(log: Log) -> Result:
     """Return with which activities cases begin and end."""
-    sql = """WITH starts AS (SELECT a, count(*) AS starts FROM e WHERE p IS NULL GROUP BY a),
-ends AS (SELECT a, count(*) AS ends FROM e WHERE z GROUP BY a)
-SELECT activity, coalesce(starts, 0) AS starts, coalesce(starts, 0) / sum(starts) OVER () AS start_share,
+    sql = """SELECT activity,
+    coalesce(starts, 0) AS starts, coalesce(starts, 0) / sum(starts) OVER () AS start_share,
     coalesce(ends, 0) AS ends, coalesce(ends, 0) / sum(ends) OVER () AS end_share
-FROM starts FULL JOIN ends USING (a) JOIN activities USING (a)
+FROM (SELECT a, count(*) AS starts FROM e WHERE p IS NULL GROUP BY a)
+FULL JOIN (SELECT a, count(*) AS ends FROM e WHERE z GROUP BY a) USING (a) JOIN activities USING (a)
 ORDER BY starts DESC, ends DESC, activity"""
     return log.ask("First and last activities", sql, START_END, draw=logpicture.start_end)
 
@@ -75,10 +75,9 @@ def directly_follows(log: Log, *, times: bool, cases: bool) -> Result:
         *(["mean_s", "median_s", "p95_s", "total_s"] if times else []),
     ]
     listed = ", ".join(f'"{name}"' for name in names)
-    sql = f"""SELECT x.activity AS source, y.activity AS target, {listed}
-FROM (SELECT p, a, count(*) AS "count"{distinct}{waiting}
-      FROM e WHERE p IS NOT NULL GROUP BY p, a) AS pairs
-JOIN activities x ON x.a = pairs.p JOIN activities y ON y.a = pairs.a
+    sql = f"""SELECT names[p] AS source, names[a] AS target, {listed}
+FROM (SELECT p, a, count(*) AS "count"{distinct}{waiting} FROM e WHERE p IS NOT NULL GROUP BY p, a),
+     (SELECT list(activity ORDER BY a) AS names FROM activities)
 ORDER BY "count" DESC, source, target"""
     kept = {name: text for name, text in FOLLOWS.items() if name in ("source", "target", *names)}
     return log.ask("What directly follows what", sql, kept, flows=logpicture.graph(log.rows))

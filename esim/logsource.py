@@ -119,6 +119,8 @@ class Source:
         for name, kind in self.types().items():
             if name in texts and kind in _AS_TEXT:
                 found[name] = _text(name, kind)
+        if not found and self.said == NONE:
+            return self  # whose types are known
         remarks = [text for name, text in self.said.remarks.items() if name not in texts]
         listed = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in found.items())
         select = f"SELECT * REPLACE ({listed}) FROM ({self.select})" if found else self.select
@@ -340,7 +342,7 @@ def _kind(path: str) -> str | None:
 
 def _of_parquet(session: Session, name: str, files: Sequence[str]) -> Source:
     stamps = {one: _stamp(one) for one in files}
-    row = "file_index::BIGINT * 1099511627776 + file_row_number"
+    row = "file_index::BIGINT * 1099511627776 + file_row_number" if len(files) > 1 else "file_row_number"
     select = f"SELECT {row} AS {ROW}, * FROM read_parquet({listed(files)}, union_by_name = true)"
     source = Source(name, select, session, files=stamps)
     doubtful = made_up(source.types())

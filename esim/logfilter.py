@@ -6,11 +6,13 @@ what is then told of those that are left. Each says which it is.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Literal, Self
+from numbers import Integral, Real
+from typing import Any, Literal, Self, SupportsFloat, TypeAlias
 
 from esim import display
 from esim.arguments import whole
@@ -23,7 +25,8 @@ from esim.logvariant import FINGERPRINT
 from esim.storefile import literal, quoted
 
 Keep = Literal["events", "contained", "touching", "started", "ended"]
-Span = timedelta | float | str
+Span: TypeAlias = timedelta | SupportsFloat | str
+"""How long: a timedelta, any number of seconds, or text with its unit."""
 
 _MICROS = 1_000_000
 _LETTER = 0x10000  # the letter of an activity in a case's word; none of them means anything in a pattern
@@ -79,7 +82,10 @@ class Filters(Log):
         )
 
     def lasting(self, least: Span = 0, most: Span | None = None) -> Self:
-        """Keep the cases that last from `least` to `most`: a timedelta, seconds, or text as '3 days'."""
+        """Keep the cases that last from `least` to `most`: a timedelta, seconds, or text as '3 days'.
+
+        Any number is seconds, one out of a dataframe too; a text needs its unit, so '3600' is refused.
+        """
         low, high = microseconds(least), None if most is None else microseconds(most)
         lasts = "epoch_us(max(t)) - epoch_us(min(t))"
         label = f"cases lasting {least} to {'any time' if most is None else most}"
@@ -266,13 +272,35 @@ def _moment(moment: datetime | str) -> str:
     return f"TIMESTAMP {literal(utc(moment).replace(tzinfo=None).isoformat(sep=' '))}"
 
 
-def microseconds(given: Span) -> int:
-    """Return a duration in microseconds. Raises InvalidArgument if it is none."""
-    import pandas as pd
+def is_seconds(given: object) -> bool:
+    """Say whether a duration is given as a number; numpy takes its own durations, with a unit, for one."""
+    import numpy as np
 
+    return isinstance(given, Real | Decimal) and not isinstance(given, bool | np.timedelta64)
+
+
+def microseconds(given: Span) -> int:
+    """Return a duration in microseconds. Raises InvalidArgument if it is none, or a text without a unit."""
+    if isinstance(given, str) and _is_bare(given):
+        raise InvalidArgument(f"{given!r} has no unit: give a number of seconds, or text as '3600 s'")
     try:
-        if isinstance(given, int | float) and not isinstance(given, bool):
-            return int(given * _MICROS)
-        return int(pd.Timedelta(given) / pd.Timedelta(microseconds=1))
+        return round(_micros(given))
     except (ValueError, TypeError, OverflowError):
         raise InvalidArgument(f"{given!r} is no duration: give seconds, a timedelta, or '3 days'") from None
+
+
+def _micros(given: Any) -> float:
+    import pandas as pd
+
+    if is_seconds(given):
+        exact = int(given) if isinstance(given, Integral) else float(given)
+        return exact * _MICROS
+    return pd.Timedelta(given) // pd.Timedelta(microseconds=1)
+
+
+def _is_bare(text: str) -> bool:
+    """Say whether a text is a number and nothing else, which pandas takes for nanoseconds."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from esim import display, logpicture
 from esim.errors import InvalidArgument
 from esim.logcore import Log
-from esim.logfilter import Span, microseconds
+from esim.logfilter import Span, is_seconds, microseconds
 from esim.logsource import picked
 from esim.result import Result
 from esim.storefile import literal
@@ -53,7 +53,8 @@ RULES = {
 class Rule:
     """When `when` happens, in cases where all of `given` happened before, something must be so.
 
-    `then` must follow, `never` must not, `before` must have come before; each `within` a time, if given.
+    `then` must follow, `never` must not, `before` must have come before; each `within` a time, if given: a
+    timedelta, a number of seconds, or text with its unit.
 
     >>> Rule("Cancelled", given="Paid", then="Refunded", within="14 days")
     Rule: given Paid, when Cancelled, then Refunded within 14 days
@@ -95,7 +96,7 @@ class Rule:
 
 
 def _span(within: Span) -> str:
-    return f"{within:g} s" if isinstance(within, int | float) else str(within)
+    return f"{within:.15g} s" if is_seconds(within) else str(within)
 
 
 Declared: TypeAlias = "Iterable[Transition] | Rule | Iterable[Rule]"

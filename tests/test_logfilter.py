@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from esim.clock import SeededIds
 from esim.errors import InvalidArgument
 from esim.eventlog import EventLog
+from esim.logfilter import microseconds
 from esim.memory import MemoryStore
 from tests.test_eventlog import SHOP, START, Paid, Placed, logged, row
 
@@ -211,6 +213,9 @@ def test_a_condition_is_one_expression(condition: str) -> None:
         lambda log: log.between("2026-01-05"),
         lambda log: log.between(keep="some"),
         lambda log: log.lasting("long"),
+        lambda log: log.lasting("600"),
+        lambda log: log.lasting(" 6e2 "),
+        lambda log: log.lasting(True),
         lambda log: log.durations(quantiles=[1.0, 1 - 1e-15]),
         lambda log: log.cases(-1),
         lambda log: log.lasting(0, float("inf")),
@@ -258,3 +263,39 @@ def test_patterns_are_those_of_words(stories: list[list[str]], wanted: list[str]
 def test_a_share_may_come_from_numpy() -> None:
     """What numpy calls a number is one."""
     assert cases(logged(SHOP).covering(np.float64(0.3))) == cases(logged(SHOP).covering(0.3))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [600, 600.0, np.int64(600), np.int32(600), np.uint16(600), np.float32(600), Decimal(600), Fraction(600),
+     np.timedelta64(10, "m"), np.timedelta64(600, "s"), pd.Timedelta(minutes=10), "600 s", "10 min"],
+    ids=repr,
+)  # fmt: skip
+def test_any_number_is_seconds(given: Any) -> None:
+    """Out of a dataframe too, where numbers are numpy's; durations keep their own unit."""
+    assert microseconds(given) == 600_000_000
+
+
+def test_a_number_of_numpy_bounds_how_long_cases_last() -> None:
+    """The bound is in seconds, at both ends."""
+    with logged(SHOP) as log:
+        assert cases(log.lasting(0, np.int64(600))) == "bc"
+        assert cases(log.lasting(np.float32(601))) == "a"
+
+
+def test_seconds_are_exact_to_the_microsecond() -> None:
+    """A case that lasts as long as the bound is within it, whatever a binary fraction makes of it."""
+    assert [microseconds(one) for one in (8.2, 4.35, np.float64(1.1), 1e-6)] == [
+        8_200_000,
+        4_350_000,
+        1_100_000,
+        1,
+    ]
+
+
+def test_a_text_without_a_unit_is_refused_with_the_way_out() -> None:
+    """Pandas takes it for nanoseconds, nobody else does."""
+    with pytest.raises(
+        InvalidArgument, match="'3600' has no unit: give a number of seconds, or text as '3600 s'"
+    ):
+        microseconds("3600")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -144,3 +146,11 @@ def test_columns_that_are_not_there_are_told() -> None:
     """The expression is named, and what of it is unknown."""
     with pytest.raises(InvalidArgument, match=r"'nope' is no SQL expression of this log: .*nope.* not found"):
         logged(SHOP).conformance([("a", "b")], columns=("nope", "who"))
+
+
+@pytest.mark.parametrize("within", [600, np.int64(600), np.float32(600), Decimal(600)], ids=repr)
+def test_a_number_is_seconds_in_a_rule_too(within: Any) -> None:
+    """Whatever made it, the rule says and means the same."""
+    rule = Rule("Paid", then="Shipped", within=within)
+    assert str(rule) == "when Paid, then Shipped within 600 s"
+    assert rows(logged(SHOP).conformance(rule), "kept", "broken") == [[2, 1]]

@@ -70,6 +70,9 @@ class Rule:
     def __post_init__(self) -> None:
         if sum(one is not None for one in (self.then, self.never, self.before)) != 1:
             raise InvalidArgument("a rule says one thing: give one of then='…', never='…', before='…'")
+        for one in (self.when, *self.facts, self.other):
+            if not isinstance(one, str):
+                raise InvalidArgument(f"{display.short(one)} is no activity: give the name of one")
         if self.within is not None:
             microseconds(self.within)
 
@@ -78,21 +81,25 @@ class Rule:
         """What must have happened for the rule to apply."""
         return (self.given,) if isinstance(self.given, str) else tuple(self.given)
 
+    @property
+    def other(self) -> str:
+        """The activity that must follow, must not, or must have come before."""
+        return next(one for one in (self.then, self.never, self.before) if one is not None)
+
     def __str__(self) -> str:
-        given = f"given {', '.join(self.facts)}, " if self.facts else ""
-        must = (
-            f"then {self.then}"
-            if self.then
-            else f"then never {self.never}"
-            if self.never
-            else f"then {self.before} came before"
-        )
-        return (
-            f"{given}when {self.when}, {must}{'' if self.within is None else f' within {_span(self.within)}'}"
-        )
+        given = f"given {', '.join(map(_name, self.facts))}, " if self.facts else ""
+        other = _name(self.other)
+        must = f"{other} came before" if self.before is not None else other
+        never = "never " if self.never is not None else ""
+        near = "" if self.within is None else f" within {_span(self.within)}"
+        return f"{given}when {_name(self.when)}, then {never}{must}{near}"
 
     def __repr__(self) -> str:
         return f"Rule: {self}"
+
+
+def _name(activity: str) -> str:
+    return activity or "''"
 
 
 def _span(within: Span) -> str:
@@ -227,7 +234,7 @@ def _asked(log: Log, rule: Rule) -> str:
     That is NULL where the rule's time was not over when the log ends.
     """
     when, *facts = log._codes(rule.when, *rule.facts)
-    wanted = log._codes(str(rule.then or rule.never or rule.before))[0]
+    wanted = log._codes(rule.other)[0]
     earlier = " AND ".join(
         [f"x.a = {when}", *(f"EXISTS (FROM e y WHERE y.s = x.s AND y.v < x.v AND y.a = {a})" for a in facts)]
     )

@@ -154,3 +154,20 @@ def test_a_number_is_seconds_in_a_rule_too(within: Any) -> None:
     rule = Rule("Paid", then="Shipped", within=within)
     assert str(rule) == "when Paid, then Shipped within 600 s"
     assert rows(logged(SHOP).conformance(rule), "kept", "broken") == [[2, 1]]
+
+
+@pytest.mark.parametrize("must", ["then", "never", "before"])
+def test_an_activity_without_a_name_is_one(must: str) -> None:
+    """A rule asks whether something was given, not whether it is empty."""
+    log = logged([row("a", "", 0, 1), row("a", "Paid", 1, 2), row("a", "", 2, 3)])
+    rule = Rule("Paid", **{must: ""})
+    told = {"then": "then ''", "never": "then never ''", "before": "then '' came before"}[must]
+    assert rows(log.conformance(rule), "rule", "kept") == [[f"when Paid, {told}", int(must != "never")]]
+
+
+@pytest.mark.parametrize("wrong", [["a"], 1, None])
+def test_an_activity_of_a_rule_is_a_text(wrong: Any) -> None:
+    """Anything else is told when the rule is written."""
+    for given in ({"when": wrong, "then": "b"}, {"when": "a", "then": "b", "given": [wrong]}):
+        with pytest.raises(InvalidArgument, match="is no activity: give the name of one"):
+            Rule(**given)

@@ -168,6 +168,6 @@ def test_an_activity_without_a_name_is_one(must: str) -> None:
 @pytest.mark.parametrize("wrong", [["a"], 1, None])
 def test_an_activity_of_a_rule_is_a_text(wrong: Any) -> None:
     """Anything else is told when the rule is written."""
-    for given in ({"when": wrong, "then": "b"}, {"when": "a", "then": "b", "given": [wrong]}):
+    for how in ({"when": wrong, "then": "b"}, {"when": "a", "then": "b", "given": [wrong]}):
         with pytest.raises(InvalidArgument, match="is no activity: give the name of one"):
-            Rule(**given)
+            Rule(**how)

@@ -34,6 +34,28 @@ def test_bottlenecks_are_ordered_by_the_time_of_all_cases(log: EventLog) -> None
     assert found.df["total_s"].sum() == log.cases().df["duration_s"].sum()
 
 
+def test_cases_of_one_event_last_no_time() -> None:
+    """The tenth of cases that last longest is one of all cases, also of those that have no step."""
+    short = [row(f"s{n}", "A", 0) for n in range(10)]
+    long = [row(f"c{n}", one, at * n) for n in range(1, 11) for at, one in enumerate("AB")]
+    assert rows(logged([*short, *long]).bottlenecks(), "source", "slow_cases") == [["A", 2]]
+
+
+def test_a_clock_that_runs_back_leaves_shares_between_none_and_all() -> None:
+    """A case lasts from its earliest to its latest event; a wait below zero is told, and a share of none."""
+    back = [row("a", "A", 100, 1), row("a", "B", 0, 2), row("a", "A", 100, 3)]
+    log = logged([*back, row("b", "A", 0, 1), row("b", "B", 60, 2)], order="version", sort="order")
+    found = log.bottlenecks()
+    assert rows(found, "source", "target", "total_s", "share", "slow_cases") == [
+        ["B", "A", 6000, 100 / 160, 1],
+        ["A", "B", -2400, 60 / 160, 1],
+    ]
+    assert found.notes[-1] == (
+        "1 step goes back in time: its wait is below zero in the figures, and counts as none in share"
+    )
+    assert not any("back in time" in note for note in log.with_value("case", "b").bottlenecks().notes)
+
+
 def test_rework_tells_what_is_done_again() -> None:
     """Repetitions are counted in their cases, those at once apart, with the time between."""
     story = [row("a", one, at, at) for at, one in enumerate(["x", "y", "x", "x", "z", "x"])]

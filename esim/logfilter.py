@@ -197,15 +197,20 @@ _TIME = re.compile(r"DATE|TIMESTAMP(_\w+| WITH TIME ZONE)?|TIMESTAMPTZ_NS")
 _EXACT = 38  # digits of a number that DuckDB takes as it is written
 
 
+def is_number(kind: str) -> bool:
+    """Say whether values of an SQL type are numbers."""
+    return bool(_NUMBER.fullmatch(kind))
+
+
 def _is_typed(kind: str) -> bool:
     """Say whether values of a column are compared as what they are; all others as texts."""
-    return kind == "BOOLEAN" or bool(_NUMBER.fullmatch(kind) or _TIME.fullmatch(kind))
+    return kind == "BOOLEAN" or is_number(kind) or bool(_TIME.fullmatch(kind))
 
 
 def _typed(column: str, kind: str, value: Any, timezone: str) -> str:
     """Return the SQL of a value as a column of an SQL type holds it. Raises InvalidArgument if it cannot."""
     try:
-        if _NUMBER.fullmatch(kind):
+        if is_number(kind):
             number = Decimal(str(value))
             exact = number.is_finite() and abs(number.adjusted()) < _EXACT
             return f"{number:f}" if exact else f"'{number}'::DOUBLE"

@@ -183,6 +183,7 @@ def _taken(log: Log, pairs: Sequence[Transition], columns: tuple[str, str] | Non
     Beginnings and ends count if pairs do.
     """
     if columns is not None:
+        _must_be_two(columns)
         source, target = (log._expression(one) for one in columns)
         facts = picked(source=f"({source}\n)::VARCHAR", target=f"({target}\n)::VARCHAR")
         return (
@@ -197,6 +198,19 @@ def _taken(log: Log, pairs: Sequence[Transition], columns: tuple[str, str] | Non
         last = "SELECT s, max(v) + 1 AS v, max_by(t, v) AS t, max_by(a, v) AS a FROM e GROUP BY s"
         parts.append(f"SELECT s, v, t, a, activity, NULL FROM ({last}) JOIN activities USING (a)")
     return " UNION ALL ".join(parts)
+
+
+def _must_be_two(columns: object) -> None:
+    """Raise InvalidArgument unless columns are two expressions."""
+    if (
+        not isinstance(columns, tuple | list)
+        or len(columns) != 2  # noqa: PLR2004 - from one to the other
+        or not all(isinstance(one, str) for one in columns)
+    ):
+        raise InvalidArgument(
+            f"columns={display.short(columns)}: give two SQL expressions, of the state before and of the one "
+            "after, as ('old', 'new')"
+        )
 
 
 def _is_declared(pairs: Sequence[Transition]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from esim import logpicture
+from esim.arguments import whole
 from esim.errors import InvalidArgument
 from esim.logcore import Log
 from esim.logsource import picked
@@ -105,11 +106,13 @@ ORDER BY repetitions DESC, activity"""
 
 def loops(log: Log, longest: int) -> Result:
     """Return the rounds that cases take: from an activity to its next occurrence, up to `longest` steps."""
-    if not isinstance(longest, int) or not 1 <= longest <= _LONGEST:
-        raise InvalidArgument(f"longest={longest!r}: give a number of steps from 1 to {_LONGEST}")
+    hint = f"give a number of steps from 1 to {_LONGEST}"
+    steps = whole(longest, "longest", hint)
+    if not 1 <= steps <= _LONGEST:
+        raise InvalidArgument(f"longest={longest!r}: {hint}")
     sql = f"""WITH again AS (SELECT s, a, v, t, lag(v) OVER each AS before, lag(t) OVER each AS since
     FROM e WINDOW each AS (PARTITION BY s, a ORDER BY v)),
-rounds AS (SELECT * FROM again WHERE v - before <= {longest}),
+rounds AS (SELECT * FROM again WHERE v - before <= {steps}),
 spelled AS (SELECT r.s, r.v, any_value(r.t) AS t, any_value(r.since) AS since,
         list(activity ORDER BY e.v) AS loop
     FROM rounds r JOIN e ON e.s = r.s AND e.v BETWEEN r.before AND r.v JOIN activities ON activities.a = e.a

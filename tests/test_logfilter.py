@@ -121,6 +121,53 @@ def test_a_value_is_compared_as_what_its_column_holds(column: str, value: Any, f
         assert len(log.with_value(column, value, None)) == found + 1
 
 
+def test_what_is_missing_in_python_is_missing_in_the_log() -> None:
+    """None, NaN, NA and NaT ask for what is missing, in a column of any type; a NaN there is missing too."""
+    rows = pa.table({"case": ["a"] * 3, "activity": ["x"] * 3, "time": [START] * 3, **TYPED})
+    rows = rows.append_column("float", pa.array([1.0, float("nan"), None]))
+    with EventLog(rows, time="time") as log:
+        for missing in (None, float("nan"), np.float32("nan"), Decimal("NaN"), pd.NA, pd.NaT):
+            for column in TYPED:
+                assert len(log.with_value(column, missing)) == 1
+            assert len(log.with_value("float", missing)) == 2
+        assert len(log.with_value("name", "10", pd.NA)) == 2
+
+
+@pytest.mark.parametrize("values", [["ann", "bob"], ("ann",), {"ann"}, np.array(["ann"]), pd.Series(["ann"])])
+def test_a_list_of_values_is_refused_with_the_way_out(values: Any) -> None:
+    """It would be one text that no row has."""
+    with (
+        logged(SHOP) as log,
+        pytest.raises(InvalidArgument, match=r"one by one.*with_value\('who', \*values\)"),
+    ):
+        log.with_value("who", values)
+
+
+LISTED = [
+    lambda log, names: log.only(names),
+    lambda log, names: log.without(names),
+    lambda log, names: log.containing(names),
+    lambda log, names: log.followed_by("Placed", names),
+    lambda log, names: log.starting_with(names),
+    lambda log, names: log.ending_with(names),
+    lambda log, names: log.funnel(names),
+]
+
+
+@pytest.mark.parametrize("ask", LISTED)
+def test_activities_are_given_one_by_one(ask: Any) -> None:
+    """A list of them, or what is no text, is told when the filter is written, with what to write."""
+    with logged(SHOP) as log:
+        with pytest.raises(InvalidArgument, match=r"one by one, as \w+\('Placed', 'Paid'\)"):
+            ask(log, ["Placed", "Paid"])
+        nothing: list[Any] = [None, 1, []]
+        for wrong in nothing:
+            with pytest.raises(InvalidArgument, match="is no activity: give names"):
+                ask(log, wrong)
+    with pytest.raises(InvalidArgument, match="needs activities"):
+        logged(SHOP).funnel()
+
+
 @pytest.mark.parametrize(
     ("column", "value"),
     [("amount", "ten"), ("amount", True), ("ok", 2), ("due", "soon"), ("fine", "soon"), ("day", 5)],
@@ -221,6 +268,12 @@ def test_a_condition_is_one_expression(condition: str) -> None:
         lambda log: log.lasting(0, float("inf")),
         lambda log: log.lasting(float("nan")),
         lambda log: log.covering(0),
+        lambda log: log.covering("0.8"),
+        lambda log: log.durations(quantiles=0.5),
+        lambda log: log.durations(quantiles="0.5"),
+        lambda log: log.durations(quantiles=[True]),
+        lambda log: log.loops(2.0),
+        lambda log: log.loops(True),
         lambda log: log.only(),
         lambda log: log.with_value("who"),
         lambda log: log.with_value("whom", "x"),

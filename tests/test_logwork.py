@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from esim.errors import InvalidArgument
@@ -69,7 +70,8 @@ def test_loops_are_the_ways_back_to_an_activity() -> None:
     story = [row("a", one, at, at) for at, one in enumerate(["x", "y", "x", "x"])]
     log = logged(story)
     assert rows(log.loops(), "loop", "count", "median_s") == [[["x", "x"], 1, 60], [["x", "y", "x"], 1, 120]]
-    assert rows(log.loops(1), "loop") == [[["x", "x"]]]
+    one: Any = np.int64(1)
+    assert rows(log.loops(one), "loop") == rows(log.loops(1), "loop") == [[["x", "x"]]]
     with pytest.raises(InvalidArgument):
         log.loops(0)
 
@@ -92,3 +94,10 @@ def test_without_a_resource_one_is_asked_for(log: EventLog) -> None:
     """No column is taken for a person's unless it looks like one."""
     with pytest.raises(InvalidArgument, match="by='assigned_to'"):
         log.resources()
+
+
+def test_quantiles_may_come_from_numpy(log: EventLog) -> None:
+    """They are named as they are written, whatever their precision."""
+    given: list[Any] = [[np.float32(0.1), np.float64(0.5)], np.array([0.1, 0.5], dtype="float32")]
+    for quantiles in given:
+        assert log.durations(quantiles=quantiles).df.equals(log.durations(quantiles=[0.1, 0.5]).df)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from esim import logpicture
-from esim.arguments import whole
+from esim.arguments import activities, whole
 from esim.errors import InvalidArgument
 from esim.logcore import Log
 from esim.logsource import picked
@@ -118,9 +118,7 @@ def funnel(log: Log, steps: Sequence[str]) -> Result:
 
     A case takes a step at the first event of it after the event of the step before.
     """
-    if not steps:
-        raise InvalidArgument("a funnel needs its steps: funnel('Placed', 'Paid', 'Shipped')")
-    codes = log._codes(*steps)
+    codes = log._codes(*activities(steps, "funnel"))
     parts = [f"step_1 AS (SELECT s, min(v) AS v, min_by(t, v) AS t FROM e WHERE a = {codes[0]} GROUP BY s)"]
     parts += [
         f"step_{n} AS (SELECT e.s, min(e.v) AS v, min_by(e.t, e.v) AS t, any_value(x.t) AS since "

@@ -46,23 +46,27 @@ class Log:
     # --- asking --------------------------------------------------------------------------------------------
 
     def _ready(self) -> Table:
-        """Return the table, made now if it is not there yet."""
-        if self._table is None:
-            steps, log = [], self
-            while log._table is None and log._before is not None and log._step is not None:
-                steps.append(log._step)
-                log = log._before
-            if log._table is None:
-                log._table = prepare(log._session, log._source, log.mapping, log._reading)
-            self._table = self._after(log._table, steps[::-1]) if steps else log._table
-        return self._table
+        """Return the table; if it is not there yet, it is made now, while other threads wait."""
+        with self._session.alone():
+            if self._table is None:
+                self._table = self._made()
+            return self._table
+
+    def _made(self) -> Table:
+        """Return the table, made from that of the nearest log before it that has one."""
+        steps, log = [], self
+        while log._table is None and log._before is not None and log._step is not None:
+            steps.append(log._step)
+            log = log._before
+        if log._table is None:
+            log._table = prepare(log._session, log._source, log.mapping, log._reading)
+        return self._after(log._table, steps[::-1]) if steps else log._table
 
     def _after(self, table: Table, steps: list[Step]) -> Table:
         """Return what steps leave of a table; conditions see the views of the log before all filters."""
-        with self._session.alone():
-            first = self._first()
-            self._session.use(first._ready(), first._views)
-            return narrowed(self._session, table, steps)
+        first = self._first()
+        self._session.use(first._ready(), first._views)
+        return narrowed(self._session, table, steps)
 
     def _first(self) -> Log:
         """Return the log that all filters began with."""
@@ -160,7 +164,7 @@ class Log:
         with self._session.alone(), reading(self._source.name):
             self._use()
             found = self._session.frame(sql)
-        return Result(title, found, columns, sql, (*self.notes, *notes), draw, flows)
+            return Result(title, found, columns, sql, (*self.notes, *notes), draw, flows)
 
     def sql(self, query: str, params: Parameters = None) -> pd.DataFrame:
         """Return the rows of one reading SQL statement over this log as a dataframe.
@@ -221,7 +225,8 @@ class Log:
         from duckdb import Error
 
         try:
-            found = self._session.cursor.extract_statements(f"SELECT ({text}\n) FROM source")
+            with self._session.alone():
+                found = self._session.cursor.extract_statements(f"SELECT ({text}\n) FROM source")
             if len(found) != 1 or not text.strip():
                 raise InvalidArgument(f"{text!r} is no single SQL expression, as \"data->>'status'\"")
             source = f"WITH source AS ({self._source.select})"

@@ -155,9 +155,10 @@ class Source:
         """
         if self.objects is None or self.versioned:
             return {}
-        self.session.use(self, lambda: {"source": self.select})
         query = f"SELECT object_type, count(DISTINCT {ROW}) FROM ({self.objects}) GROUP BY ALL"
-        self.kinds = dict(self.session.rows(query))
+        with self.session.alone():
+            self.session.use(self, lambda: {"source": self.select})
+            self.kinds = dict(self.session.rows(query))
         if self.rest is not None and not self.rest.events.num_rows:
             self.kinds = dict.fromkeys((self.rest.header or {}).get("object_types") or ("case",), 0)
         return self.kinds

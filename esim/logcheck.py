@@ -121,8 +121,9 @@ def _kinds(log: Log, version: str | None) -> dict[str, str]:
         kinds["event id repeated"] = _repeated(f"{quoted(key)}::VARCHAR", "'the id ' || x_n")
     if key is not None and cause is not None:
         facts = picked(id=f"{quoted(key)}::VARCHAR", cause=f"{quoted(cause)}::VARCHAR")
-        whole = log._source.ids if key == log._source.roles.get("event_id") else None
-        ids = whole or f"SELECT x_id FROM {facts} WHERE x_id IS NOT NULL"
+        every = log._source.every if key == log._source.roles.get("event_id") else None
+        stored = f"SELECT {quoted(key)}::VARCHAR FROM ({every})"
+        ids = stored if every else f"SELECT x_id FROM {facts} WHERE x_id IS NOT NULL"
         kinds["missing cause"] = (
             "SELECT s, r, 1 AS amount, 'caused by ' || x_cause AS detail "
             f"FROM whole JOIN {facts} ON x_row = r WHERE x_cause IS NOT NULL AND x_cause NOT IN ({ids})"

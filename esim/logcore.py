@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 VIEWS = ("e", "whole", "happened", "cases", "activities", "events", "source", "objects")
 """What `sql` can read."""
 
+_LAST = "(SELECT max(t) FROM whole)"
 _OWN = {"case", "activity", "time", "s", "v", "a", "p", "z", "t", "w", "r"}
 
 
@@ -140,9 +141,17 @@ class Log:
     @property
     def _end(self) -> str:
         """The SQL of the time up to which the log tells all: of its last event, or of a filter of times."""
-        last = "(SELECT max(t) FROM whole)"
-        cuts = [step.until for step in self._steps() if step.until is not None]
-        return f"least({', '.join([last, *cuts])})" if cuts else last
+        return f"least({', '.join([_LAST, *self._cuts])})"
+
+    @property
+    def _latest(self) -> str:
+        """The SQL of the latest moment of which the log tells: filters of times leave nothing at their end."""
+        return f"least({', '.join([_LAST, *(f'{cut} - INTERVAL 1 MICROSECOND' for cut in self._cuts)])})"
+
+    @property
+    def _cuts(self) -> list[str]:
+        """The SQL of the times from which on a filter of times leaves nothing."""
+        return [step.until for step in self._steps() if step.until is not None]
 
     def rows(self, sql: str) -> list[Any]:
         """Return the rows of one of our own queries over the views."""

@@ -89,8 +89,7 @@ FROM e {joined} GROUP BY ALL ORDER BY period, value"""
 def cohorts(log: Log, every: str, by: str | None) -> Result:
     """Return how many of the cases (or values of a column) that began in a period are active later."""
     check_period(every)
-    before = f"{log._end} - INTERVAL 1 MICROSECOND"  # a filter leaves nothing at the very time where it ends
-    last = f"greatest((SELECT max(t) FROM e), {before})"
+    last = log._latest
     query = f"SELECT count(DISTINCT date_trunc('{every}', t)), date_diff('{every}', min(t), {last}) FROM e"
     cohorts, oldest = log.rows(query)[0]
     if cohorts * (oldest or 0) > _MOST_AGES:

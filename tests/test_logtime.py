@@ -85,6 +85,17 @@ def test_nobody_comes_back_is_a_zero() -> None:
         logged([row("a", "x", n) for n in (0, 20 * 12 * month)] + [row("a", "x", 9)]).cohorts("minute")
 
 
+def test_a_filter_of_other_things_than_time_leaves_the_last_age() -> None:
+    """The log tells of its last moment, though it is the first one of a period and what was there is gone."""
+    log = logged([row("a", "x", 0), row("a", "y", 60), row("b", "x", 120), row("b", "y", 180)])
+    ages = log.cohorts("hour").df["age"].tolist()
+    assert ages == [0, 1, 2, 3, 0, 1]
+    for one in (log.only("x"), log.without("y").between("2026-01-01T00:00:00Z"), log.where("activity = 'x'")):
+        assert one.cohorts("hour").df["age"].tolist() == ages
+    assert log.only("x").between(end="2026-01-05T12:00:00Z").cohorts("hour").df["age"].tolist() == [0, 1, 2, 0]
+    assert len(log.only("x").between(end="2025-01-01T00:00:00Z").cohorts("hour")) == 0
+
+
 def test_a_funnel_counts_cases_that_take_the_steps_in_order(log: EventLog) -> None:
     """Each step must come after the one before; the times are between the steps."""
     found = log.funnel("Placed", "Paid", "Shipped")

@@ -41,7 +41,7 @@ FUNNEL = {
 }
 DOTS = {
     "case": "the case; '' where dots are gathered in cells",
-    "row": "the place of the case in the chart, from 0: by first event",
+    "row": "the place of the case in the chart, from 0: by first event; of a cell, of the first in its row of cells",
     "time": "when, UTC; of a cell, a moment in it",
     "since_s": "the time since the first event of the case, seconds",
     "activity": "what happened",
@@ -159,7 +159,7 @@ ORDER BY row, v"""
 ranked AS (SELECT s, begun, row_number() OVER (ORDER BY begun, s) - 1 AS row FROM begun),
 bounds AS (SELECT epoch_us(min(t)) AS low, greatest(epoch_us(max(t)) - epoch_us(min(t)), 1) AS width,
     count(DISTINCT s) AS cases FROM e),
-celled AS (SELECT r, a, row * {side} // cases * cases // {side} AS row,
+celled AS (SELECT r, a, (row * {side} // cases * cases + {side - 1}) // {side} AS row,
     (low + least((epoch_us(t) - low)::HUGEINT * {side} // width, {side - 1}) * width
         // {max(side - 1, 1)})::BIGINT AS cell,
     epoch_us(t) - epoch_us(begun) AS since FROM e JOIN ranked USING (s), bounds)

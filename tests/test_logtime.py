@@ -127,6 +127,15 @@ def test_dots_are_events_or_cells(log: EventLog) -> None:
     )
 
 
+@pytest.mark.parametrize(("cases", "most", "first"), [(10, 9, [0, 4, 7]), (7, 5, [0, 4]), (3, 4, [0, 2])])
+def test_gathered_dots_are_in_the_row_of_the_first_of_their_cases(
+    cases: int, most: int, first: list[int]
+) -> None:
+    """Cells that gather cases 0 to 3 are in row 0, and those of 4 to 6 in row 4."""
+    log = logged([row(f"c{n:02}", one, n) for n in range(cases) for one in "AB"])
+    assert sorted(set(log.dots(most).df["row"])) == first
+
+
 def test_gathered_dots_do_not_hide_each_other() -> None:
     """A cell is drawn once, as its commonest activity; the picture spans the whole time, and says so."""
     made = [row(str(n), one, n * 1440) for n in range(100) for one in "ABBC"]

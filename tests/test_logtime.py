@@ -92,7 +92,12 @@ def test_a_filter_of_other_things_than_time_leaves_the_last_age() -> None:
     assert ages == [0, 1, 2, 3, 0, 1]
     for one in (log.only("x"), log.without("y").between("2026-01-01T00:00:00Z"), log.where("activity = 'x'")):
         assert one.cohorts("hour").df["age"].tolist() == ages
-    assert log.only("x").between(end="2026-01-05T12:00:00Z").cohorts("hour").df["age"].tolist() == [0, 1, 2, 0]
+    assert log.only("x").between(end="2026-01-05T12:00:00Z").cohorts("hour").df["age"].tolist() == [
+        0,
+        1,
+        2,
+        0,
+    ]
     assert len(log.only("x").between(end="2025-01-01T00:00:00Z").cohorts("hour")) == 0
 
 

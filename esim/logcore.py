@@ -145,7 +145,7 @@ class Log:
 
     @property
     def _latest(self) -> str:
-        """The SQL of the latest moment of which the log tells: filters of times leave nothing at their end."""
+        """The SQL of the latest moment that the log tells of: a filter of times leaves nothing at its end."""
         return f"least({', '.join([_LAST, *(f'{cut} - INTERVAL 1 MICROSECOND' for cut in self._cuts)])})"
 
     @property

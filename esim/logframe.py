@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def arrow(given: Any) -> pa.Table:
     """Return a dataframe of any library as an Arrow table.
 
-    Raises InvalidLog for a column of mixed types, two of one name, or a text that is none, and InvalidArgument
-    for what is no dataframe.
+    Raises InvalidLog for a column of mixed types, two of one name, or half a character in a text, and
+    InvalidArgument for what is no dataframe.
     """
     import pyarrow as pa
 

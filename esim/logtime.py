@@ -41,7 +41,7 @@ FUNNEL = {
 }
 DOTS = {
     "case": "the case; '' where dots are gathered in cells",
-    "row": "the place of the case in the chart, from 0: by first event; of a cell, of the first in its row of cells",
+    "row": "the place of the case in the chart, from 0: by first event; of cells, of the first in their row",
     "time": "when, UTC; of a cell, a moment in it",
     "since_s": "the time since the first event of the case, seconds",
     "activity": "what happened",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from esim.clock import SeededIds
+from esim.clock import ManualClock, SeededIds
 from esim.errors import InvalidArgument
 from esim.eventlog import EventLog
 from esim.logrule import Rule
@@ -38,6 +38,24 @@ def test_as_of_a_position_of_a_store() -> None:
         assert rows(log.as_of(1), "case", "activity", "data") == [["Order/a", "Placed", '{"total":0}']]
     with pytest.raises(InvalidArgument, match="only a store has positions"):
         logged(SHOP).as_of(1)
+
+
+def test_a_position_has_its_time_whatever_is_left_of_the_log() -> None:
+    """How long ago something was is told from the position in the whole store, as at its time."""
+    clock = ManualClock(START)
+    store = MemoryStore(clock=clock, ids=SeededIds(1))
+    for stream, event in (("Order/a", Placed()), ("Order/b", Placed()), ("Bill/b", Paid())):
+        store.append(stream, [event])
+        clock.advance(hours=1)
+    for log in (EventLog(store), EventLog(store, category="Order")):
+        with log:
+            for one in (log, log.only("Placed"), log.where("stream = 'Order/a'"), log.ending_with("Placed")):
+                for moment in (3, "2026-01-05T11:00:00Z"):
+                    ages = dict(rows(one.as_of(moment), "case", "age_s"))
+                    assert ages.items() <= {"Order/a": 7200, "Order/b": 3600, "Bill/b": 0}.items()
+                    assert "Order/a" in ages
+            assert rows(log.as_of(2), "case", "age_s") == [["Order/a", 3600], ["Order/b", 0]]
+            assert rows(log.as_of(0), "case", "age_s") == []
 
 
 def test_the_difference_of_two_logs() -> None:

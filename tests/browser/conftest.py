@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """Return a browser of our own, closed at the end of a module: until then the thread has its event loop."""
+    """Return a browser of our own, closed at the end of a module: as long the thread has its event loop."""
     api = pytest.importorskip(
         "playwright.sync_api", reason="playwright is not installed: pip install playwright"
     )

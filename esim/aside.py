@@ -210,14 +210,11 @@ class Unpacker(pickle.Unpickler):
 
 def _parents() -> list[Any]:
     """Return the classes, functions and modules that there are."""
-    frozen, collects = gc.get_freeze_count(), gc.isenabled()
     gc.disable()
     gc.unfreeze()  # what is frozen is passed over
     found = [one for one in gc.get_objects() if issubclass(type(one), type | FunctionType | ModuleType)]
-    if frozen:
-        gc.freeze()
-    if collects:
-        gc.enable()
+    gc.freeze()
+    gc.enable()
     return found
 
 

@@ -72,10 +72,7 @@ def tried(scenario: Scenario, over: Callable[[], bool] | None = None) -> Tried:
     if not scenario.faults.crash:
         return Tried()
 
-    def watch() -> None:
-        if over is not None and over():
-            raise TimeIsOver
-
+    watch = looking(over)
     untried: dict[str, str] = {}
     try:
         deaths, heavy = aside(lambda: _simulated(scenario), PATIENCE, watch)
@@ -93,6 +90,16 @@ def tried(scenario: Scenario, over: Callable[[], bool] | None = None) -> Tried:
         untried["all"] = str(error)
     told = "; ".join(f"{name}: {why}" for name, why in untried.items())
     return Tried(untried=told and f"{_BY_NAMES} ({told})")
+
+
+def looking(over: Callable[[], bool] | None) -> Callable[[], None]:
+    """Return what raises TimeIsOver once `over` says so."""
+
+    def look() -> None:
+        if over is not None and over():
+            raise TimeIsOver
+
+    return look
 
 
 class Quiet(Recording):

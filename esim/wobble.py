@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from esim.aside import Unanswered, aside
-from esim.deaths import PATIENCE, SURVIVES, Quiet, Tail, difference, tail_of, tried
+from esim.deaths import PATIENCE, SURVIVES, Quiet, Tail, difference, looking, tail_of, tried
 from esim.errors import Unsteady, said
 from esim.faults import MEANINGS
 from esim.lines import Lines
@@ -138,18 +138,10 @@ def _watched_aside(scenario: Scenario, over: Callable[[], bool] | None) -> tuple
         except TimeIsOver:
             return None
 
-    found = aside(work, PATIENCE, _looking(over))
+    found = aside(work, PATIENCE, looking(over))
     if found is None:
         raise TimeIsOver
     return found
-
-
-def _looking(over: Callable[[], bool] | None) -> Callable[[], None]:
-    def look() -> None:
-        if over is not None and over():
-            raise TimeIsOver
-
-    return look
 
 
 def _in_another_order(scenario: Scenario, done: Sequence[_Done], over: Callable[[], bool] | None) -> str:
@@ -168,7 +160,7 @@ def _in_another_order(scenario: Scenario, done: Sequence[_Done], over: Callable[
             remembered.put_back()
         return ""
 
-    return aside(work, PATIENCE, _looking(over)) if len(done) > 1 and not scenario.faults.crash else ""
+    return aside(work, PATIENCE, looking(over)) if len(done) > 1 and not scenario.faults.crash else ""
 
 
 def _watch(scenario: Scenario, over: Callable[[], bool] | None) -> tuple[bool, list[_Done]]:

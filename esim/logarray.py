@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _BITS = 63  # of a number: the case, then the row, then the activity, which so is in place with the sort
+_HALF = 31  # of the row and of the activity
+_FIRST = 2_000  # rows, which are looked at before all
 _FAR = 2**62  # microseconds, twice which is no time; infinity is farther
 
 
@@ -34,14 +36,12 @@ def numbered(rows: pa.Table, sort: str) -> Numbered | None:
     import numpy as np
     import pyarrow as pa
 
-    columns = {name: _array(rows, name) for name in rows.column_names}
-    s, a, t, o, r = columns.values()
-    if any(column is None for column in (s, a, t, r)) or (o is None and rows["o"].null_count < len(rows)):
-        return None  # numbers of which some are missing, texts, pairs
-    if not len(t) or max(-int(t.min()), int(t.max())) > _FAR:
+    columns = _columns(rows, sort)
+    if columns is None:
         return None
+    s, a, t, o, r = columns
     rows_of, names_of = (int(column.max()).bit_length() for column in (r, a))
-    if int(s.max()).bit_length() + rows_of + names_of > _BITS:
+    if int(s.max()).bit_length() + rows_of + names_of > _BITS or max(rows_of, names_of) > _HALF:
         return None
     packed = s.astype(np.int64)  # in place from here on: each array of a million numbers takes a millisecond
     for column, bits in ((r, rows_of), (a, names_of)):
@@ -49,11 +49,12 @@ def numbered(rows: pa.Table, sort: str) -> Numbered | None:
         packed |= column
     packed.sort()
     by_row = partial(_by_row, r)
-    a = (packed & ((1 << names_of) - 1)).astype(np.int32)
-    packed >>= names_of
-    r = packed & ((1 << rows_of) - 1)
-    packed >>= rows_of
-    s, t = packed.astype(np.int32), by_row(t)[r]
+    s, v, a, p, r = np.empty((5, len(packed)), np.int32)  # one room: many small ones are dear to come by
+    for column, bits in ((a, names_of), (r, rows_of), (s, _HALF)):
+        np.bitwise_and(packed, (1 << bits) - 1, out=column, casting="unsafe")
+        packed >>= bits
+    places = r.astype(np.intp)  # of which numpy takes several times faster
+    t = by_row(t).take(places)
     later = np.zeros(len(s), bool)
     np.equal(s[1:], s[:-1], out=later[1:])
     gap = np.zeros_like(t)
@@ -68,13 +69,15 @@ def numbered(rows: pa.Table, sort: str) -> Numbered | None:
         bound = same
     if o is not None and bound.any():
         o, there = by_row(o), np.flatnonzero(bound)
-        if (o[r[there]] < o[r[there - 1]]).any():
+        if (o[places[there]] < o[places[there - 1]]).any():
             return None
-    starts = np.flatnonzero(~later).astype(np.int32)
-    v = np.arange(1, len(s) + 1, dtype=np.int32)
-    v -= np.repeat(starts, np.diff(starts, append=np.int32(len(s))))
-    p, z = np.empty_like(a), np.ones(len(s), bool)
-    p[1:], z[:-1] = a[:-1], ~later[1:]
+    starts = np.flatnonzero(~later)
+    v.fill(1)
+    v[starts[1:]] = 1 - np.diff(starts)
+    np.cumsum(v, out=v)
+    p[0], p[1:] = 0, a[:-1]
+    z = np.ones(len(s), bool)
+    z[:-1] = ~later[1:]
     moments = pa.array(t).view(pa.timestamp("us"))
     found = {
         "s": s,
@@ -84,9 +87,30 @@ def numbered(rows: pa.Table, sort: str) -> Numbered | None:
         "z": z,
         "t": moments,
         "w": _where(gap, later),
-        "r": r.astype(np.int32),
+        "r": r,
     }
     return Numbered(pa.table(found), tied, back)
+
+
+def _columns(rows: pa.Table, sort: str) -> tuple[Any, ...] | None:
+    """Return the columns as arrays, with None for an `o` of nulls; None where the first rows tell enough."""
+    s, a, t, o, r = (_array(rows, name) for name in ("s", "a", "t", "o", "r"))
+    if any(column is None for column in (s, a, t, r)) or (o is None and rows["o"].null_count < len(rows)):
+        return None  # numbers of which some are missing, texts, pairs
+    if not len(t) or max(-int(t.min()), int(t.max())) > _FAR:
+        return None
+    by = o if sort == "order" else t
+    unfit = by is not None and _runs_back(s[:_FIRST], by[:_FIRST])
+    return None if unfit else (s, a, t, o, r)
+
+
+def _runs_back(s: Any, by: Any) -> bool:
+    """Say whether in a case a row comes before the one that it follows."""
+    import numpy as np
+
+    order = np.argsort(s, kind="stable")
+    s, by = s[order], by[order]
+    return bool(((by[1:] < by[:-1]) & (s[1:] == s[:-1])).any())
 
 
 def _by_row(r: Any, values: Any) -> Any:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from esim import display
 from esim.errors import InvalidArgument, InvalidLog
@@ -55,7 +55,6 @@ _WORST = 5  # rows that a message quotes
 _INT = 2**31
 _AT_ONCE = 2_000_000  # rows, for which arrays take 200 MB for a moment
 _SPREAD = 4  # times as many numbers as rows
-_FIRST = 2_000
 _HASHED = 12  # DuckDB's own bound of bits
 _MOST_DIRECT = 18
 
@@ -126,7 +125,6 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
         key = tie_of(finer if how.sort == "time" else None, order)
         time = time_of(session, roles, how)
         base = _base(roles, finite(time) if seen.unread else time, key)
-        at_once = roles.case_object is None and _may_be_at_once(session, base, seen, how)
         cases, activities = _names(session, base, seen)
         happened = _happened(session, base, activities) if seen.loose else None
         timed = "" if seen.complete else "WHERE t IS NOT NULL"
@@ -137,9 +135,9 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
         )
         count = session.rows(f"SELECT count(*) FROM {cases.name}")[0][0]
         session.run(f"SET perfect_ht_threshold = {_direct(count)}")
-        found = numbered(session.arrow(rows), how.sort) if at_once else None
-        if found is not None:
-            events, tied, back = session.hold(found.events), found.tied, found.back
+        few = 0 < seen.rows <= _AT_ONCE and seen.highest <= _SPREAD * seen.rows
+        if few and roles.case_object is None and not session.bounded:
+            events, tied, back = _at_once(session, rows, count, how)
         else:
             events, tied, back = _numbered(session, rows, count, how)
         same = _same(session, events, finer) if finer and tied else tied
@@ -150,22 +148,15 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
     return Table(events, cases, activities, notes, happened, forward=not back, counted=by_number, finer=finer)
 
 
-def _may_be_at_once(session: Session, base: str, seen: Seen, how: Reading) -> bool:
-    """Say whether arrays of all rows are small, and the first rows stand in the order of their cases."""
-    if session.bounded or not 0 < seen.rows <= _AT_ONCE or seen.highest > _SPREAD * seen.rows:
-        return False
-    by = "o" if how.sort == "order" else "t"
-    known = f"c IS NOT NULL AND {by} IS NOT NULL"
-    first = session.rows(f"SELECT c, {by} FROM ({base}) WHERE {known} LIMIT {_FIRST}")
-    last: dict[str, Any] = {}
-    try:
-        for case, at in first:
-            if case in last and at < last[case]:
-                return False
-            last[case] = at
-    except TypeError:  # what has no order here: times that are too far off for Python, structs
-        return False
-    return True
+def _at_once(session: Session, rows: str, count: int, how: Reading) -> tuple[Kept, int, int]:
+    """Return what `_numbered` does; in arrays, where each case's rows are in its order."""
+    table = session.arrow(rows)
+    found = numbered(table, how.sort)
+    if found is None:
+        with session.lent(table) as name:
+            return _numbered(session, f"SELECT * FROM {name}", count, how)
+    with session.lent(found.events) as name:
+        return session.keep(f"SELECT * FROM {name}"), found.tied, found.back
 
 
 def _numbered(session: Session, rows: str, count: int, how: Reading) -> tuple[Kept, int, int]:
@@ -254,7 +245,10 @@ def _looked_at(
     column, time = quoted(roles["time"]), time_of(session, roles, how)
     with_zone = f"count(*) FILTER ({zoned(column)} AND {time} IS NOT NULL)" if is_text(roles, how) else "0"
     parts = [f"count({_case(roles)})", *(f"count({quoted(roles[role])})" for role in ("activity", "time"))]
-    parts += [f"count(*) FILTER (isfinite({time}))", with_zone, f"max({ROW})"]
+    finite_ = (
+        f"count({column})" if _is_finite(session, roles, time) else f"count(*) FILTER (isfinite({time}))"
+    )
+    parts += [finite_, with_zone, f"max({ROW})"]
     parts.append("0" if finer is None else f"count(*) FILTER ({finer} <> 0)")
     found = session.rows(f"SELECT count(*), {', '.join(parts)} FROM flat")[0]
     rows, cases, activities, times, read, named, highest, precise = found
@@ -286,6 +280,15 @@ def _looked_at(
     notes += clock_changes(session, roles, how)
     complete, loose = rows == min(cases, activities, read), objects and cases < rows
     return Seen(tuple(notes), rows, complete, loose, highest or 0, finer=precise > 0, unread=read < times)
+
+
+def _is_finite(session: Session, roles: ColumnRoles, time: str) -> bool:
+    """Say whether all times of a column are known to be finite, which a file's statistics tell at once."""
+    column = quoted(roles["time"])
+    if roles.types[roles["time"]] != "TIMESTAMP" or time != f"{column}::TIMESTAMP":
+        return False  # some may be none at all
+    ends = f"isfinite(min({column})) AND isfinite(max({column}))"
+    return session.rows(f"SELECT {ends} FROM flat")[0][0] is True
 
 
 def _lifecycle(session: Session, roles: ColumnRoles) -> list[str]:

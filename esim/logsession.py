@@ -109,14 +109,15 @@ class Session:
             weakref.finalize(kept, self._waste.append, kept.name).atexit = False
             return kept
 
-    def hold(self, table: pa.Table) -> Kept:
-        """Make a temporary table of an Arrow table."""
+    @contextmanager
+    def lent(self, table: pa.Table) -> Iterator[str]:
+        """Have an Arrow table be one of the database for a while, and give its name."""
         with self._lock:
-            self.cursor.register("esim_held", table)
+            self.cursor.register("esim_lent", table)
             try:
-                return self.keep("SELECT * FROM esim_held")
+                yield "esim_lent"
             finally:
-                self.cursor.unregister("esim_held")
+                self.cursor.unregister("esim_lent")
 
     def use(self, views: object, define: Callable[[], dict[str, str]]) -> None:
         """Make the views of one log the ones that queries see, unless they are so already."""

@@ -16,11 +16,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from esim import display
 from esim.errors import InvalidArgument, InvalidLog
 from esim.logarray import numbered
+from esim.logcoded import Coded, coded, with_numbers
 from esim.logsession import Kept, Session, reading
 from esim.logsource import ROW, Source, picked
 from esim.logvalue import zoned
@@ -38,6 +39,9 @@ from esim.logwhen import (
 )
 from esim.mapping import ColumnRoles
 from esim.storefile import literal, quoted
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _NUMBERED = """(row_number() OVER each)::INT AS v, a, lag(a) OVER each AS p,
  lead(a) OVER each IS NULL AS z, t, epoch_us(t) - epoch_us(lag(t) OVER each) AS w, r"""
@@ -125,7 +129,10 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
         key = tie_of(finer if how.sort == "time" else None, order)
         time = time_of(session, roles, how)
         base = _base(roles, finite(time) if seen.unread else time, key)
-        cases, activities = _names(session, base, seen)
+        few = 0 < seen.rows <= _AT_ONCE and seen.highest <= _SPREAD * seen.rows
+        few = few and roles.case_object is None and not session.bounded
+        texts = _texts(source, roles, seen) if few else None
+        cases, activities = _names(session, base, seen, texts)
         happened = _happened(session, base, activities) if seen.loose else None
         timed = "" if seen.complete else "WHERE t IS NOT NULL"
         row = "r::INT AS r" if seen.highest < _INT else "r"
@@ -135,9 +142,10 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
         )
         count = session.rows(f"SELECT count(*) FROM {cases.name}")[0][0]
         session.run(f"SET perfect_ht_threshold = {_direct(count)}")
-        few = 0 < seen.rows <= _AT_ONCE and seen.highest <= _SPREAD * seen.rows
-        if few and roles.case_object is None and not session.bounded:
-            events, tied, back = _at_once(session, rows, count, how)
+        if few:
+            table = session.arrow(rows if texts is None else f"SELECT t, o, {row} FROM ({base})")
+            table = table if texts is None else with_numbers(table, *texts)
+            events, tied, back = _at_once(session, table, count, how)
         else:
             events, tied, back = _numbered(session, rows, count, how)
         same = _same(session, events, finer) if finer and tied else tied
@@ -148,15 +156,13 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
     return Table(events, cases, activities, notes, happened, forward=not back, counted=by_number, finer=finer)
 
 
-def _at_once(session: Session, rows: str, count: int, how: Reading) -> tuple[Kept, int, int]:
+def _at_once(session: Session, rows: pa.Table, count: int, how: Reading) -> tuple[Kept, int, int]:
     """Return what `_numbered` does; in arrays, where each case's rows are in its order."""
-    table = session.arrow(rows)
-    found = numbered(table, how.sort)
-    if found is None:
-        with session.lent(table) as name:
-            return _numbered(session, f"SELECT * FROM {name}", count, how)
-    with session.lent(found.events) as name:
-        return session.keep(f"SELECT * FROM {name}"), found.tied, found.back
+    found = numbered(rows, how.sort)
+    if found is not None:
+        return session.hold(found.events), found.tied, found.back
+    with session.lent(rows) as name:
+        return _numbered(session, f"SELECT * FROM {name}", count, how)
 
 
 def _numbered(session: Session, rows: str, count: int, how: Reading) -> tuple[Kept, int, int]:
@@ -214,14 +220,25 @@ def _case(roles: ColumnRoles) -> str:
     return quoted(name)
 
 
+def _texts(source: Source, roles: ColumnRoles, seen: Seen) -> tuple[Coded, Coded] | None:
+    """Return cases and activities as a Parquet file has them, whose rows are all events; else None."""
+    names = roles["case"], roles["activity"]
+    if len(source.files) != 1 or not seen.complete or any(roles.types[name] != "VARCHAR" for name in names):
+        return None
+    found = coded(next(iter(source.files)), names, seen.rows)
+    return None if found is None else (found[0], found[1])
+
+
 def _happened(session: Session, base: str, activities: Kept) -> Kept:
     """Return every event once, in whatever cases it is, and in none."""
     joined = f"({base}) JOIN {activities.name} ON activity = n"
     return session.keep(f"SELECT DISTINCT r, a, t FROM {joined} WHERE t IS NOT NULL")
 
 
-def _names(session: Session, base: str, seen: Seen) -> tuple[Kept, Kept]:
+def _names(session: Session, base: str, seen: Seen, texts: tuple[Coded, Coded] | None) -> tuple[Kept, Kept]:
     """Return the tables of cases and activities, which are numbered in the order of their names."""
+    if texts is not None:
+        return session.hold(texts[0].listed("s", "case")), session.hold(texts[1].listed("a", "activity"))
     is_event = "n IS NOT NULL AND t IS NOT NULL"
     within = "" if seen.complete else f"WHERE c IS NOT NULL AND {is_event}"
     where = f"WHERE {is_event}" if seen.loose else within

@@ -119,6 +119,11 @@ class Session:
             finally:
                 self.cursor.unregister("esim_lent")
 
+    def hold(self, table: pa.Table) -> Kept:
+        """Make a temporary table of an Arrow table."""
+        with self.lent(table) as name:
+            return self.keep(f"SELECT * FROM {name}")
+
     def use(self, views: object, define: Callable[[], dict[str, str]]) -> None:
         """Make the views of one log the ones that queries see, unless they are so already."""
         if self._active is views:

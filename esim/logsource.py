@@ -68,6 +68,7 @@ ORDER BY schema_name <> 'main', schema_name, table_name"""
 _NO_OBJECTS = """
 SELECT NULL::BIGINT AS "#row", NULL::VARCHAR AS object_type, NULL::VARCHAR AS object_id,
  NULL::VARCHAR AS qualifier WHERE false"""
+_MAY_BE_TIME = "duckdb_type = 'DATE' OR starts_with(duckdb_type, 'TIMESTAMP')"
 _AS_TEXT = {
     "JSON": "{column} ->> '$'",
     **dict.fromkeys(("DOUBLE", "FLOAT"), "regexp_replace({column}::VARCHAR, '\\.0$', '')"),  # ids with gaps
@@ -351,21 +352,35 @@ def _of_parquet(session: Session, name: str, files: Sequence[str]) -> Source:
         there = {row[0] for row in session.rows(f"SELECT name FROM parquet_schema({listed(files)})")}
         if wrong := next((one for one in doubtful if one not in there), None):
             raise InvalidLog(same_names(name, "columns", wrong))
-    if len(files) > 1 and any("ZONE" in kind or "TZ" in kind for kind in source.types().values()):
+    if len(files) > 1 and any(_has_zone(kind) or kind.endswith("_NS") for kind in source.types().values()):
         _refuse_mixed_zones(session, name, files)
     return source
 
 
+def _has_zone(kind: str) -> bool:
+    return "ZONE" in kind or "TZ" in kind
+
+
 def _refuse_mixed_zones(session: Session, name: str, files: Sequence[str]) -> None:
-    """Raise InvalidLog for a column of times of which DuckDB would take those without a zone as UTC."""
-    mixed = f"SELECT name FROM parquet_schema({listed(files)}) WHERE logical_type LIKE 'Timestamp%'"
-    aware = "contains(logical_type, 'isAdjustedToUTC=1')"
-    found = session.rows(f"{mixed} GROUP BY name HAVING count(DISTINCT {aware}) > 1 ORDER BY name LIMIT 1")
-    if found:
-        raise InvalidLog(
-            f"the times in {found[0][0]!r} have a zone in some of the {name} and none in others: write all "
-            "of them in UTC"
-        )
+    """Raise InvalidLog for a column of times of which DuckDB would take those without a zone as UTC.
+
+    With nanoseconds without a zone it would forget the zone of the others.
+    """
+    mixed = (
+        f"SELECT 1 FROM parquet_schema({listed(files)}) WHERE {_MAY_BE_TIME} GROUP BY lower(name) "
+        "HAVING count(DISTINCT regexp_matches(duckdb_type, 'ZONE|TZ')) > 1 LIMIT 1"
+    )
+    if not session.rows(mixed):
+        return
+    seen: dict[str, bool] = {}
+    for one in files:  # as also a field of a struct has a name there
+        for column, kind, *_ in session.rows(f"DESCRIBE FROM read_parquet({listed([one])})"):
+            zone = _has_zone(kind)
+            if kind.startswith(("TIMESTAMP", "DATE")) and zone != seen.setdefault(column.casefold(), zone):
+                raise InvalidLog(
+                    f"the times in {column!r} have a zone in some of the {name} and none in others: write "
+                    "all of them in UTC"
+                )
 
 
 def _of_copy(session: Session, name: str, copy: Copy) -> Source:

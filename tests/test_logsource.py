@@ -618,12 +618,24 @@ def test_lines_before_the_header_of_any_file_are_told(tmp_path: Path) -> None:
     assert len(log) == 3
 
 
-def test_parquet_files_with_and_without_a_zone_are_refused(tmp_path: Path) -> None:
-    """Those without one would be taken as UTC, whatever `timezone` says."""
-    for file, zone in (("a", None), ("b", "UTC")):
-        times = pa.array([1_700_000_000], pa.timestamp("s", tz=zone)).cast(pa.timestamp("us", tz=zone))
-        rows = pa.table({"case": ["1"], "activity": [file], "time": times})
-        duckdb.from_arrow(rows).write_parquet(str(tmp_path / f"{file}.parquet"))
-    with pytest.raises(InvalidLog, match="'time' have a zone in some of the 2 files and none in others"):
+@pytest.mark.parametrize("aware", ["TIMESTAMPTZ", "TIMESTAMPTZ_NS"])
+@pytest.mark.parametrize(
+    "other", ["TIMESTAMP AS time", 'TIMESTAMP AS "Time"', "TIMESTAMP_NS AS time", "DATE AS time"]
+)
+def test_parquet_files_with_and_without_a_zone_are_refused(tmp_path: Path, aware: str, other: str) -> None:
+    """Those without one would be taken as UTC, whatever `timezone` says, or others lose their zone."""
+    for file, kind in (("a", other), ("b", f"{aware} AS time")):
+        rows = f"SELECT 1 AS \"case\", '{file}' AS activity, '2024-01-01 10:00:00'::{kind}"
+        duckdb.execute(f"COPY ({rows}) TO '{tmp_path}/{file}.parquet'")
+    with pytest.raises(InvalidLog, match=r"'[Tt]ime' have a zone in some of the 2 files and none in others"):
         EventLog(str(tmp_path / "*.parquet"), timezone="Europe/Berlin")
     assert len(EventLog(str(tmp_path / "[b].parquet"), timezone="Europe/Berlin")) == 1
+
+
+def test_fields_of_structs_are_no_columns_of_times(tmp_path: Path) -> None:
+    """One that is called as the time is, and has no zone, makes nothing unclear."""
+    for file in "ab":
+        time = "'2024-01-01 10:00:00+00'::TIMESTAMPTZ AS time, {'time': '2024-01-01'::TIMESTAMP} AS extra"
+        rows = f"SELECT 1 AS \"case\", '{file}' AS activity, {time}"
+        duckdb.execute(f"COPY ({rows}) TO '{tmp_path}/{file}.parquet'")
+    assert len(EventLog(str(tmp_path / "*.parquet"))) == 2

@@ -113,6 +113,10 @@ def _csv(session: Session, files: Sequence[str]) -> Copy:
         for end in (", all_varchar = true", "")
     )
     kept = session.keep(f"SELECT * FROM ({texts})")
+    known = {column["name"].casefold() for one in cuts for column in one.columns}
+    if any(name.casefold() not in known for name in _described(session, kept.name)):
+        for one in files:
+            _look_for_unlike_header(one)
     formats = {"TIMESTAMP": cut.stamp, "DATE": cut.day}
     unlike = {kind: form for kind, form in formats.items() if form and "%Y-%m-%d" not in form}
     said = values(session, f"SELECT * FROM {kept.name}", _described(session, f"({guessed})"), unlike)
@@ -211,20 +215,33 @@ def _look_for_torn(path: str) -> None:
     for line, width in _widths(path):
         begun = begun or width == usual
         if begun and width != usual:
-            fields = f"{width:,} field{'' if width == 1 else 's'}"
-            raise InvalidLog(
-                f"{Path(path).name}, line {line:,}: {fields}, where most lines have {usual:,}: "
-                "mend that line, or leave it out"
-            )
+            raise _unlike(path, line, width, f"most lines have {usual:,}")
+
+
+def _unlike(path: str, line: int, width: int, others: str) -> InvalidLog:
+    fields = f"{width:,} field{'' if width == 1 else 's'}"
+    return InvalidLog(
+        f"{Path(path).name}, line {line:,}: {fields}, where {others}: mend that line, or leave it out"
+    )
+
+
+def _look_for_unlike_header(path: str) -> None:
+    """Raise InvalidLog for the first row that has more or fewer fields than the header."""
+    rows = _widths(path)
+    header = next(rows, (1, 0))[1]
+    for line, width in rows:
+        if width != header:
+            raise _unlike(path, line, width, f"the header has {header:,}")
 
 
 def _look_for_other_ends(path: str) -> None:
     """Raise InvalidLog for the first line that ends otherwise than the first one."""
-    windows: bool | None = None
+    first = ""
     for number, line in enumerate(_lines(path), 1):
-        windows = line.endswith("\r\n") if windows is None else windows
-        if line.endswith("\n") and line.endswith("\r\n") != windows:
-            told = "ends otherwise than the first one (\\n, \\r\\n): give all lines one ending"
+        end = next((one for one in ("\r\n", "\n", "\r") if line.endswith(one)), first)
+        first = first or end
+        if end != first:
+            told = "ends otherwise than the first one (\\n, \\r\\n, \\r): give all lines one ending"
             raise InvalidLog(f"{Path(path).name}, line {number:,}: {told}")
 
 

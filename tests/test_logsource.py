@@ -464,6 +464,8 @@ def test_a_format_leaves_out_what_is_no_time_where_that_is_asked(tmp_path: Path)
         ),
         ("a.csv", "a,b\n" + "1,2\n" * MANY + '1,"2"3\n', f"line {MANY + 2:,}: ',' expected after '\"'"),
         ("a.csv", "a,b\r\n1,2\n1,3\r\n", "a.csv, line 2: .* give all lines one ending"),
+        ("a.csv", "a,b\r1,2\n1,3\r", "a.csv, line 2: .* give all lines one ending"),
+        ("a.csv", "a,b\n" + "1,2\n" * MANY + "1,3\r1,4\n", f"a.csv, line {MANY + 2:,}: .* give all lines"),
     ],
 )
 def test_what_is_no_log_is_told_with_its_place(tmp_path: Path, name: str, text: str, told: str) -> None:
@@ -606,6 +608,19 @@ def test_a_file_without_the_columns_of_the_first_is_refused(tmp_path: Path, seco
     with pytest.raises(
         InvalidLog, match=r"b\.csv has no column that a\.csv has \(.* and case, activity, time\)"
     ):
+        EventLog(str(tmp_path / "*.csv"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"), [("2,b,2024-01-03,x\n", "4 fields"), ("2,b\n2,c\n", "2 fields")], ids=["more", "fewer"]
+)
+def test_rows_of_a_further_file_that_are_unlike_its_header_are_told(
+    tmp_path: Path, rows: str, told: str
+) -> None:
+    """They would be rows of other columns, and so without a case."""
+    written(tmp_path / "a.csv", [("1", "a", "2024-01-01")])
+    (tmp_path / "b.csv").write_text("case,activity,time\n" + rows)
+    with pytest.raises(InvalidLog, match=rf"b\.csv, line 2: {told}, where the header has 3: mend that line"):
         EventLog(str(tmp_path / "*.csv"))
 
 

@@ -1,6 +1,7 @@
 """Dataframes of any library as Arrow tables, with what Arrow would guess about their columns looked at.
 
-A column of Python dicts becomes one of JSON, for Arrow would give each of them the fields of all.
+A column of Python dicts becomes one of JSON, for Arrow would give each of them the fields of all; periods and
+intervals of pandas become texts, for Arrow would make numbers of them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from esim import display
 from esim.errors import InvalidArgument, InvalidLog
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 
@@ -46,7 +48,7 @@ def arrow(given: Any) -> pa.Table:
             f"{_where_cut(given)} a text with half a character: {display.short(error.object)}; mend it, "
             "as text.encode('utf-8', 'replace').decode() does"
         ) from None
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         raise InvalidLog(
             f"the {type(given).__name__} has a column of mixed types ({error}); give it one type"
         ) from None
@@ -67,13 +69,33 @@ def _with_json(columns: Any) -> pa.Table:
         if any(map(_has_fields, _objects(values)))
     }
     if type(columns).__module__.startswith("pandas"):
-        table = pa.Table.from_pandas(columns.assign(**dict.fromkeys(texts)), preserve_index=False)
+        frame = columns.copy(deep=False)
+        for name, values in (dict.fromkeys(texts) | _spelled(columns)).items():
+            frame[name] = values
+        table = pa.Table.from_pandas(frame, preserve_index=False)
     else:
-        table = pa.table({**columns, **texts})
+        table = pa.table({**columns, **texts, **_spelled(columns)})
     for name, values in texts.items():
         cells = pa.ExtensionArray.from_storage(pa.json_(), pa.array(values, pa.string()))
-        table = table.set_column(table.column_names.index(name), name, cells)
+        table = table.set_column(table.column_names.index(str(name)), str(name), cells)
     return table
+
+
+def _spelled(columns: Any) -> dict[Any, pd.Series]:
+    """Return the columns of periods or intervals, also as categories, as texts as pandas writes them."""
+    import pandas as pd
+
+    return {
+        name: pd.Series(values).astype(object).map(str, na_action="ignore")
+        for name, values in columns.items()
+        if isinstance(_kind(values), pd.PeriodDtype | pd.IntervalDtype)
+    }
+
+
+def _kind(values: Any) -> Any:
+    """Return the type of the values of a column, of categories that of those."""
+    kind: Any = getattr(values, "dtype", None)
+    return getattr(getattr(kind, "categories", values), "dtype", None)
 
 
 def _objects(values: Any) -> Any:
@@ -85,7 +107,7 @@ def _has_fields(value: object) -> bool:
     return isinstance(value, Mapping) or (isinstance(value, list | tuple) and any(map(_has_fields, value)))
 
 
-def _texts(name: str, values: Any) -> list[str | None]:
+def _texts(name: object, values: Any) -> list[str | None]:
     try:
         return [
             None
@@ -124,7 +146,7 @@ def _is_cut(value: object) -> bool:
 def _plain(value: Any) -> Any:
     """Return what stands in JSON for a Python value that it does not know."""
     if isinstance(value, date):
-        return value.isoformat()
+        return value.isoformat() if value == value else None  # noqa: PLR0124 - NaT
     if isinstance(value, Decimal | UUID):
         return str(value)
     if hasattr(value, "tolist"):  # of numpy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -82,7 +83,7 @@ def test_dicts_are_json_each_with_its_own_fields() -> None:
     given: dict[str, Any] = columns(NAIVE, NAIVE, NAIVE, NAIVE)
     given["data"] = [
         {"a": 1, "A": Decimal("1.50")},
-        {"at": DAY, "n": np.int64(2)},
+        {"at": DAY, "n": np.int64(2), "until": pd.NaT},
         None,
         {"items": [{"x": 1}, {}]},
     ]
@@ -90,9 +91,45 @@ def test_dicts_are_json_each_with_its_own_fields() -> None:
         log = EventLog(source)
         found = log.sql("SELECT data::VARCHAR AS d FROM events ORDER BY v")["d"]
         assert [None if pd.isna(one) else one for one in found] == [
-            '{"a": 1, "A": "1.50"}', '{"at": "2024-01-01", "n": 2}', None, '{"items": [{"x": 1}, {}]}'
+            '{"a": 1, "A": "1.50"}',
+            '{"at": "2024-01-01", "n": 2, "until": null}',
+            None,
+            '{"items": [{"x": 1}, {}]}',
         ]  # fmt: skip
         assert log.mapping.types["data"] == "JSON"
+
+
+@pytest.mark.parametrize("made", [pd.Series, pd.Categorical, pd.Index])
+def test_periods_and_intervals_are_what_pandas_writes(made: Callable[[Any], Any]) -> None:
+    """Arrow has numbers of both: 648 for a month, and a beginning and an end."""
+    times = pd.DatetimeIndex(["2024-01-05", "2024-02-05", None])
+    given: dict[str, Any] = columns(AWARE, AWARE, AWARE)
+    given |= {"month": made(times.to_period("M")), "band": made(pd.cut([1, 20, 500], [0, 10, 100]))}
+    for source in (given, pd.DataFrame(given)):
+        log = EventLog(source)
+        found = log.sql("SELECT month, band FROM source ORDER BY month")
+        assert found.iloc[:2].to_numpy().tolist() == [["2024-01", "(0, 10]"], ["2024-02", "(10, 100]"]]
+        assert found.iloc[2].isna().all()
+        assert len(log.with_value("month", pd.Period("2024-02"))) == 1
+
+
+def test_days_may_be_periods() -> None:
+    """As a time, they are no numbers of days since 1970, read as seconds."""
+    days = pd.Series(pd.to_datetime(["2024-01-05", "2024-01-06"]).to_period("D"))
+    log = EventLog(pd.DataFrame(columns(*days) | {"time": days}))
+    assert log.cases().df["duration_s"].tolist() == [86400]
+
+
+def test_a_column_of_dicts_may_be_called_by_a_number() -> None:
+    """As columns without names are in pandas."""
+    frame = pd.DataFrame([["1", "a", NAIVE, {"x": 1}]], columns=["case", "activity", "time", 0])
+    assert EventLog(frame).sql("SELECT \"0\"->>'x' AS x FROM source")["x"].tolist() == ["1"]
+
+
+def test_a_type_that_no_table_has_is_told() -> None:
+    """An error of Arrow's would not say what it is about."""
+    with pytest.raises(InvalidLog, match=r"the DataFrame has a column of .*complex128"):
+        EventLog(pd.DataFrame(columns(AWARE)).assign(x=[1j]))
 
 
 def test_a_dict_that_is_no_json_is_told() -> None:

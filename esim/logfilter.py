@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any, Literal, Self, SupportsFloat, TypeAlias
@@ -166,6 +166,8 @@ class Filters(Log):
             raise InvalidArgument(f"with_value({column!r}) needs values: with_value({column!r}, 'high')")
         kind = next(kind for one, kind in self.mapping.types.items() if quoted(one) == name)
         known_values = [one for one in values if not _is_missing(column, one)]
+        if known_values:
+            _refuse_nested(column, kind, known_values[0])
         given = [_typed(column, kind, one, self._reading.timezone) for one in known_values]
         known = name if _is_typed(kind) else f"{name}::VARCHAR"
         tests = [f"{known} IN ({', '.join(given)})"] if given else []
@@ -200,6 +202,7 @@ class Filters(Log):
 
 _NUMBER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL\(\d+,\d+\)")
 _TIME = re.compile(r"DATE|TIMESTAMP(_\w+| WITH TIME ZONE)?|TIMESTAMPTZ_NS")
+_CLOCK = ("TIME", "TIME_NS")
 _WITH_NAN = ("FLOAT", "DOUBLE")
 _EXACT = 38  # digits of a number that DuckDB takes as it is written
 
@@ -215,6 +218,14 @@ def _is_missing(column: str, value: Any) -> bool:
     return bool(pd.isna(value))
 
 
+def _refuse_nested(column: str, kind: str, value: Any) -> None:
+    """Raise InvalidArgument for a value of a column of lists or structs, which holds none by itself."""
+    if kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION")):
+        inside = f"list_contains({column}, {literal(str(value))})"
+        way = inside if kind.endswith("]") else f"{column}.field = {literal(str(value))}"
+        raise InvalidArgument(f'the column {column!r} is of type {kind}: say what is in it, where("{way}")')
+
+
 def is_number(kind: str) -> bool:
     """Say whether values of an SQL type are numbers."""
     return bool(_NUMBER.fullmatch(kind))
@@ -222,7 +233,7 @@ def is_number(kind: str) -> bool:
 
 def _is_typed(kind: str) -> bool:
     """Say whether values of a column are compared as what they are; all others as texts."""
-    return kind == "BOOLEAN" or is_number(kind) or bool(_TIME.fullmatch(kind))
+    return kind in (*_CLOCK, "BOOLEAN", "INTERVAL", "BLOB") or is_number(kind) or bool(_TIME.fullmatch(kind))
 
 
 def _typed(column: str, kind: str, value: Any, timezone: str) -> str:
@@ -234,6 +245,13 @@ def _typed(column: str, kind: str, value: Any, timezone: str) -> str:
             return f"{number:f}" if exact else f"'{number}'::DOUBLE"
         if _TIME.fullmatch(kind):
             return _time(kind, value, timezone)
+        if kind in _CLOCK:
+            time.fromisoformat(str(value))  # else it is none
+            return f"{kind} {literal(str(value))}"
+        if kind == "INTERVAL":
+            return f"to_microseconds({microseconds(value)})"
+        if kind == "BLOB" and isinstance(value, bytes):
+            return f"unhex('{value.hex()}')"
         truth = {"true": "true", "false": "false"}
         return truth[str(value).casefold()] if kind == "BOOLEAN" else literal(str(value))
     except (ArithmeticError, ValueError, KeyError, TypeError):
@@ -250,8 +268,8 @@ def _time(kind: str, value: Any, timezone: str) -> str:
     else:
         moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
     zoned = of_zone or moment.tzinfo is not None
-    time = f"TIMESTAMP{'TZ' if zoned else ''}{fine} '{moment.isoformat(sep=' ')}'"
-    return f"({time} AT TIME ZONE {literal(timezone)})" if zoned and not of_zone else time
+    found = f"TIMESTAMP{'TZ' if zoned else ''}{fine} '{moment.isoformat(sep=' ')}'"
+    return f"({found} AT TIME ZONE {literal(timezone)})" if zoned and not of_zone else found
 
 
 def _told(names: Sequence[str]) -> str:

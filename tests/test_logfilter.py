@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -93,6 +93,11 @@ TYPED = {
     "fine": pa.array([1, 1001, None], pa.timestamp("ns")),
     "fine_zoned": pa.array([1, 1001, None], pa.timestamp("ns", "UTC")),
     "day": pa.array([date(2026, 1, 5), date(2026, 1, 6), None]),
+    "clock": pa.array([time(9, 30, 0, 500_000), time(9, 30), None]),
+    "clock_ns": pa.array([1001, 1, None], pa.time64("ns")),
+    "took": pa.array([timedelta(hours=1), timedelta(days=40), None]),
+    "raw": pa.array([b"a\x00", b"b", None]),
+    "tags": pa.array([["vip"], [], None]),
     "name": pa.array(["10", "10.0", None]),
 }
 PARIS = ZoneInfo("Europe/Paris")
@@ -111,6 +116,10 @@ PARIS = ZoneInfo("Europe/Paris")
         ("fine_zoned", pd.Timestamp(1, tz="UTC"), 1),
         ("fine_zoned", "1970-01-01T01:00:00.000000001+01:00", 1),
         ("day", date(2026, 1, 6), 1), ("day", START, 0), ("name", 10, 1), ("name", "10.0", 1),
+        ("clock", time(9, 30, 0, 500_000), 1), ("clock", "09:30", 1), ("clock", "09:30:00.5", 1),
+        ("clock_ns", time(0, 0, 0, 1), 0), ("clock_ns", "00:00:00.000001001", 1),
+        ("took", timedelta(days=40), 1), ("took", 3600, 1), ("took", "1 hour", 1),
+        ("took", np.timedelta64(1, "h"), 1), ("raw", b"a\x00", 1), ("raw", "b", 1),
     ],
 )  # fmt: skip
 def test_a_value_is_compared_as_what_its_column_holds(column: str, value: Any, found: int) -> None:
@@ -170,7 +179,18 @@ def test_activities_are_given_one_by_one(ask: Any) -> None:
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("amount", "ten"), ("amount", True), ("ok", 2), ("due", "soon"), ("fine", "soon"), ("day", 5)],
+    [
+        ("amount", "ten"),
+        ("amount", True),
+        ("ok", 2),
+        ("due", "soon"),
+        ("fine", "soon"),
+        ("day", 5),
+        ("clock", "soon"),
+        ("clock", 5),
+        ("took", "soon"),
+        ("took", "3600"),
+    ],
 )
 def test_a_value_that_a_column_cannot_hold_is_told(column: str, value: Any) -> None:
     """It would be found nowhere, without a word."""
@@ -180,6 +200,16 @@ def test_a_value_that_a_column_cannot_hold_is_told(column: str, value: Any) -> N
         pytest.raises(InvalidArgument, match=f"the column '{column}' is"),
     ):
         log.with_value(column, value)
+
+
+def test_a_value_of_a_column_of_lists_is_told_with_the_way_out() -> None:
+    """It would be compared with the text of a whole list, and found nowhere."""
+    rows = pa.table({"case": ["a"] * 3, "activity": ["x"] * 3, "time": [START] * 3, **TYPED})
+    with EventLog(rows, time="time") as log:
+        told = r"'tags' is of type VARCHAR\[\].*where\(\"list_contains\(tags, 'vip'\)"
+        with pytest.raises(InvalidArgument, match=told):
+            log.with_value("tags", "vip")
+        assert len(log.where("list_contains(tags, 'vip')")) == 1
 
 
 def test_filters_compose_and_leave_the_log_as_it_was() -> None:

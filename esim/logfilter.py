@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, time, timedelta
 from decimal import Decimal
 from numbers import Integral, Real
-from typing import Any, Literal, Self, SupportsFloat, TypeAlias
+from typing import Any, Literal, Self, SupportsFloat, TypeAlias, TypeGuard
 
 from esim import display
 from esim.arguments import activities as some
@@ -181,6 +181,8 @@ class Filters(Log):
         Raises InvalidArgument, when it is asked, if no event is linked to an object of the type.
         """
         test = f"object_type = {literal(str(object_type))}"
+        for one in ids:
+            _refuse_several(one, f"linked_to({object_type!r}, *ids)")
         if ids:
             test += f" AND object_id IN ({names_list(ids)})"
         label = f"events linked to {object_type}{' ' + _told(ids) if ids else ''}"
@@ -211,11 +213,13 @@ def _is_missing(column: str, value: Any) -> bool:
     """Say whether a value is one of Python's words for none. Raises InvalidArgument for several in one."""
     import pandas as pd
 
-    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
-        raise InvalidArgument(
-            f"{display.short(value)} is no value: give them one by one, with_value({column!r}, *values)"
-        )
+    _refuse_several(value, f"with_value({column!r}, *values)")
     return bool(pd.isna(value))
+
+
+def _refuse_several(value: Any, way: str) -> None:
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        raise InvalidArgument(f"{display.short(value)} is no value: give them one by one, {way}")
 
 
 def _refuse_nested(column: str, kind: str, value: Any) -> None:
@@ -307,7 +311,7 @@ def _moment(moment: datetime | str) -> str:
     return f"TIMESTAMP {literal(utc(moment).replace(tzinfo=None).isoformat(sep=' '))}"
 
 
-def is_seconds(given: object) -> bool:
+def is_seconds(given: object) -> TypeGuard[SupportsFloat]:
     """Say whether a duration is given as a number; numpy takes its own durations, with a unit, for one."""
     import numpy as np
 

@@ -70,7 +70,8 @@ class Rule:
     def __post_init__(self) -> None:
         if sum(one is not None for one in (self.then, self.never, self.before)) != 1:
             raise InvalidArgument("a rule says one thing: give one of then='…', never='…', before='…'")
-        for one in (self.when, *self.facts, self.other):
+        facts = self.facts if _is_many(self.given) else (self.given,)
+        for one in (self.when, *facts, self.other):
             if not isinstance(one, str):
                 raise InvalidArgument(f"{display.short(one)} is no activity: give the name of one")
         if self.within is not None:
@@ -103,7 +104,7 @@ def _name(activity: str) -> str:
 
 
 def _span(within: Span) -> str:
-    return f"{within:.15g} s" if is_seconds(within) else str(within)
+    return f"{float(within):.15g} s" if is_seconds(within) else str(within)
 
 
 Declared: TypeAlias = "Iterable[Transition] | Rule | Iterable[Rule]"
@@ -160,11 +161,22 @@ def _sorted_out(declared: Any) -> tuple[list[Rule], list[Transition]]:
         return given, []
     pairs = [tuple(one) for one in given if isinstance(one, tuple | list)]
     if given and [len(pair) for pair in pairs] == [2] * len(given):
-        return [], [(x, y) for x, y in pairs]
+        return [], [(_activity(x), _activity(y)) for x, y in pairs]
     raise InvalidArgument(
         f"{display.short(declared)} declares nothing: give pairs of activities, as [('Placed', 'Paid')], "
         "or Rules"
     )
+
+
+def _activity(given: Any) -> str | None:
+    """Return an activity of a pair, None where it is missing. Raises InvalidArgument for several in one."""
+    import pandas as pd
+
+    if _is_many(given):
+        raise InvalidArgument(
+            f"{display.short(given)} is no activity: give a pair for each, as [('Placed', 'Paid')]"
+        )
+    return None if pd.isna(given) else str(given)
 
 
 def _is_many(declared: object) -> bool:
@@ -216,8 +228,8 @@ def _must_be_two(columns: object) -> None:
 def _is_declared(pairs: Sequence[Transition]) -> str:
     """Return the SQL test of a transition."""
     tests = [
-        f"(source {'IS NULL' if x is None else f'= {literal(str(x))}'} "
-        f"AND target {'IS NULL' if y is None else f'= {literal(str(y))}'})"
+        f"(source {'IS NULL' if x is None else f'= {literal(x)}'} "
+        f"AND target {'IS NULL' if y is None else f'= {literal(y)}'})"
         for x, y in dict.fromkeys(pairs)
     ]
     return f"coalesce({' OR '.join(tests)}, false)"

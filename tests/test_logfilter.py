@@ -144,12 +144,12 @@ def test_what_is_missing_in_python_is_missing_in_the_log() -> None:
 
 @pytest.mark.parametrize("values", [["ann", "bob"], ("ann",), {"ann"}, np.array(["ann"]), pd.Series(["ann"])])
 def test_a_list_of_values_is_refused_with_the_way_out(values: Any) -> None:
-    """It would be one text that no row has."""
-    with (
-        logged(SHOP) as log,
-        pytest.raises(InvalidArgument, match=r"one by one.*with_value\('who', \*values\)"),
-    ):
-        log.with_value("who", values)
+    """It would be one text that no row has, and no object."""
+    with logged(SHOP, objects={"person": "who"}) as log:
+        with pytest.raises(InvalidArgument, match=r"one by one.*with_value\('who', \*values\)"):
+            log.with_value("who", values)
+        with pytest.raises(InvalidArgument, match=r"one by one.*linked_to\('person', \*ids\)"):
+            log.linked_to("person", values)
 
 
 LISTED = [

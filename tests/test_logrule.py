@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,10 +58,11 @@ def test_an_activity_after_itself_is_a_transition_unless_it_is_to_be_left_out() 
     assert rows(kept, "source", "target", "declared") == [["new", "old", True]]
 
 
-def test_beginnings_and_ends_count_where_they_are_declared() -> None:
-    """None stands for begin and end."""
+@pytest.mark.parametrize("none", [None, float("nan"), pd.NA])
+def test_beginnings_and_ends_count_where_they_are_declared(none: Any) -> None:
+    """None stands for begin and end, as does what is missing in a dataframe of transitions."""
     log = logged(SHOP)
-    declared = [(None, "Placed"), ("Shipped", None)]
+    declared = [(none, "Placed"), ("Shipped", none)]
     found = log.deviations(declared)
     assert ["b", 3, "Cancelled → (end) is not declared"] in rows(found, "case", "v", "deviation")
     assert not any("(begin)" in text for text in found.df["deviation"])
@@ -125,6 +128,7 @@ def test_what_may_still_happen_is_open() -> None:
         lambda log: log.conformance([("a", "b")], columns="who"),
         lambda log: log.conformance([("a", "b")], columns=("who", 1)),
         lambda log: log.deviations([("a", "b")], columns=("who", "who", "who")),
+        lambda log: log.conformance([("Placed", ["Paid", "Cancelled"])]),
         lambda _: Rule("Paid"),
         lambda _: Rule("Paid", then="a", never="b"),
         lambda _: Rule("Paid", then="a", within="soon"),
@@ -152,7 +156,9 @@ def test_columns_that_are_not_there_are_told() -> None:
         logged(SHOP).conformance([("a", "b")], columns=("nope", "who"))
 
 
-@pytest.mark.parametrize("within", [600, np.int64(600), np.float32(600), Decimal(600)], ids=repr)
+@pytest.mark.parametrize(
+    "within", [600, np.int64(600), np.float32(600), Decimal(600), Fraction(600)], ids=repr
+)
 def test_a_number_is_seconds_in_a_rule_too(within: Any) -> None:
     """Whatever made it, the rule says and means the same."""
     rule = Rule("Paid", then="Shipped", within=within)
@@ -172,6 +178,7 @@ def test_an_activity_without_a_name_is_one(must: str) -> None:
 @pytest.mark.parametrize("wrong", [["a"], 1, None])
 def test_an_activity_of_a_rule_is_a_text(wrong: Any) -> None:
     """Anything else is told when the rule is written."""
-    for how in ({"when": wrong, "then": "b"}, {"when": "a", "then": "b", "given": [wrong]}):
+    facts = [[wrong]] if isinstance(wrong, list) else [[wrong], wrong]
+    for how in ({"when": wrong, "then": "b"}, *({"when": "a", "then": "b", "given": one} for one in facts)):
         with pytest.raises(InvalidArgument, match="is no activity: give the name of one"):
             Rule(**how)

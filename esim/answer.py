@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
+from esim.arguments import storable
 from esim.errors import SqlRefused
 from esim.storefile import DuckDB, Parameters, first
 
@@ -42,7 +43,7 @@ _OPTIONS = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:ANALYZE\b|\([^)]*\))", re
 
 def statement(cursor: DuckDB, sql: str) -> str:
     """Return the one reading statement in `sql`. Raises SqlRefused if there is another, or none."""
-    found = cursor.extract_statements(sql)
+    found = cursor.extract_statements(storable(sql, "the query"))
     if len(found) != 1:
         raise SqlRefused(f"a query is one statement, and here are {len(found)}; send them one by one")
     kind = found[0].type.name

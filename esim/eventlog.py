@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
 from esim import (
+    display,
     logcase,
     logcause,
     logcheck,
@@ -33,6 +34,7 @@ from esim import (
     logwork,
     logwriting,
 )
+from esim.arguments import storable
 from esim.arrowlog import Times
 from esim.errors import InvalidArgument
 from esim.logcase import QUANTILES
@@ -94,9 +96,14 @@ class EventLog(Filters):
         given = dict(zip(ROLES, columns, strict=True))
         _one_of("sort", sort, (None, "time", "order"))
         _one_of("bad", bad, ("raise", "drop"))
+        storable(timezone, "timezone")
+        texts = {"category": category, "table": table, "format": format, "time_format": time_format}
+        _are_texts(texts | {"memory": memory})
         found = opened(source, Wish(table, format, category, objects, memory, Times(timezone, bad)))
         try:
+            _may_have(category, found)
             if objects is not None:
+                _are_columns(objects)
                 found.objects = linked(found, objects)
             self._begin(found, given, Reading(timezone, time_format, sort or _sort(found, order), bad))
         except BaseException:
@@ -105,6 +112,7 @@ class EventLog(Filters):
 
     def _begin(self, source: Source, given: dict[str, str | None], how: Reading) -> None:
         self._given, self._session, self._reading = source, source.session, how
+        _are_texts(given)
         valued, kinds = source.valued(), source.object_types()
         found = mapped(valued.types(), given, source.roles, objects=kinds, gaps=partial(_gaps, valued))
         source.refuse_doubles(found.columns.values())
@@ -305,6 +313,29 @@ class EventLog(Filters):
 def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
     if value not in allowed:
         raise InvalidArgument(f"{name}={value!r}: give one of {', '.join(map(repr, allowed))}")
+
+
+def _are_texts(given: Mapping[str, object]) -> None:
+    for name, value in given.items():
+        if value is not None:
+            storable(value, name)
+
+
+def _may_have(category: str | None, source: Source) -> None:
+    if category is not None and not source.versioned:
+        raise InvalidArgument(
+            f"category={category!r}: only a store has categories, and this is {source.name}"
+        )
+
+
+def _are_columns(objects: object) -> None:
+    if not isinstance(objects, Mapping):
+        raise InvalidArgument(
+            f"objects={display.short(objects)}: give a column for each type, as {{'order': 'order_id'}}"
+        )
+    for kind, name in objects.items():
+        storable(kind, "a type of objects")
+        storable(name, f"objects[{kind!r}]")
 
 
 def _sort(source: Source, order: str | None) -> str:

@@ -81,7 +81,7 @@ def odd(log: Log, kind: str, version: str | None) -> Result:
     kinds = _kinds(log, version)
     if kind not in kinds:
         raise InvalidArgument(
-            f"kind={kind!r} is not looked for here{display.did_you_mean(kind, list(kinds))}"
+            f"kind={kind!r} is not looked for here{display.did_you_mean(str(kind), list(kinds))}"
         )
     sql = f"""SELECT "case", v, t AT TIME ZONE 'UTC' AS time, activity, x.amount, x.detail
 FROM ({kinds[kind]}) AS x JOIN e USING (s, r) JOIN cases USING (s) JOIN activities USING (a)
@@ -169,7 +169,7 @@ def _of_versions(log: Log, counter: str) -> dict[str, str]:
 
 def _must_count(log: Log, counter: str) -> None:
     kind = next(
-        (kind for name, kind in log.mapping.types.items() if name.casefold() == counter.casefold()), ""
+        (kind for name, kind in log.mapping.types.items() if name.casefold() == str(counter).casefold()), ""
     )
     if kind and "INT" not in kind and not kind.startswith(("DECIMAL", "DOUBLE", "FLOAT")):
         raise InvalidArgument(

@@ -233,6 +233,10 @@ class Log:
         """Return an SQL expression over the source unchanged. Raises InvalidArgument unless it is one."""
         from duckdb import Error
 
+        if not isinstance(text, str):
+            raise InvalidArgument(
+                f"{display.short(text)} is no SQL expression: give a text, as \"data->>'status'\""
+            )
         try:
             with self._session.alone():
                 found = self._session.cursor.extract_statements(f"SELECT ({text}\n) FROM source")

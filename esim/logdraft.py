@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from esim import display
+from esim.arguments import part_of_one, storable
 from esim.errors import InvalidArgument
 from esim.event import Event
 from esim.logcore import Log
@@ -85,10 +86,9 @@ def draft(log: Log, name: str, least: float) -> str:
 
     A transition that is in less than the part `least` of the cases is left out of the decisions.
     """
-    if not name.isidentifier() or keyword.iskeyword(name):
+    if not storable(name, "name").isidentifier() or keyword.iskeyword(name):
         raise InvalidArgument(f"name={name!r} is no name of a class: give one as 'Order'")
-    if not 0 <= least <= 1:
-        raise InvalidArgument(f"least={least!r}: give a part of all cases, from 0 to 1")
+    least = part_of_one(least, "least", "give a part of all cases, from 0 to 1")
     seen = [Seen(*row) for row in log.rows(_SEEN.format(counted=log._counted))]
     if not seen:
         raise InvalidArgument("the log has no events to draft a model from")

@@ -125,6 +125,7 @@ def as_of(log: Log, moment: int | datetime | str, state_type: type[S]) -> Result
 
     Raises InvalidLog with the case and the event if one cannot be folded.
     """
+    _must_be_state(state_type)
     cls = current_state(state_type)
     known = {one.event_type: one for one in cls.event_types()}
     until, _ = bound(log, moment)
@@ -162,11 +163,15 @@ def _frame(names: list[str], rows: list[tuple[Any, ...]]) -> pd.DataFrame:
 
 
 def _judged(log: Log, state_type: type[State[Any]]) -> Iterator[tuple[Recorded, Verdict]]:
-    if not (isinstance(state_type, type) and issubclass(state_type, State)):
-        raise InvalidArgument(f"{display.short(state_type)} is no state: give its class, as check(Order)")
+    _must_be_state(state_type)
     model = _Model(log, current_state(state_type))
     for events in _cases(log, "true"):
         yield from model.judge(events)
+
+
+def _must_be_state(state_type: object) -> None:
+    if not (isinstance(state_type, type) and issubclass(state_type, State)):
+        raise InvalidArgument(f"{display.short(state_type)} is no state: give its class, as check(Order)")
 
 
 @dataclass

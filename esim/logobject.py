@@ -49,7 +49,7 @@ def object_follows(log: Log, object_type: str | None) -> Result:
     kinds = [row[0] for row in log.rows("SELECT DISTINCT object_type FROM objects ORDER BY 1")]
     if object_type is not None and object_type not in kinds:
         raise InvalidArgument(
-            f"the log has no objects of type {object_type!r}{display.did_you_mean(object_type, kinds)}"
+            f"the log has no objects of type {object_type!r}{display.did_you_mean(str(object_type), kinds)}"
         )
     only = f"WHERE object_type = {literal(object_type)}" if object_type is not None else ""
     facts = picked(order=log._ties or "NULL")

@@ -192,7 +192,7 @@ def opened(given: Any, wish: Wish) -> Source:
     if isinstance(given, duckdb.DuckDBPyRelation):
         return _of_relation(session, given)
     name = f"the {type(given).__name__}"
-    if type(given).__module__.startswith("pandas"):
+    if type(given).__module__.startswith("pandas") and hasattr(given, "copy"):
         given = given.copy(deep=False)  # copies nothing: while we hold it, a change of the other one does
     return replace(_of_table(session, arrow(given), name), held=given)
 
@@ -244,11 +244,22 @@ def _of_store(store: Store, wish: Wish, owned: Store | None) -> Source:
         raise InvalidArgument(f"{store!r} keeps its events where DuckDB does not reach: pass store.df()")
     every = _STORE.format(position=int(position))
     select = every if wish.category is None else f"{every} AND category = {literal(wish.category)}"
-    notes = ("types and payloads are as stored; upcasters are not applied",) if roads() else ()
+    session = Session(db, owned)
+    notes = ["types and payloads are as stored; upcasters are not applied"] if roads() else []
+    if wish.category is not None:
+        notes += _absent(session, every, wish.category)
     return Source(
-        f"the store as of position {position:,}", select, Session(db, owned), _STORE_ROLES, _STORE_OBJECTS,
-        every=every, versioned=True, notes=notes,
+        f"the store as of position {position:,}", select, session, _STORE_ROLES, _STORE_OBJECTS,
+        every=every, versioned=True, notes=tuple(notes),
     )  # fmt: skip
+
+
+def _absent(session: Session, every: str, category: str) -> list[str]:
+    """Say that no stream is of a category, and of which ones there are streams."""
+    if session.rows(f"SELECT 1 FROM ({every}) WHERE category = {literal(category)} LIMIT 1"):
+        return []
+    known = [row[0] for row in session.rows(f"SELECT DISTINCT category FROM ({every}) ORDER BY 1")]
+    return [f"no stream is of category {category!r}{display.did_you_mean(category, known)}"]
 
 
 def _copied(store: MemoryStore) -> Store:
@@ -268,7 +279,8 @@ def _of_table(session: Session, table: pa.Table, name: str) -> Source:
     refuse_doubles(table.column_names, name)
     _refuse_own(table.column_names, name)
     numbered = table.add_column(0, "#row", pa.array(range(table.num_rows), pa.int64()))
-    session.cursor.register("esim_given", numbered)
+    with reading(name):
+        session.cursor.register("esim_given", numbered)
     return Source(name, "SELECT * FROM esim_given", session)
 
 

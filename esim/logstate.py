@@ -75,7 +75,7 @@ def difference(log: Log, other: Log, of: Literal["follows", "activities", "varia
     """Return what is more or less frequent, or faster or slower, in this log than in another."""
     if not isinstance(other, Log):
         raise InvalidArgument(f"{other!r} is no log: difference(log.between(…)), or another EventLog")
-    if of not in _ASKED:
+    if not isinstance(of, str) or of not in _ASKED:
         raise InvalidArgument(f"of={of!r}: give one of {', '.join(_ASKED)}")
     names, timed, asked = _ASKED[of]
     sql = asked.format(counted=log._counted)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -280,6 +283,16 @@ def test_a_store_is_a_log(store: Store) -> None:
     assert store.position == 5
 
 
+def test_a_category_that_no_stream_has_is_told(store: Store) -> None:
+    """The log is empty, and says so; a log of anything else has none."""
+    assert (
+        "no stream is of category 'Orders'; did you mean 'Order'?" in EventLog(store, category="Orders").notes
+    )
+    assert not any("category" in note for note in EventLog(store, category="Cart").notes)
+    with pytest.raises(InvalidArgument, match=r"category='Order': only a store has categories"):
+        EventLog(store.df(), category="Order")
+
+
 def test_a_log_of_a_store_stays_at_its_position(store: Store) -> None:
     """What is appended later is not in a log made before, and a store as of a position is a log as well."""
     log, past = EventLog(store), EventLog(store.as_of(3))
@@ -442,6 +455,49 @@ def test_what_is_no_log_is_told(given: Any, told: str) -> None:
     """Each wrong source has a message of its own."""
     with pytest.raises((InvalidArgument, InvalidLog), match=told):
         EventLog(given)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"case": ["case"]}, {"activity": pd.NA}, {"case": 0}, {"timezone": ZoneInfo("Europe/Paris")},
+        {"timezone": None}, {"time_format": 5}, {"memory": 512}, {"objects": ["who"]},
+        {"objects": {"half \ud83d": "who"}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_argument_of_another_type_is_told(how: dict[str, Any]) -> None:
+    """It is named with its value, not by an error of what would have taken it."""
+    with pytest.raises(InvalidArgument, match=next(iter(how))):
+        logged(SHOP, **how)
+
+
+@pytest.mark.parametrize(
+    "slip",
+    [
+        lambda log: log.using(case=["who"]),
+        lambda log: log.where(None),
+        lambda log: log.difference(log, of=["follows"]),
+        lambda log: log.anomalies(3),
+        lambda log: log.anomalies(version=3),
+        lambda log: log.object_directly_follows(3),
+        lambda log: log.draft(name=3),
+        lambda log: log.draft(least="a"),
+        lambda log: log.as_of(START, 3),
+        lambda log: log.sql(None),
+        lambda log: log.sql("SELECT 'half \ud83d'"),
+    ],
+)
+def test_a_question_with_an_argument_of_another_type_is_told(slip: Callable[[Any], object]) -> None:
+    """The same holds for questions and filters."""
+    with logged(SHOP) as log, pytest.raises(InvalidArgument):
+        slip(log)
+
+
+def test_a_type_that_the_database_lacks_is_told() -> None:
+    """Numbers of 16 bits, as come with models of machine learning, are refused by the source's name."""
+    with pytest.raises(InvalidLog, match="the Table cannot be read"):
+        EventLog(pa.Table.from_pylist(SHOP).append_column("half", pa.array([np.float16(1)] * len(SHOP))))
 
 
 def test_a_file_of_several_tables_asks_which(tmp_path: Path) -> None:

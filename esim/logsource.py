@@ -24,8 +24,9 @@ from esim.arrowlog import AS_WRITTEN, Tables, Times
 from esim.connection import Connection
 from esim.contract import AsOf, Store
 from esim.errors import InvalidArgument, InvalidLog
-from esim.logfile import Copy, listed, made_up, read_csv, read_json, same_names
+from esim.logfile import Copy, listed, read_csv, read_json
 from esim.logframe import arrow, refuse_doubles
+from esim.logparquet import refuse_unclear
 from esim.logsession import Kept, Session, reading
 from esim.logvalue import NONE, Values
 from esim.memory import MemoryStore
@@ -68,7 +69,7 @@ ORDER BY schema_name <> 'main', schema_name, table_name"""
 _NO_OBJECTS = """
 SELECT NULL::BIGINT AS "#row", NULL::VARCHAR AS object_type, NULL::VARCHAR AS object_id,
  NULL::VARCHAR AS qualifier WHERE false"""
-_MAY_BE_TIME = "duckdb_type = 'DATE' OR starts_with(duckdb_type, 'TIMESTAMP')"
+_EXACT = {"DOUBLE": 53, "FLOAT": 24}  # bits of a whole number
 _AS_TEXT = {
     "JSON": "{column} ->> '$'",
     **dict.fromkeys(("DOUBLE", "FLOAT"), "regexp_replace({column}::VARCHAR, '\\.0$', '')"),  # ids with gaps
@@ -123,9 +124,26 @@ class Source:
         if not found and self.said == NONE:
             return self  # whose types are known
         remarks = [text for name, text in self.said.remarks.items() if name not in texts]
+        remarks += self._rounded({name: kind for name, kind in self.types().items() if name in texts})
         listed = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in found.items())
         select = f"SELECT * REPLACE ({listed}) FROM ({self.select})" if found else self.select
         return replace(self, select=select, notes=(*self.notes, *remarks), said=NONE)
+
+    def _rounded(self, kinds: Mapping[str, str]) -> list[str]:
+        """Say of ids that are floats which of them may have lost a digit, and so be one with another."""
+        large = {name: 2 ** _EXACT[kind] for name, kind in kinds.items() if kind in _EXACT}
+        asked = [
+            f"count(*) FILTER (isfinite({quoted(name)}) AND abs({quoted(name)}) >= {most})"
+            for name, most in large.items()
+        ]
+        with reading(self.name):
+            seen = self.session.rows(f"SELECT {', '.join(asked)} FROM ({self.select})")[0] if asked else ()
+        return [
+            f"{count:,} values of {name} are floats ({kinds[name]}) of more digits than those keep: "
+            "different ids may be one; make them whole numbers or texts"
+            for name, count in zip(large, seen, strict=True)
+            if count
+        ]
 
     def views(self) -> dict[str, str]:
         """Return the views that all logs of this source share."""
@@ -359,40 +377,8 @@ def _of_parquet(session: Session, name: str, files: Sequence[str]) -> Source:
     row = "file_index::BIGINT * 1099511627776 + file_row_number" if len(files) > 1 else "file_row_number"
     select = f"SELECT {row} AS {ROW}, * FROM read_parquet({listed(files)}, union_by_name = true)"
     source = Source(name, select, session, files=stamps)
-    doubtful = made_up(source.types())
-    if doubtful:
-        there = {row[0] for row in session.rows(f"SELECT name FROM parquet_schema({listed(files)})")}
-        if wrong := next((one for one in doubtful if one not in there), None):
-            raise InvalidLog(same_names(name, "columns", wrong))
-    if len(files) > 1 and any(_has_zone(kind) or kind.endswith("_NS") for kind in source.types().values()):
-        _refuse_mixed_zones(session, name, files)
+    refuse_unclear(session, name, files, source.types())
     return source
-
-
-def _has_zone(kind: str) -> bool:
-    return "ZONE" in kind or "TZ" in kind
-
-
-def _refuse_mixed_zones(session: Session, name: str, files: Sequence[str]) -> None:
-    """Raise InvalidLog for a column of times of which DuckDB would take those without a zone as UTC.
-
-    With nanoseconds without a zone it would forget the zone of the others.
-    """
-    mixed = (
-        f"SELECT 1 FROM parquet_schema({listed(files)}) WHERE {_MAY_BE_TIME} GROUP BY lower(name) "
-        "HAVING count(DISTINCT regexp_matches(duckdb_type, 'ZONE|TZ')) > 1 LIMIT 1"
-    )
-    if not session.rows(mixed):
-        return
-    seen: dict[str, bool] = {}
-    for one in files:  # as also a field of a struct has a name there
-        for column, kind, *_ in session.rows(f"DESCRIBE FROM read_parquet({listed([one])})"):
-            zone = _has_zone(kind)
-            if kind.startswith(("TIMESTAMP", "DATE")) and zone != seen.setdefault(column.casefold(), zone):
-                raise InvalidLog(
-                    f"the times in {column!r} have a zone in some of the {name} and none in others: write "
-                    "all of them in UTC"
-                )
 
 
 def _of_copy(session: Session, name: str, copy: Copy) -> Source:

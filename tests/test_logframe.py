@@ -65,6 +65,15 @@ def test_ids_are_whole_numbers_where_a_gap_made_fractions_of_them() -> None:
     assert log.causes(11).df["event_id"].tolist() == ["10", "11"]
 
 
+def test_ids_that_are_floats_may_have_lost_digits() -> None:
+    """Beside a missing one, pandas makes floats of whole numbers: of large ones, two become one."""
+    frame = pd.DataFrame({"case": [2**53, 2**53 + 1, None], "activity": ["A", "B", "C"], "time": [1.7e9] * 3})
+    notes = EventLog(frame).notes
+    assert any("2 values of case are floats (DOUBLE) of more digits than those keep" in one for one in notes)
+    assert not any("floats" in one for one in EventLog(frame.assign(case=[1.0, 2**53 - 1, None])).notes)
+    assert not any("floats" in one for one in EventLog(frame.assign(case=frame.case.astype("str"))).notes)
+
+
 def test_a_column_that_comes_twice_is_told() -> None:
     """Neither of the two is taken in silence, nor an error of Arrow's shown."""
     frame = pd.DataFrame([["1", "a", "2024-01-01", "x"]], columns=["case", "activity", "time", "time"])

@@ -45,7 +45,7 @@ from esim.logrule import Declared
 from esim.logsession import reading
 from esim.logsource import Source, Wish, linked, opened
 from esim.logwhen import Reading
-from esim.mapping import ROLES, WRITTEN, mapped, sample
+from esim.mapping import ROLES, WRITTEN, clock_of, mapped, only_days, sample
 from esim.result import Result
 from esim.state import State
 from esim.storefile import quoted
@@ -116,6 +116,8 @@ class EventLog(Filters):
         valued, kinds = source.valued(), source.object_types()
         found = mapped(valued.types(), given, source.roles, objects=kinds, gaps=partial(_gaps, valued))
         source.refuse_doubles(found.columns.values())
+        if found.how("time") == "guessed":
+            _refuse_days(valued, found["time"])
         written = {column for role, column in found.columns.items() if role in WRITTEN}
         if how.time_format is not None:
             written.add(found["time"])
@@ -301,7 +303,8 @@ class EventLog(Filters):
     def as_of(self, moment: int | datetime | str, state: Model | None = None) -> Result:
         """Return every case as it was at an aware time, or at a store's position: activity, events, age_s.
 
-        With a State, each case is folded, and the fields of the state are the columns.
+        A time is one to the microsecond, all nanoseconds of which have been. With a State, each case is
+        folded, and the fields of the state are the columns.
         """
         return logstate.as_of(self, moment) if state is None else logmodel.as_of(self, moment, state)
 
@@ -350,6 +353,18 @@ def _gaps(source: Source, names: Sequence[str]) -> tuple[int, dict[str, int]]:
         counts = ", ".join(f"count({quoted(name)})" for name in names)
         rows, *found = source.session.rows(f"SELECT count(*), {counts} FROM ({source.select})")[0]
     return rows, {name: rows - count for name, count in zip(names, found, strict=True)}
+
+
+def _refuse_days(source: Source, time: str) -> None:
+    """Raise InvalidLog for times that all are midnight, where another column has the time of day."""
+    types, moment = source.types(), f"{quoted(time)}::VARCHAR"
+    clock = clock_of(types)
+    if clock is None:
+        return
+    is_day = f"NOT contains({moment}, ':') OR regexp_matches({moment}, '[ T]00:00(:00)?([^0-9:].*)?$')"
+    with reading(source.name):
+        if source.session.rows(f"SELECT bool_and({is_day}) FROM ({source.select})")[0][0]:
+            raise only_days(time, clock)
 
 
 def _samples(source: Source, types: dict[str, str]) -> dict[str, str]:

@@ -46,7 +46,7 @@ class Filters(Log):
     def between(
         self, start: datetime | str | None = None, end: datetime | str | None = None, keep: Keep = "events"
     ) -> Self:
-        """Keep what is in [start, end), two aware times: `events`, or whole cases.
+        """Keep what is in [start, end), two aware times to the microsecond: `events`, or whole cases.
 
         Cases: those that are `contained` in it, `touching` it, that `started` or that `ended` in it.
         """

@@ -37,6 +37,8 @@ Gaps: TypeAlias = "Callable[[Sequence[str]], tuple[int, Mapping[str, int]]]"
 WRITTEN = frozenset({"case", "activity", "lifecycle", "resource", "event_id", "correlation", "causation"})
 """The roles whose values are names: they are compared as they are written."""
 
+_CLOCKS = ("TIME", "TIME_NS", "TIME WITH TIME ZONE")
+
 _USUAL: dict[str, tuple[str, ...]] = {
     "case": ("caseconceptname", "caseid", "case", "streamid", "stream", "traceid", "trace", "aggregateid",
              "entityid", "subject"),
@@ -253,12 +255,22 @@ def _refuse_rivals(role: str, found: str, types: Mapping[str, str], taken: set[s
 
 def _refuse_day(role: str, found: str, types: Mapping[str, str]) -> None:
     """Raise InvalidLog where the time would be a day only, and another column has the time of day."""
-    clock = next((name for name, kind in types.items() if kind == "TIME"), None)
+    clock = clock_of(types)
     if role == "time" and types[found] == "DATE" and clock is not None:
-        raise InvalidLog(
-            f"{found!r} has only days, and {clock!r} has times of day: make them one column, in SQL by "
-            f"{found} + {clock}, or say that days are enough: EventLog(…, time={found!r})"
-        )
+        raise only_days(found, clock)
+
+
+def clock_of(types: Mapping[str, str]) -> str | None:
+    """Return a column of times of day, if there is one."""
+    return next((name for name, kind in types.items() if kind in _CLOCKS), None)
+
+
+def only_days(time: str, clock: str) -> InvalidLog:
+    """Return the complaint about a time that is a day only, where another column has the time of day."""
+    return InvalidLog(
+        f"{time!r} has only days, and {clock!r} has times of day: make them one column, in SQL by "
+        f"{time} + {clock}, or say that days are enough: EventLog(…, time={time!r})"
+    )
 
 
 def _can_be(role: str, kind: str) -> bool:

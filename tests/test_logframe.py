@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any
 
@@ -127,6 +127,19 @@ def test_days_may_be_periods() -> None:
     days = pd.Series(pd.to_datetime(["2024-01-05", "2024-01-06"]).to_period("D"))
     log = EventLog(pd.DataFrame(columns(*days) | {"time": days}))
     assert log.cases().df["duration_s"].tolist() == [86400]
+
+
+@pytest.mark.parametrize(
+    "days",
+    [pd.to_datetime(["2024-01-05"] * 2), pd.to_datetime(["2024-01-05"] * 2, utc=True), ["2024-01-05"] * 2],
+)
+def test_days_beside_times_of_day_are_no_times(days: Any) -> None:
+    """As from a sheet with a date and a time: the day alone would order nothing within it."""
+    frame = pd.DataFrame({"case": ["1", "1"], "activity": ["B", "A"], "date": days})
+    frame["clock"] = [time(10), time(9)]
+    with pytest.raises(InvalidLog, match="'date' has only days, and 'clock' has times of day"):
+        EventLog(frame)
+    assert len(EventLog(frame, time="date")) == len(EventLog(frame.assign(date=NAIVE))) == 2
 
 
 def test_a_column_of_dicts_may_be_called_by_a_number() -> None:

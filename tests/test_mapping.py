@@ -188,9 +188,10 @@ def test_a_plain_name_has_no_rival() -> None:
     assert (found["activity"], found["time"]) == ("event", "updated_at")
 
 
-def test_a_day_beside_a_time_of_day_is_no_time() -> None:
+@pytest.mark.parametrize("clock", ["TIME", "TIME_NS"])
+def test_a_day_beside_a_time_of_day_is_no_time(clock: str) -> None:
     """The day alone would order nothing within it: both are named, unless days are said to be enough."""
-    types = {"case": "VARCHAR", "activity": "VARCHAR", "date": "DATE", "time": "TIME"}
+    types = {"case": "VARCHAR", "activity": "VARCHAR", "date": "DATE", "time": clock}
     with pytest.raises(
         InvalidLog, match=r"'date' has only days, and 'time' has times of day: .* date \+ time"
     ):

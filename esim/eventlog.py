@@ -368,7 +368,9 @@ def _refuse_days(source: Source, time: str) -> None:
 
 
 def _samples(source: Source, types: dict[str, str]) -> dict[str, str]:
-    """Return a value of each column, of the first row."""
+    """Return a value of each column, of the first row; none of a closed log."""
+    if source.session.db.closed:
+        return {}
     listed = ", ".join(f"{quoted(name)}::VARCHAR" for name in types) or "1"
     rows = source.session.rows(f"SELECT {listed} FROM ({source.select}) LIMIT 1")
     return dict(zip(types, map(sample, rows[0]), strict=True)) if rows and types else {}

@@ -263,8 +263,9 @@ class Log:
         return int(self.rows(f"SELECT {self._counted} FROM e")[0][0])
 
     def __repr__(self) -> str:
-        if self._table is None:
-            return f"<EventLog of {self._source.name}: nothing asked yet; {self.mapping!r}>"
+        if self._table is None or self._session.db.closed:
+            state = "closed" if self._session.db.closed else "nothing asked yet"
+            return f"<EventLog of {self._source.name}: {state}; {self.mapping!r}>"
         query = f"SELECT {self._counted}, count(DISTINCT s), count(DISTINCT a) FROM e"
         events, cases, activities = self.rows(query)[0]
         told = f"{events:,} events, {cases:,} cases, {activities:,} activities"

@@ -74,8 +74,8 @@ class Rule:
         for one in (self.when, *facts, self.other):
             if not isinstance(one, str):
                 raise InvalidArgument(f"{display.short(one)} is no activity: give the name of one")
-        if self.within is not None:
-            microseconds(self.within)
+        if self.within is not None and microseconds(self.within) < 0:
+            raise InvalidArgument(f"within={self.within!r}: give a time that is not below zero")
 
     @property
     def facts(self) -> tuple[str, ...]:

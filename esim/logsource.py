@@ -139,8 +139,8 @@ class Source:
         with reading(self.name):
             seen = self.session.rows(f"SELECT {', '.join(asked)} FROM ({self.select})")[0] if asked else ()
         return [
-            f"{count:,} values of {name} are floats ({kinds[name]}) of more digits than those keep: "
-            "different ids may be one; make them whole numbers or texts"
+            f"{name} has {count:,} float{'' if count == 1 else 's'} ({kinds[name]}) of more digits than they "
+            "keep: different ids may be one; make them whole numbers or texts"
             for name, count in zip(large, seen, strict=True)
             if count
         ]

@@ -500,6 +500,14 @@ def test_a_type_that_the_database_lacks_is_told() -> None:
         EventLog(pa.Table.from_pylist(SHOP).append_column("half", pa.array([np.float16(1)] * len(SHOP))))
 
 
+def test_a_log_that_is_closed_is_still_shown() -> None:
+    """A cell that shows it, also one that is run again, says so."""
+    with logged(SHOP) as log:
+        log.summary()
+    assert repr(log).startswith("<EventLog of the Table: closed; <Mapping: case='case'")
+    assert "closed" in log._repr_html_()
+
+
 def test_a_file_of_several_tables_asks_which(tmp_path: Path) -> None:
     """A DuckDB file without an obvious log names its tables."""
     with duckdb.connect(tmp_path / "x.duckdb") as con:

@@ -69,7 +69,7 @@ def test_ids_that_are_floats_may_have_lost_digits() -> None:
     """Beside a missing one, pandas makes floats of whole numbers: of large ones, two become one."""
     frame = pd.DataFrame({"case": [2**53, 2**53 + 1, None], "activity": ["A", "B", "C"], "time": [1.7e9] * 3})
     notes = EventLog(frame).notes
-    assert any("2 values of case are floats (DOUBLE) of more digits than those keep" in one for one in notes)
+    assert any("case has 2 floats (DOUBLE) of more digits than they keep" in one for one in notes)
     assert not any("floats" in one for one in EventLog(frame.assign(case=[1.0, 2**53 - 1, None])).notes)
     assert not any("floats" in one for one in EventLog(frame.assign(case=frame.case.astype("str"))).notes)
 

@@ -132,6 +132,7 @@ def test_what_may_still_happen_is_open() -> None:
         lambda _: Rule("Paid"),
         lambda _: Rule("Paid", then="a", never="b"),
         lambda _: Rule("Paid", then="a", within="soon"),
+        lambda _: Rule("Paid", then="a", within=-5),
     ],
 )
 def test_what_declares_nothing_is_told(wrong: Any) -> None:

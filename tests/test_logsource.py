@@ -326,7 +326,7 @@ def test_what_is_nested_is_what_the_file_says(tmp_path: Path) -> None:
 def test_fields_that_are_not_nested_have_types(tmp_path: Path) -> None:
     """Numbers, truths and times are values in SQL, as in a CSV; mixed ones are texts."""
     fields = {
-        "case": "a", "activity": "A", "time": "2024-01-01T00:00:00Z", "day": "2024-01-01", "at": "10:00",
+        "case": "a", "activity": "A", "time": "2024-01-01T08:00:00Z", "day": "2024-01-01", "at": "10:00",
         "n": 1, "x": 1.5, "yes": True, "mixed": 1, "none": None,
     }  # fmt: skip
     lines = [fields, {**fields, "x": 1, "mixed": "b"}]

@@ -12,7 +12,6 @@ import ast
 import inspect
 import sys
 from asyncio import Future
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MethodDescriptorType
@@ -22,8 +21,6 @@ from esim.clockuse import Use
 from esim.codetree import UNKNOWN, Place, Tree, name_of, place_of, span, tree_of, value_of
 from esim.setorder import Order
 
-_OFTEN = 20
-"""How often an expression is looked at."""
 _MAKE_SETS = {"copy", "difference", "intersection", "symmetric_difference", "union"}
 _OF_SETS = ast.Sub | ast.BitOr | ast.BitAnd | ast.BitXor
 _OTHER, _NUMBERS, _EMPTY, _TASKS, _TEXTS = range(5)
@@ -47,7 +44,6 @@ class Lines:
         """Functions that have returned a set."""
         self._called: dict[ast.expr, CodeType] = {}
         """The functions that names stood for."""
-        self._looks: Counter[ast.AST] = Counter()
         self._handed: dict[str, None] = {}
         self._acts: set[tuple[str, Place]] = set()
 
@@ -103,7 +99,7 @@ class Lines:
     def _suppose(self, tree: Tree, frame: FrameType) -> None:
         for function in tree.functions(frame.f_code):
             for node in tree.chains_in(function):
-                value = UNKNOWN if self._is_known(function) else value_of(node, frame)
+                value = value_of(node, frame)
                 if value is not UNKNOWN:
                     self._supposed[node] = _kind(value)
                     self._learn(tree, node, value, frame.f_code)
@@ -112,18 +108,13 @@ class Lines:
         """Note what expressions stand for; return those of which that is not known."""
         unknown = []
         for node in nodes:
-            value = UNKNOWN if self._is_known(node) else value_of(node, frame)
+            value = value_of(node, frame)
             if value is UNKNOWN:
                 unknown.append(node)
             else:
                 self._stood.setdefault(node, set()).add(_kind(value))
                 self._learn(tree, node, value, frame.f_code)
         return unknown
-
-    def _is_known(self, node: ast.AST) -> bool:
-        """Say whether something was looked at often enough."""
-        self._looks[node] += 1
-        return self._looks[node] > _OFTEN
 
     def _learn(self, tree: Tree, node: ast.expr, value: Any, code: CodeType) -> None:
         """Note which function an expression stands for, or which chance that nobody sees being called."""

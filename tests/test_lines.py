@@ -332,6 +332,16 @@ def test_a_set_is_one_where_it_is_gone_through(fine, twin):
     assert "goes through the set " in told
 
 
+def late_after_none(event: Tagged) -> Any:
+    return [[str(tag) for tag in tags or ()] for tags in (*[None] * 25, event.tags)]
+
+
+def test_a_set_that_comes_late_is_one():
+    """However often there was none in its place."""
+    (told,), _ = lines_of(late_after_none).orders()
+    assert told.startswith("late_after_none goes through the set tags or ()")
+
+
 def cancels(tasks: Any) -> None:
     for each in tasks:
         each.cancel()

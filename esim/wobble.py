@@ -7,13 +7,13 @@ are named. A proof about code that rolls dice would be none.
 
 from __future__ import annotations
 
-import inspect
 import random
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
@@ -44,7 +44,6 @@ _LOOKED_AT = {"esim.memory", "esim.queues", "esim.service", "esim.volatile", "es
 
 _ACTS = {"__delitem__", "__setitem__", "_commit", "_set", "call", "publish"}
 """What does something to the log, the world, or rows, in these modules and those of effects and rows."""
-_CLOCKS = ("time.", "datetime.", "date.")
 
 _CALLED = (
     ": what comes of it cannot be replayed; take times, ids and chance from what the event says, "
@@ -269,7 +268,7 @@ def _watched(seen: _Seen) -> Iterator[None]:
 
     def called(by: FrameType | None, what: str) -> None:
         if by and what and is_users(by.f_code) and by.f_code.co_name != "__hash__":
-            if what.startswith(_CLOCKS) and seen.lines.is_harmless(by):
+            if _is_clock(what) and seen.lines.is_harmless(by):
                 return
             seen.calls[f"{by.f_code.co_name} calls {what}() (line {by.f_lineno})"] = None
 
@@ -344,7 +343,7 @@ def _defaults(frame: FrameType) -> Iterator[str]:
 def _of_c(called: Any) -> str:
     """Return the name of a C function if its answer is of a clock, of chance, or of this process."""
     name, owner = str(getattr(called, "__name__", "")), getattr(called, "__self__", None)
-    if inspect.isclass(owner) and owner.__module__ == "datetime" and name in _CLASS_CLOCKS:
+    if isinstance(owner, type) and issubclass(owner, date) and name in _CLASS_CLOCKS:
         return f"{owner.__name__}.{name}"
     if owner is _DEALER or isinstance(owner, random.SystemRandom):
         return f"random.{name}"
@@ -354,6 +353,10 @@ def _of_c(called: Any) -> str:
     if module == "_thread" and name in _OF_THE_THREAD:
         return f"threading.{name}"
     return f"time.{name}" if module == "time" and name not in _NO_CLOCKS else ""
+
+
+def _is_clock(what: str) -> bool:
+    return what.startswith("time.") or what.rpartition(".")[2] in _CLASS_CLOCKS
 
 
 _DEALER = random.random.__self__  # type: ignore[attr-defined]  # the instance behind the module's functions

@@ -62,6 +62,14 @@ def noting(make: Any) -> tuple[Any, World]:
     return note, world
 
 
+class Day(date):
+    """A date of the user's own."""
+
+
+class Moment(datetime):
+    """A time of the user's own."""
+
+
 @pytest.mark.parametrize(
     ("make", "called"),
     [
@@ -83,6 +91,8 @@ def noting(make: Any) -> tuple[Any, World]:
         (lambda: [os.getpid()], "os.getpid"),
         (lambda: datetime.now(UTC), "datetime.now"),
         (lambda: [date.today()], "date.today"),
+        (lambda: [Day.today()], "Day.today"),
+        (lambda: Moment.now(UTC).year, "Moment.now"),
     ],
 )
 def test_clocks_and_chance_are_named_with_the_line(make, called):

@@ -1,8 +1,8 @@
 """Whether a scenario's code is steady: nothing in it comes from elsewhere than the log and the world.
 
 The schedule without faults is run twice, and one with the first fault of each kind, and watched: calls of
-clocks and random numbers, sets that are gone through, and what the code keeps in the memory of its process
-are named. A proof about code that rolls dice would be none.
+clocks and random numbers, and what the code keeps in the memory of its process, are named. Then they are run
+with sets in another order, and clocks that say something else. A proof about code that rolls dice is none.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
@@ -23,11 +24,11 @@ from esim.aside import Unanswered, aside
 from esim.deaths import PATIENCE, SURVIVES, Quiet, Tail, difference, tail_of, tried
 from esim.errors import Unsteady, said
 from esim.faults import MEANINGS
-from esim.lines import Lines
 from esim.reach import CHANGED, Remembered, held_by, is_users
 from esim.recording import Choice
 from esim.scenario import Scenario
 from esim.stage import Stage, TimeIsOver
+from esim.turned import KINDS, Turned, Where, is_clock
 from esim.virtual import turned_round
 
 _NO_CLOCKS = {"get_clock_info", "mktime", "sleep", "strptime", "tzset"}
@@ -42,8 +43,6 @@ _MAKERS = ("pydantic.main", "esim.value")
 _LOOKED_AT = {"esim.memory", "esim.queues", "esim.service", "esim.volatile", "esim.world"}
 """The modules of what a process looks at: the log, and the world."""
 
-_ACTS = {"__delitem__", "__setitem__", "_commit", "_set", "call", "publish"}
-"""What does something to the log, the world, or rows, in these modules and those of effects and rows."""
 
 _CALLED = (
     ": what comes of it cannot be replayed; take times, ids and chance from what the event says, "
@@ -57,10 +56,6 @@ _IN_ORDER = ": the order of a set of texts differs from process to process; sort
 _NO_ORDER = (
     ": tasks are in no order in a set; go through those that were made, as by `for task in tasks: if task in "
     "done: …`; to cancel each, or to raise what has failed, is fine outside of a `try`"
-)
-_TURNED = (
-    "run twice, with another order of the tasks in a set (go through those that were made, as by `for task "
-    "in tasks: if task in done: …`)"
 )
 _ANEW = (
     " is another when the actors are made anew after a run, as by a process that is started again: read it "
@@ -82,7 +77,9 @@ class _Seen:
     calls: dict[str, None] = field(default_factory=dict)
     caches: dict[str, None] = field(default_factory=dict)
     anew: dict[str, None] = field(default_factory=dict)
-    lines: Lines = field(default_factory=lambda: Lines(_of_c))
+    clocks: dict[tuple[str, int], str] = field(default_factory=dict)
+    """Calls of clocks, by function and line."""
+    files: set[str] = field(default_factory=set)
 
 
 class _Done(NamedTuple):
@@ -190,23 +187,22 @@ def _watch(scenario: Scenario, over: Callable[[], bool] | None) -> tuple[bool, l
     types, done = {one.position: one.type for one in stage.look.log}, [_Done({}, one)]
     changed = remembered.put_back()
     others = [] if one.endless else _first_of_each(asked, types).values()
-    pairs = []
     for number, option in others:
         choices = {number: option}
         done.append(_Done(choices, _once(stage, seen, choices)[0]))
         changed += remembered.put_back()
-        if seen.lines.have_tasks():
-            with turned_round():
-                pairs.append((done[-1].tail, _once(stage, seen, choices)[0]))
-            remembered.put_back()
     shared = set() if scenario.faults.crash else remembered.shared
-    orders, tasks = seen.lines.orders()
+    turned = Turned(seen.files, _of_c)
+    matter = _matter(stage, turned, remembered, [each.choices for each in done])
+    places = [] if seen.calls else matter  # by chance, anything differs
+    clocks = [told for where, told in seen.clocks.items() if where not in turned.asked]
+    named = {kind: [str(each) for each in places if each.kind == kind] for kind in KINDS}
     reasons = (
-        ([*seen.calls, *seen.lines.calls()], _CALLED),
+        ([*seen.calls, *clocks, *map(str, turned.fixed), *named["clock"]], _CALLED),
         (seen.caches, _CACHED),
-        (dict.fromkeys(one for one in changed if one not in shared), CHANGED),
-        (orders, _IN_ORDER),
-        (tasks, _NO_ORDER),
+        (dict.fromkeys(each for each in changed if each not in shared), CHANGED),
+        (named["texts"], _IN_ORDER),
+        (named["tasks"], _NO_ORDER),
         (seen.anew, _ANEW),
     )
     for names, why in reasons:
@@ -214,12 +210,28 @@ def _watch(scenario: Scenario, over: Callable[[], bool] | None) -> tuple[bool, l
             raise Unsteady(f"{', '.join(names)}{why}")
     if not one.endless:
         with turned_round():
-            pairs.insert(0, (one, _once(made(), seen)[0]))
-    how = _TURNED if seen.lines.have_tasks() else "run twice without faults"
-    for first, other in pairs:
-        if found := difference(first, other):
-            raise Unsteady(f"{how}, it differs: {found}")
+            found = difference(one, _once(made(), seen)[0])
+        if found:
+            raise Unsteady(f"run twice without faults, it differs: {found}")
     return bool(shared), done
+
+
+def _matter(
+    stage: Stage, turned: Turned, remembered: Remembered, schedules: Sequence[Mapping[int, int]]
+) -> list[Where]:
+    """Return the places in which the order of a set, or a time, makes a difference to a schedule."""
+
+    def run(choices: Mapping[int, int]) -> Tail:
+        try:
+            return tail_of(Quiet.of(stage, {}, choices, strict=False).run(stage.first, checks=False))
+        finally:
+            remembered.put_back()
+
+    with turned.installed():
+        for choices in schedules:
+            if places := turned.matters(partial(run, choices), difference):
+                return places
+    return []
 
 
 def _once(stage: Stage, seen: _Seen, choices: Mapping[int, int] | None = None) -> tuple[Tail, list[Choice]]:
@@ -268,15 +280,19 @@ def _watched(seen: _Seen) -> Iterator[None]:
 
     def called(by: FrameType | None, what: str) -> None:
         if by and what and is_users(by.f_code) and by.f_code.co_name != "__hash__":
-            if _is_clock(what) and seen.lines.is_harmless(by):
-                return
-            seen.calls[f"{by.f_code.co_name} calls {what}() (line {by.f_lineno})"] = None
+            told = f"{by.f_code.co_name} calls {what}() (line {by.f_lineno})"
+            if is_clock(what):
+                seen.clocks[by.f_code.co_name, by.f_lineno] = told
+            else:
+                seen.calls[told] = None
 
     def profile(frame: FrameType, event: str, arg: Any) -> None:
         code = frame.f_code
         found = kinds.get(id(code))
         if found is None:
             found = kinds[id(code)] = code, _kind(frame)
+            if found[1] == "user":
+                seen.files.add(code.co_filename)
         kind = found[1]
         if not kind or (event != "call" and kind != "user"):
             return
@@ -285,26 +301,17 @@ def _watched(seen: _Seen) -> Iterator[None]:
         elif kind == "maker":
             for what in _defaults(frame):
                 called(_caller(frame), what)
-        elif kind in ("acts", "looked at"):
-            if kind == "acts":
-                seen.lines.acts(frame.f_back)
+        elif kind == "looked at":
             seen.caches.update(dict.fromkeys(_cached(frame, seen.cached) if seen.cached else ()))
         elif kind == "user" and event == "c_call":
             called(frame, _of_c(arg))
-        elif kind == "user" and event == "return":
-            seen.lines.returned(frame, arg)
 
-    def trace(frame: FrameType, _event: str, _arg: Any) -> Any:
-        return seen.lines.trace(frame) if is_users(frame.f_code) else None
-
-    former, tracer = sys.getprofile(), sys.gettrace()
-    sys.settrace(trace)
+    former = sys.getprofile()
     sys.setprofile(profile)
     try:
         yield
     finally:
         sys.setprofile(None)
-        sys.settrace(tracer)
         if callable(former):
             sys.setprofile(former)
         elif former is not None:  # a profiler written in C, which is no function but can be turned on again
@@ -318,9 +325,8 @@ def _kind(frame: FrameType) -> str:
         return "dice"
     if module in _MAKERS:
         return "maker" if frame.f_code.co_name == "__init__" else ""
-    if module in _LOOKED_AT or module in ("esim.effects", "esim.rows"):
-        acts = frame.f_code.co_name in _ACTS
-        return "acts" if acts else "looked at" if module in _LOOKED_AT else ""
+    if module in _LOOKED_AT:
+        return "looked at"
     return "user" if is_users(frame.f_code) else ""
 
 
@@ -353,10 +359,6 @@ def _of_c(called: Any) -> str:
     if module == "_thread" and name in _OF_THE_THREAD:
         return f"threading.{name}"
     return f"time.{name}" if module == "time" and name not in _NO_CLOCKS else ""
-
-
-def _is_clock(what: str) -> bool:
-    return what.startswith("time.") or what.rpartition(".")[2] in _CLASS_CLOCKS
 
 
 _DEALER = random.random.__self__  # type: ignore[attr-defined]  # the instance behind the module's functions

@@ -1,0 +1,337 @@
+"""Code that is run with every set gone through the other way round, and with clocks that say something else.
+
+Another process has another order of texts in a set, and another time. Whether that makes a difference is not
+read in the code, but tried: the user's functions are compiled anew, so that each value that an expression
+has is seen (`set.union(a, b)` as well as `event.tags`). A set stays the object that it is, and gets a class
+whose only difference is the order that it shows, so that C code, as that of pydantic, goes by it as well.
+A clock that is called says something later each time. Where nothing differs then, neither order nor time
+matters here. What goes by the one in the middle of a set is the same backwards: so there is a second order.
+
+What has no source is left as it is, and what a library makes of sets inside of it is not seen.
+"""
+
+from __future__ import annotations
+
+import builtins
+import ctypes
+import sys
+from asyncio import isfuture
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import date, timedelta
+from functools import partial
+from itertools import islice
+from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, ModuleType
+from typing import Any, NamedTuple, TypeVar
+
+from esim.anew import CALLS, SEES, anew, functions_of, told_of
+from esim.frozen import frozen
+
+_ATOMS = frozenset({bool, bytes, float, int, str, type(None)})
+_NO_OWNERS = type | FunctionType | ModuleType
+_DEEP, _MANY = 3, 1_000
+"""How deep in values sets are looked for, and among how many."""
+_PLACES = 20
+"""Among how many places the one is looked for that makes the difference."""
+_LATER, _TIMES = 34_567_261, 1_000
+"""How many seconds later a clock says it is, each time it is called: in another year, month, hour and second;
+and after how many times it begins anew, so that no date is too late to be one."""
+_NOW = {"now", "today"}
+_CLASS_CLOCKS = {"now", "utcnow", "today"}
+_UNLESS_NONE = {"time.ctime", "time.gmtime", "time.localtime"}
+"""Functions that read a clock unless they are given a number."""
+_WITH_TIME = {"time.asctime": 1, "time.strftime": 2}
+"""Functions that read a clock unless they are given a time: with so many arguments."""
+_TYPE_AT = object.__basicsize__ - ctypes.sizeof(ctypes.c_void_p)
+"""Where in an object its class stands."""
+
+T = TypeVar("T")
+Order = Callable[[list[Any]], list[Any]]
+ORDERS: tuple[Order, ...] = (lambda values: values[::-1], lambda values: values[1:] + values[:1])
+"""Other orders: backwards, by which any two change places; and one with another in the middle."""
+
+
+KINDS = ("clock", "texts", "tasks")
+"""What there is in places: clocks, and sets of texts or of tasks."""
+
+
+class Where(NamedTuple):
+    """Where code goes through a set, or asks a clock."""
+
+    code: str
+    line: int
+    what: str
+    kind: str
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        return f"{self.code} {self.what} (line {self.line})"
+
+
+class Turned:
+    """The functions of some files, with sets and clocks that can be turned."""
+
+    def __init__(self, files: Iterable[str], unsteady: Callable[[Any], str]) -> None:
+        """Take note of what `unsteady` has a name for: C functions of a clock, of chance, of the process."""
+        self._files, self._unsteady = set(files), unsteady
+        self._sets: list[tuple[Any, type]] = []
+        self.met: dict[Where, None] = {}
+        """Where sets were gone through whose order differs, and clocks asked that say what they like."""
+        self.fixed: dict[Where, None] = {}
+        """What hands on a clock, or asks one that can say nothing else."""
+        self.asked: set[tuple[str, int]] = set()
+        """The functions and lines in which a clock was asked, or what can be one was given a time."""
+        self._order: Order | None = None
+        """The order that sets have, as clocks say something else; or None, and clocks stand still."""
+        self._only: Where | None = None
+        self._still: dict[tuple[str, str], Any] = {}
+        self._times = 0
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Have functions be so for a while; those that they make are so for good, and do as ever then."""
+        was = [(one, one.__code__) for one in functions_of(self._files)]
+        setattr(builtins, SEES, self._sees)
+        setattr(builtins, CALLS, self._calls)
+        for one, code in was:
+            one.__code__ = anew(code)
+        try:
+            yield
+        finally:
+            for function, code in was:
+                function.__code__ = code
+            setattr(builtins, SEES, _same)
+            setattr(builtins, CALLS, _same)
+
+    def matters(self, once: Callable[[], T], differ: Callable[[T, T], str]) -> list[Where]:
+        """Return the places where an order or a time makes a difference to what is done `once`."""
+        before = self._run(once)
+        if not self.met:
+            return []
+        for order in ORDERS:
+            if differ(before, self._run(once, order)):
+                places = list(self.met) if len(self.met) <= _PLACES else []
+                alone = [one for one in places if differ(before, self._run(once, order, one))]
+                return alone or list(self.met)
+        return []
+
+    def _run(self, once: Callable[[], T], order: Order | None = None, only: Where | None = None) -> T:
+        """Do something, after which no set is turned any more."""
+        global _ACTIVE  # noqa: PLW0603 - sets have a class, and no room for anything else
+        self._order, self._only, self._times = order, only, 0
+        _ACTIVE = self
+        try:
+            return once()
+        finally:
+            _ACTIVE = None
+            for one, kind in self._sets:
+                _be(one, kind)
+            self._sets.clear()
+
+    # --- as it runs ----------------------------------------------------------------------------------------
+
+    def _sees(self, value: Any, deep: int = _DEEP) -> Any:
+        """Turn a value if it is a set, and those inside of it."""
+        kind = type(value)
+        if kind in _ATOMS or kind in _TURNED:
+            return value
+        if kind in _OTHER:
+            self._sets.append((value, kind))
+            _be(value, _OTHER[kind])
+        elif isinstance(value, BuiltinFunctionType | partial):
+            self._handed_on(value)
+        elif deep and not isinstance(value, _NO_OWNERS):
+            for one in _inside(value):
+                self._sees(one, deep - 1)
+        return value
+
+    def _handed_on(self, value: Any) -> None:
+        found = self._unsteady(value.func if isinstance(value, partial) else value)
+        if found:
+            self._fix(f"hands on {found}")
+
+    def _calls(self, function: Any) -> Any:
+        """Return what is called in place of a function."""
+        module = str(getattr(function, "__module__", "")).partition(".")[0]
+        if module in ("numpy", "pandas") and callable(function):
+            return partial(self._of_frames, function)
+        if isinstance(function, BuiltinFunctionType | partial):
+            called = function.func if isinstance(function, partial) else function
+            what = self._unsteady(called)
+            if is_clock(what):
+                return partial(self._clock, function, what)
+            if what and called is not function:
+                self._fix(f"calls {what}()")
+        return function
+
+    def _of_frames(self, function: Any, *given: Any, **named: Any) -> Any:
+        """Call a function of numpy or pandas; some read a clock, or roll dice."""
+        name = str(getattr(function, "__qualname__", getattr(function, "__name__", "")))
+        told = f"{function.__module__.partition('.')[0]}.{name}"
+        if _is_of_dates(function):
+            return self._clock(function, told, *given, **named)
+        if _rolls_dice(function, given=bool(given or named)):
+            self._fix(f"calls numpy.random.{name.rpartition('.')[2]}()")
+        for one in (*given, *named.values()):
+            if isinstance(one, str) and one in _NOW:
+                self._fix(f"calls {told}({one!r})")
+        return function(*given, **named)
+
+    def _clock(self, function: Any, what: str, *given: Any, **named: Any) -> Any:
+        frame = self._users()
+        self.asked.add((frame.f_code.co_name, frame.f_lineno))
+        value = function(*given, **named)
+        if len(given) == _WITH_TIME.get(what) or (what in _UNLESS_NONE and given and given[0] is not None):
+            return value
+        if not isinstance(value, int | float | date):
+            self._fix(f"calls {what}()")
+            return value
+        where = Where(frame.f_code.co_name, frame.f_lineno, f"calls {what}()", "clock")
+        self.met[where] = None
+        if self._order is None or self._only not in (None, where):
+            return self._still.setdefault((what, repr(given)), value)
+        self._times = self._times % _TIMES + 1
+        seconds = self._times * _LATER
+        if isinstance(value, date):
+            return value + timedelta(seconds=seconds)
+        return value + seconds * (10**9 if what.endswith("_ns") else 1)
+
+    def _fix(self, what: str) -> None:
+        frame = self._users()
+        self.fixed[Where(frame.f_code.co_name, frame.f_lineno, what, "clock")] = None
+
+    def _users(self) -> FrameType:
+        """Return where the user's code is at the moment."""
+        frame = sys._getframe(1)
+        while frame.f_code.co_filename == __file__ and frame.f_back is not None:
+            frame = frame.f_back
+        return frame
+
+    def shown(self, values: list[Any]) -> list[Any]:
+        """Return what is in a set in the order in which it is gone through."""
+        if len(values) < 2 or all(map(_is_of_numbers, values)):  # noqa: PLR2004 - two have an order
+            return values
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None and frame.f_code.co_filename not in self._files:
+            frame = frame.f_back
+        if frame is None:
+            return values
+        kind = "tasks" if all(map(isfuture, values)) else "texts"
+        where = Where(_name(frame.f_code), frame.f_lineno, f"goes through {told_of(frame)}", kind)
+        self.met[where] = None
+        return self._order(values) if self._order and self._only in (None, where) else values
+
+
+_ACTIVE: Turned | None = None
+
+
+def _name(code: CodeType) -> str:
+    """Return the name of a function, also of what is compiled apart inside of it."""
+    parts = code.co_qualname.split(".")
+    return next((one for one in reversed(parts) if one == "<lambda>" or one[0] != "<"), code.co_name)
+
+
+def _same(value: T) -> T:
+    return value
+
+
+def _shown(values: list[Any]) -> list[Any]:
+    return values if _ACTIVE is None else _ACTIVE.shown(values)
+
+
+# --- sets --------------------------------------------------------------------------------------------------
+
+
+class _Set(set[Any]):
+    """A set that is gone through in another order."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(_shown([*set.__iter__(self)]))
+
+    def pop(self) -> Any:
+        """Take the first one out."""
+        if not self:
+            return set.pop(self)
+        first = _shown([*set.__iter__(self)])[0]
+        self.discard(first)
+        return first
+
+    def __repr__(self) -> str:
+        return f"{{{', '.join(map(repr, self))}}}" if self else "set()"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return set, ([*self],)
+
+    def _frozen_(self) -> Hashable:
+        return frozenset(map(frozen, self))
+
+
+class _FrozenSet(frozenset[Any]):
+    """A frozen set that is gone through in another order."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(_shown([*frozenset.__iter__(self)]))
+
+    def __repr__(self) -> str:
+        return f"frozenset({{{', '.join(map(repr, self))}}})" if self else "frozenset()"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return frozenset, ([*self],)
+
+    def _frozen_(self) -> Hashable:
+        return frozenset(map(frozen, self))
+
+
+_Set.__qualname__, _FrozenSet.__qualname__ = "set", "frozenset"  # as esim tells them
+_OTHER: dict[type, type] = {set: _Set, frozenset: _FrozenSet}
+_TURNED = frozenset(_OTHER.values())
+
+
+def _be(value: Any, kind: type) -> None:
+    """Have an object be of another class that has the same place for everything."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(kind))  # an object of a class written in Python has one
+    ctypes.c_void_p.from_address(id(value) + _TYPE_AT).value = id(kind)
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    """Return what is inside of a value, if it can be gone through without anybody's code."""
+    if isinstance(value, dict):
+        return list(islice(dict.values(value), _MANY))
+    if isinstance(value, list | tuple):
+        return value[:_MANY] if type(value) in (list, tuple) else ()
+    try:
+        return list(object.__getattribute__(value, "__dict__").values())
+    except AttributeError:
+        return ()
+
+
+def _is_of_numbers(value: Any) -> bool:
+    """Say whether the hash of a value is the same in every process: of a number, or a tuple of such."""
+    return isinstance(value, int | float) or (isinstance(value, tuple) and all(map(_is_of_numbers, value)))
+
+
+# --- clocks and dice ---------------------------------------------------------------------------------------
+
+
+def is_clock(what: str) -> bool:
+    """Say whether the name of a C function is that of a clock."""
+    return what.startswith("time.") or what.rpartition(".")[2] in _CLASS_CLOCKS
+
+
+def _is_of_dates(function: Any) -> bool:
+    """Say whether this is the clock of a class, as `Timestamp.now`."""
+    return isinstance(getattr(function, "__self__", None), type) and function.__name__ in _CLASS_CLOCKS
+
+
+def _rolls_dice(function: Any, *, given: bool) -> bool:
+    """Say whether this is a function of numpy's chance; a seed leaves none."""
+    module = sys.modules.get("numpy.random")
+    if module is None:
+        return False
+    if getattr(function, "__self__", None) is module.mtrand._rand:
+        return bool(function.__name__ != "seed")
+    return function in (module.default_rng, module.RandomState, module.SeedSequence) and not given

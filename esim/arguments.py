@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from numbers import Real
 from operator import index
 from typing import Any, SupportsIndex
 
@@ -42,6 +43,33 @@ def all_storable(value: object, name: str) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Iterable):
         return (storable(value, name),)
     return tuple(storable(one, name) for one in value)
+
+
+def part_of_one(value: object, name: str, hint: str) -> float:
+    """Return a number from 0 to 1 as a plain float; numpy's 0.1 of 32 bits is 0.1, as it is written.
+
+    Raises InvalidArgument, which names the argument and gives the hint, for anything else.
+    """
+    if isinstance(value, Real) and not isinstance(value, bool):
+        number = float(str(value)) if hasattr(value, "dtype") else float(value)
+        if 0 <= number <= 1:
+            return number
+    raise InvalidArgument(f"{name}={display.short(value)}: {hint}")
+
+
+def activities(given: Sequence[object], call: str) -> tuple[str, ...]:
+    """Return names of activities. Raises InvalidArgument for none, or a list of them in place of each."""
+    if not given:
+        raise InvalidArgument(f"{call}() needs activities: {call}('…', '…')")
+    for one in given:
+        if isinstance(one, str):
+            continue
+        listed = list(one) if isinstance(one, Iterable) else []
+        if not listed:
+            raise InvalidArgument(f"{display.short(one)} is no activity: give names, {call}('…', '…')")
+        way = f"{call}({display.cut(', '.join(map(repr, listed)), 80)})"
+        raise InvalidArgument(f"{display.short(one)} is no activity: give them one by one, as {way}")
+    return tuple(map(str, given))
 
 
 def misfit(function: Any, *args: object, **kwargs: object) -> str:

@@ -1,7 +1,7 @@
 """Work that is done in a child of this process: what it does to memory is gone when it has answered.
 
 The child begins with all that this process has in memory at that moment, and shares the addresses with it. It
-says nothing, runs nothing at its exit, and has a time limit.
+says nothing, changes no file that this process has open, runs nothing at its exit, and has a time limit.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import os
 import pickle
 import selectors
 import signal
+import stat
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from time import monotonic
 from types import FunctionType, ModuleType
 from typing import Any, NoReturn, TypeVar
@@ -24,6 +26,8 @@ from typing import Any, NoReturn, TypeVar
 from esim.errors import said
 
 T = TypeVar("T")
+_answers_to: int | None = None  # in a child
+_OPEN = Path("/proc/self/fd")
 _LOOK = 0.05  # seconds between two looks at whether the time is over
 
 
@@ -39,7 +43,7 @@ def aside(work: Callable[[], T], patience: float, watch: Callable[[], None] = la
     """
     into, out = os.pipe()
     try:
-        pid = fork()
+        pid = _fork()
     except Unanswered:
         os.close(into)
         os.close(out)
@@ -62,8 +66,13 @@ def aside(work: Callable[[], T], patience: float, watch: Callable[[], None] = la
     return value  # type: ignore[no-any-return]  # what the work returned
 
 
-def fork() -> int:
-    """Fork this process. Raises Unanswered where that cannot be."""
+def give_up(why: str) -> None:
+    """End this process, with that for its answer, if it is a child that works aside."""
+    if _answers_to is not None:
+        _end(pickle.dumps((False, why)), _answers_to)
+
+
+def _fork() -> int:
     if not hasattr(os, "fork"):
         raise Unanswered(f"{sys.platform} cannot fork a process")
     try:
@@ -76,12 +85,17 @@ def fork() -> int:
 
 def _answer(work: Callable[[], Any], out: int) -> NoReturn:
     """Do the work, answer, and end at once: no flushing, no exit handlers, no unwinding of the parent's."""
+    global _answers_to  # noqa: PLW0603 - there is one such pipe in a process
+    _answers_to = out
     try:
-        alone()
-        _silent()
+        _alone()
         answer = pickle.dumps((True, work()))
     except BaseException as error:  # noqa: BLE001 - it is told to the parent
         answer = pickle.dumps((False, said(error)))
+    _end(answer, out)
+
+
+def _end(answer: bytes, out: int) -> NoReturn:
     try:
         with io.FileIO(out, "w") as pipe:
             io.BufferedWriter(pipe).write(answer)
@@ -89,20 +103,38 @@ def _answer(work: Callable[[], Any], out: int) -> NoReturn:
         os._exit(0)
 
 
-def alone() -> None:
-    """Leave alone what is the parent's: its garbage, and its signals."""
+def _alone() -> None:
+    """Leave alone what is the parent's: its garbage, its signals, its output and input, and its files."""
     gc.freeze()
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def _silent() -> None:
-    """Leave alone the parent's output and input."""
     logging.disable()
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
         os.dup2(nothing, stream)
     sys.stdin, sys.stdout, sys.stderr = (open(os.devnull, mode) for mode in "rww")  # noqa: SIM115, PTH123
+    with suppress(OSError):  # where there is no such list
+        for one in list(_OPEN.iterdir()):
+            _read_only(one, nothing)
+
+
+def _read_only(one: Path, nothing: int) -> None:
+    """Have what would be written to an open file go nowhere: another process is amid its own writing to it.
+
+    What is open for both, as a database, can be read as it stands, and refuses to be written.
+    """
+    import fcntl
+
+    number = int(one.name)
+    with suppress(OSError):  # the list itself, which is closed by now
+        mode = fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE
+        if mode == os.O_RDONLY or not stat.S_ISREG(os.fstat(number).st_mode):
+            return
+        instead = nothing
+        if mode == os.O_RDWR:
+            with suppress(OSError):  # a file without a name
+                instead = os.open(one.readlink(), os.O_RDONLY)
+        os.dup2(instead, number)
 
 
 def _all_of(into: int, end: float, watch: Callable[[], None]) -> bytes:
@@ -178,14 +210,11 @@ class Unpacker(pickle.Unpickler):
 
 def _parents() -> list[Any]:
     """Return the classes, functions and modules that there are."""
-    frozen, collects = gc.get_freeze_count(), gc.isenabled()
     gc.disable()
     gc.unfreeze()  # what is frozen is passed over
     found = [one for one in gc.get_objects() if issubclass(type(one), type | FunctionType | ModuleType)]
-    if frozen:
-        gc.freeze()
-    if collects:
-        gc.enable()
+    gc.freeze()
+    gc.enable()
     return found
 
 

@@ -6,13 +6,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import TracebackType
 
 _PATIENCE = 2.0  # seconds without a bar
 _OFTEN = 0.1  # seconds between two looks of it
-elsewhere: Callable[[int, str], None] | None = None
-"""Takes what a `Counter` counts, where another process shows it."""
 
 
 class Counter:
@@ -26,10 +23,6 @@ class Counter:
     def at(self, count: int, told: str = "") -> None:
         """Say how many are done, and what else there is to say."""
         if monotonic() < self._due:
-            return
-        if elsewhere is not None:
-            elsewhere(count, told)
-            self._due = monotonic() + _OFTEN
             return
         if self._shown is None:
             from tqdm import tqdm

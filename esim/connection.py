@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 import duckdb
 
+from esim import aside
 from esim.answer import Answer, answer, frame, statement, told
 from esim.errors import ForkedStore, InvalidArgument, NotAStore, NotWritten, SqlRefused, StoreClosed
 from esim.storefile import (
@@ -98,6 +99,7 @@ class Connection:
     def check(self) -> None:
         """Raise StoreClosed after close(), ForkedStore in a forked child."""
         if self._pid != os.getpid():
+            aside.give_up(f"it uses the store {self.name}, which only process {self._pid} can")
             raise ForkedStore(
                 f"this store belongs to process {self._pid}, and this is a forked child ({os.getpid()}) "
                 "whose writes would vanish; start children by 'spawn', each with a store or copy of its own"

@@ -17,7 +17,6 @@ from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from esim.apart import HEAVY
 from esim.aside import Unanswered, Unpacker, aside, packed
 from esim.confirm import Ending, ending_of
 from esim.errors import said
@@ -32,6 +31,7 @@ _DEATHS = 12
 _STEPS = 5_000
 """At most so many deaths are tried, and steps taken for it in all."""
 PATIENCE = 10.0  # seconds that a child has
+_HEAVY = ("duckdb", "pyarrow", "pandas")  # imported here where one child needs it, and not in each
 SURVIVES = (
     ": something in the memory of the process makes the difference, and its death would lose it; keep it in "
     "world.memory(…), or in a table"
@@ -72,10 +72,7 @@ def tried(scenario: Scenario, over: Callable[[], bool] | None = None) -> Tried:
     if not scenario.faults.crash:
         return Tried()
 
-    def watch() -> None:
-        if over is not None and over():
-            raise TimeIsOver
-
+    watch = looking(over)
     untried: dict[str, str] = {}
     try:
         deaths, heavy = aside(lambda: _simulated(scenario), PATIENCE, watch)
@@ -93,6 +90,16 @@ def tried(scenario: Scenario, over: Callable[[], bool] | None = None) -> Tried:
         untried["all"] = str(error)
     told = "; ".join(f"{name}: {why}" for name, why in untried.items())
     return Tried(untried=told and f"{_BY_NAMES} ({told})")
+
+
+def looking(over: Callable[[], bool] | None) -> Callable[[], None]:
+    """Return what raises TimeIsOver once `over` says so."""
+
+    def look() -> None:
+        if over is not None and over():
+            raise TimeIsOver
+
+    return look
 
 
 class Quiet(Recording):
@@ -129,7 +136,7 @@ class _Dying(Quiet):
 def _simulated(scenario: Scenario) -> tuple[list[_Death], list[str]]:
     """Run schedules with one crash, one after another in one memory; return also what was imported."""
     deaths = list(_deaths(scenario))
-    return deaths, [name for name in HEAVY if name in sys.modules]
+    return deaths, [name for name in _HEAVY if name in sys.modules]
 
 
 def _deaths(scenario: Scenario) -> Iterator[_Death]:

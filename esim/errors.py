@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _LONGEST = 10_000  # characters of an error's text are kept
-LIBRARIES = (str(Path(__file__).parent), "site-packages", "dist-packages", "<frozen ")
+_LIBRARIES = (str(Path(__file__).parent), "site-packages", "dist-packages", "<frozen ")
 
 
 def text_of(error: BaseException) -> str:
@@ -44,7 +44,7 @@ class EsimError(Exception):
             told.append(f"  caused by {type(cause).__name__}: {cause}")
         inner = cause.__traceback__ if cause else None
         frames = [*traceback.extract_tb(self.__traceback__), *traceback.extract_tb(inner)]
-        own = [frame for frame in frames if not any(part in frame.filename for part in LIBRARIES)]
+        own = [frame for frame in frames if not any(part in frame.filename for part in _LIBRARIES)]
         if own:
             told.append(
                 f"  at  {linecache.getline(own[-1].filename, own[-1].lineno or 0).strip() or own[-1].name}"

@@ -198,7 +198,10 @@ class EventLog(Filters):
         return logwork.loops(self, longest)
 
     def bottlenecks(self) -> Result:
-        """Return the steps by the time that all cases together wait there: total_s, share, slow_cases."""
+        """Return the steps by the time that all cases together wait there: total_s, share, slow_cases.
+
+        Where a clock runs back (sort="order"), a wait is below zero, and counts as none in `share`.
+        """
         return logwork.bottlenecks(self)
 
     def rates(self, every: str = "day", by: str | None = None) -> Result:

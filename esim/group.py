@@ -98,7 +98,7 @@ class ConsumerGroup:
 
         Ctrl-C ends each member after the event at hand, and keeps what was handled.
         """
-        lock, under_way, halted = threading.Lock(), set[Subscription](), threading.Event()
+        lock, under_way, halted = threading.Condition(), set[Subscription](), threading.Event()
 
         def deliver(member: Subscription) -> None:
             with lock:
@@ -111,6 +111,7 @@ class ConsumerGroup:
                 with lock:
                     under_way.discard(member)
                     member._halting.clear()
+                    lock.notify_all()
 
         pool = ThreadPoolExecutor(len(self.members))
         try:
@@ -121,6 +122,7 @@ class ConsumerGroup:
                 halted.set()
                 for member in under_way:
                     member._halting.set()
+                lock.wait_for(lambda: not under_way)  # the pool knows no thread whose start was interrupted
             raise
         finally:
             pool.shutdown()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from esim import logpicture
-from esim.arguments import whole
+from esim import display, logpicture
+from esim.arguments import part_of_one, whole
 from esim.errors import InvalidArgument
 from esim.logcore import Log
 from esim.logsource import picked
@@ -46,10 +46,11 @@ ORDER BY duration_s DESC, s"""
 
 def durations(log: Log, by: str | None, quantiles: Sequence[float]) -> Result:
     """Return quantiles of the durations of cases, of all or for each value of a column at their start."""
-    for one in quantiles:
-        if not isinstance(one, int | float) or not 0 <= one <= 1:
-            raise InvalidArgument(f"quantile {one!r}: give parts of one, as 0.5 for the median")
-    marks = {float(one): f"p{float(one) * 100:.10g}_s".replace(".", "_") for one in quantiles}
+    hint = "give parts of one in a list, as [0.5] for the median"
+    if isinstance(quantiles, str) or not isinstance(quantiles, Iterable):
+        raise InvalidArgument(f"quantiles={display.short(quantiles)}: {hint}")
+    parts = [part_of_one(one, "quantile", hint) for one in quantiles]
+    marks = {one: f"p{one * 100:.10g}_s".replace(".", "_") for one in parts}
     if len(set(marks.values())) < len(marks):
         raise InvalidArgument(f"quantiles={list(quantiles)!r}: two of them are too near to be told apart")
     listed = "".join(f"q[{n}] / 1e6 AS {name}, " for n, name in enumerate(marks.values(), 1))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from esim import logpicture
 from esim.errors import InvalidArgument
-from esim.logcore import Log
+from esim.logcore import Log, names_list
 from esim.logsource import picked
 from esim.result import Result
 from esim.storefile import literal, quoted
@@ -31,26 +33,58 @@ JOURNEY = {
 
 
 def causes(log: Log, event_id: object) -> Result:
-    """Return the causes of an event and all that it led to, as the rows of a tree from the first cause on."""
+    """Return the causes of an event and all that it led to, as the rows of a tree from the first cause on.
+
+    Each id has one place in the tree, below the earliest of its causes there, and all rows of the id that
+    differ in what is told come there: repeated ids do not double what they led to. An id that only a circle
+    of causes leads to comes last, at depth 0.
+    """
     key, cause = _column(log, "event_id"), _column(log, "causation")
     wanted = _known(log, key, event_id)
     facts = picked(id=f"{key}::VARCHAR", cause=f"{cause}::VARCHAR")
-    sql = f"""WITH RECURSIVE facts AS MATERIALIZED (
-    SELECT x_id AS id, x_cause AS cause, min("case") AS "case",
-        min(activity) AS activity, min(t) AS t, min(r) AS r
-    FROM e JOIN cases USING (s) JOIN activities USING (a) JOIN {facts} ON x_row = r GROUP BY id, cause),
+    sql = f"""WITH RECURSIVE events AS (
+    SELECT r, x_id AS id, x_cause AS cause, min("case") AS "case", activity, t
+    FROM e JOIN cases USING (s) JOIN activities USING (a) JOIN {facts} ON x_row = r GROUP BY ALL),
+facts AS MATERIALIZED (
+    SELECT id, cause, "case", activity, t, min(r) AS r FROM events WHERE id IS NOT NULL GROUP BY ALL),
+ids AS MATERIALIZED (SELECT id, min(r) AS r, min(t) AS t FROM facts GROUP BY id),
+edges AS MATERIALIZED (SELECT f.id, f.cause, min(f.r) AS r, any_value((x.t, x.r)) AS since
+    FROM facts f JOIN ids x ON x.id = f.cause WHERE f.id <> f.cause GROUP BY f.id, f.cause),
+early AS MATERIALIZED (SELECT id, arg_min(cause, since) AS cause FROM edges GROUP BY id),
 up AS (
-    SELECT id, cause, [r] AS path FROM facts WHERE id = {wanted}
-    UNION ALL SELECT f.id, f.cause, list_append(path, f.r) FROM up JOIN facts f ON f.id = up.cause
-        WHERE NOT list_contains(path, f.r)),
+    SELECT id, [id] AS path FROM ids WHERE id = {wanted}
+    UNION ALL SELECT f.cause, list_append(path, f.cause) FROM up JOIN early f USING (id)
+        WHERE NOT list_contains(path, f.cause)),
+root AS MATERIALIZED (SELECT id, r FROM ids WHERE id = (SELECT arg_max(id, len(path)) FROM up)),
+tree AS MATERIALIZED (SELECT id FROM root UNION SELECT f.id FROM tree JOIN edges f ON f.cause = tree.id),
+parent AS MATERIALIZED (SELECT f.id, arg_min(cause, since) AS cause, arg_min(r, since) AS r
+    FROM edges f JOIN tree ON tree.id = f.cause WHERE f.id NOT IN (SELECT id FROM root) GROUP BY f.id),
 down AS (
-    SELECT id, 0 AS depth, [r] AS path FROM facts WHERE id = (SELECT arg_max(id, len(path)) FROM up)
-    UNION ALL SELECT f.id, depth + 1, list_append(path, f.r) FROM down JOIN facts f ON f.cause = down.id
-        WHERE NOT list_contains(path, f.r))
-SELECT depth, x.id AS event_id, x.cause AS caused_by, x.id = {wanted} AS asked, x."case", x.activity,
-    x.t AT TIME ZONE 'UTC' AS time, (epoch_us(x.t) - epoch_us(y.t)) / 1e6 AS since_s
-FROM down JOIN facts x USING (id) LEFT JOIN facts y ON y.id = x.cause ORDER BY path"""
-    return log.ask("Causes and effects", sql, CAUSES, draw=logpicture.causes)
+    SELECT id, 0 AS depth, [r] AS path FROM root
+    UNION ALL SELECT f.id, depth + 1, list_append(path, f.r) FROM down JOIN parent f ON f.cause = down.id)
+SELECT coalesce(depth, 0) AS depth, x.id AS event_id, x.cause AS caused_by, x.id = {wanted} AS asked,
+    x."case", x.activity, x.t AT TIME ZONE 'UTC' AS time, (epoch_us(x.t) - epoch_us(y.t)) / 1e6 AS since_s
+FROM tree LEFT JOIN down USING (id) JOIN facts x USING (id) LEFT JOIN ids y ON y.id = x.cause
+ORDER BY path NULLS LAST, x.t, x.r"""
+    found = log.ask("Causes and effects", sql, CAUSES, draw=logpicture.causes)
+    return replace(found, notes=(*found.notes, *_repeated(log, facts, tuple(found.df["event_id"].unique()))))
+
+
+def _repeated(log: Log, facts: str, ids: tuple[str, ...]) -> tuple[str, ...]:
+    """Say how many of these ids more than one event has."""
+    rows = f"SELECT DISTINCT r, x_id FROM e JOIN {facts} ON x_row = r WHERE x_id IN ({names_list(ids)})"
+    count, more = log.rows(
+        "SELECT count(*), coalesce(sum(n - 1), 0) "
+        f"FROM (SELECT count(*) AS n FROM ({rows}) GROUP BY x_id HAVING n > 1)"
+    )[0]
+    if not count:
+        return ()
+    note = (
+        f"{count:,} of these ids {'is' if count == 1 else 'are'} repeated, "
+        f"by {more:,} row{'' if more == 1 else 's'}: rows that are the same are told once, others each; "
+        "the time since a cause is from its earliest"
+    )
+    return (note,)
 
 
 def journey(log: Log, event_id: object) -> Result:

@@ -46,7 +46,7 @@ _MEANINGS = {
     "version goes back": ("versions", "the version is below the one before"),
     "late first version": (
         "versions missing",
-        "the first version is above that of most cases: the start is missing",
+        "the first version is above the commonest one, of several the least: the start is missing",
     ),
     "clock runs backward": ("s", "the time is before that of the event before"),
     "same time as before": ("events", "the time is that of the event before in the case"),
@@ -121,8 +121,9 @@ def _kinds(log: Log, version: str | None) -> dict[str, str]:
         kinds["event id repeated"] = _repeated(f"{quoted(key)}::VARCHAR", "'the id ' || x_n")
     if key is not None and cause is not None:
         facts = picked(id=f"{quoted(key)}::VARCHAR", cause=f"{quoted(cause)}::VARCHAR")
-        whole = log._source.ids if key == log._source.roles.get("event_id") else None
-        ids = whole or f"SELECT x_id FROM {facts} WHERE x_id IS NOT NULL"
+        every = log._source.every if key == log._source.roles.get("event_id") else None
+        stored = f"SELECT {quoted(key)}::VARCHAR FROM ({every})"
+        ids = stored if every else f"SELECT x_id FROM {facts} WHERE x_id IS NOT NULL"
         kinds["missing cause"] = (
             "SELECT s, r, 1 AS amount, 'caused by ' || x_cause AS detail "
             f"FROM whole JOIN {facts} ON x_row = r WHERE x_cause IS NOT NULL AND x_cause NOT IN ({ids})"
@@ -147,13 +148,16 @@ def _of_versions(log: Log, counter: str) -> dict[str, str]:
         "SELECT s, r, x_n AS n, lag(x_n) OVER each AS before, row_number() OVER each AS nth "
         f"FROM whole JOIN {facts} ON x_row = r WINDOW each AS (PARTITION BY s ORDER BY {written})"
     )
-    usual = f"SELECT mode(n) FROM ({steps}) WHERE nth = 1"
+    usual = (  # of versions that are equally common, the least: mode(n) takes one by chance
+        f"SELECT n AS usual FROM ({steps}) WHERE nth = 1 AND n IS NOT NULL "
+        "GROUP BY n ORDER BY count(*) DESC, n LIMIT 1"
+    )
     kinds = {
         "version gap": "SELECT s, r, n - before - 1 AS amount, n || ' after ' || before AS detail "
         f"FROM ({steps}) WHERE n > before + 1",
         "version repeated": _repeated(f"{counter}::BIGINT", "'version ' || x_n", "s, "),
-        "late first version": f"SELECT s, r, n - ({usual}) AS amount, 'begins with ' || n AS detail "
-        f"FROM ({steps}) WHERE nth = 1 AND n > ({usual})",
+        "late first version": "SELECT s, r, n - usual AS amount, 'begins with ' || n AS detail "
+        f"FROM ({steps}), ({usual}) WHERE nth = 1 AND n > usual",
     }
     if written != "n, r":
         kinds["version goes back"] = (

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 VIEWS = ("e", "whole", "happened", "cases", "activities", "events", "source", "objects")
 """What `sql` can read."""
 
+_LAST = "(SELECT max(t) FROM whole)"
 _OWN = {"case", "activity", "time", "s", "v", "a", "p", "z", "t", "w", "r"}
 
 
@@ -46,23 +47,27 @@ class Log:
     # --- asking --------------------------------------------------------------------------------------------
 
     def _ready(self) -> Table:
-        """Return the table, made now if it is not there yet."""
-        if self._table is None:
-            steps, log = [], self
-            while log._table is None and log._before is not None and log._step is not None:
-                steps.append(log._step)
-                log = log._before
-            if log._table is None:
-                log._table = prepare(log._session, log._source, log.mapping, log._reading)
-            self._table = self._after(log._table, steps[::-1]) if steps else log._table
-        return self._table
+        """Return the table; if it is not there yet, it is made now, while other threads wait."""
+        with self._session.alone():
+            if self._table is None:
+                self._table = self._made()
+            return self._table
+
+    def _made(self) -> Table:
+        """Return the table, made from that of the nearest log before it that has one."""
+        steps, log = [], self
+        while log._table is None and log._before is not None and log._step is not None:
+            steps.append(log._step)
+            log = log._before
+        if log._table is None:
+            log._table = prepare(log._session, log._source, log.mapping, log._reading)
+        return self._after(log._table, steps[::-1]) if steps else log._table
 
     def _after(self, table: Table, steps: list[Step]) -> Table:
         """Return what steps leave of a table; conditions see the views of the log before all filters."""
-        with self._session.alone():
-            first = self._first()
-            self._session.use(first._ready(), first._views)
-            return narrowed(self._session, table, steps)
+        first = self._first()
+        self._session.use(first._ready(), first._views)
+        return narrowed(self._session, table, steps)
 
     def _first(self) -> Log:
         """Return the log that all filters began with."""
@@ -136,9 +141,17 @@ class Log:
     @property
     def _end(self) -> str:
         """The SQL of the time up to which the log tells all: of its last event, or of a filter of times."""
-        last = "(SELECT max(t) FROM whole)"
-        cuts = [step.until for step in self._steps() if step.until is not None]
-        return f"least({', '.join([last, *cuts])})" if cuts else last
+        return f"least({', '.join([_LAST, *self._cuts])})"
+
+    @property
+    def _latest(self) -> str:
+        """The SQL of the latest moment that the log tells of: a filter of times leaves nothing at its end."""
+        return f"least({', '.join([_LAST, *(f'{cut} - INTERVAL 1 MICROSECOND' for cut in self._cuts)])})"
+
+    @property
+    def _cuts(self) -> list[str]:
+        """The SQL of the times from which on a filter of times leaves nothing."""
+        return [step.until for step in self._steps() if step.until is not None]
 
     def rows(self, sql: str) -> list[Any]:
         """Return the rows of one of our own queries over the views."""
@@ -160,7 +173,7 @@ class Log:
         with self._session.alone(), reading(self._source.name):
             self._use()
             found = self._session.frame(sql)
-        return Result(title, found, columns, sql, (*self.notes, *notes), draw, flows)
+            return Result(title, found, columns, sql, (*self.notes, *notes), draw, flows)
 
     def sql(self, query: str, params: Parameters = None) -> pd.DataFrame:
         """Return the rows of one reading SQL statement over this log as a dataframe.
@@ -221,7 +234,8 @@ class Log:
         from duckdb import Error
 
         try:
-            found = self._session.cursor.extract_statements(f"SELECT ({text}\n) FROM source")
+            with self._session.alone():
+                found = self._session.cursor.extract_statements(f"SELECT ({text}\n) FROM source")
             if len(found) != 1 or not text.strip():
                 raise InvalidArgument(f"{text!r} is no single SQL expression, as \"data->>'status'\"")
             source = f"WITH source AS ({self._source.select})"

@@ -6,14 +6,17 @@ what is then told of those that are left. Each says which it is.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Literal, Self
+from numbers import Integral, Real
+from typing import Any, Literal, Self, SupportsFloat, TypeAlias
 
 from esim import display
-from esim.arguments import whole
+from esim.arguments import activities as some
+from esim.arguments import part_of_one, whole
 from esim.clock import utc
 from esim.errors import InvalidArgument
 from esim.logcore import Log, names_list
@@ -23,7 +26,8 @@ from esim.logvariant import FINGERPRINT
 from esim.storefile import literal, quoted
 
 Keep = Literal["events", "contained", "touching", "started", "ended"]
-Span = timedelta | float | str
+Span: TypeAlias = timedelta | SupportsFloat | str
+"""How long: a timedelta, any number of seconds, or text with its unit."""
 
 _MICROS = 1_000_000
 _LETTER = 0x10000  # the letter of an activity in a case's word; none of them means anything in a pattern
@@ -59,14 +63,14 @@ class Filters(Log):
 
     def only(self, *activities: str) -> Self:
         """Keep the events of these activities."""
-        names = _some(activities, "only")
+        names = some(activities, "only")
         return self._narrowed(
             Step(f"activities {_told(names)}", lambda _, codes: _among(codes(names)), cuts=True)
         )
 
     def without(self, *activities: str) -> Self:
         """Take the events of these activities out."""
-        names = _some(activities, "without")
+        names = some(activities, "without")
         label = f"activities other than {_told(names)}"
         return self._narrowed(Step(label, lambda _, codes: f"NOT {_among(codes(names))}", cuts=True))
 
@@ -79,7 +83,10 @@ class Filters(Log):
         )
 
     def lasting(self, least: Span = 0, most: Span | None = None) -> Self:
-        """Keep the cases that last from `least` to `most`: a timedelta, seconds, or text as '3 days'."""
+        """Keep the cases that last from `least` to `most`: a timedelta, seconds, or text as '3 days'.
+
+        Any number is seconds, one out of a dataframe too; a text needs its unit, so '3600' is refused.
+        """
         low, high = microseconds(least), None if most is None else microseconds(most)
         lasts = "epoch_us(max(t)) - epoch_us(min(t))"
         label = f"cases lasting {least} to {'any time' if most is None else most}"
@@ -87,7 +94,7 @@ class Filters(Log):
 
     def starting_with(self, *activities: str) -> Self:
         """Keep the cases whose first event is one of these activities."""
-        names = _some(activities, "starting_with")
+        names = some(activities, "starting_with")
         label = f"cases starting with {_told(names)}"
         return self._narrowed(
             Step(
@@ -97,7 +104,7 @@ class Filters(Log):
 
     def ending_with(self, *activities: str) -> Self:
         """Keep the cases whose last event is one of these activities."""
-        names = _some(activities, "ending_with")
+        names = some(activities, "ending_with")
         label = f"cases ending with {_told(names)}"
         return self._narrowed(
             Step(label, lambda e, codes: f"s IN (SELECT s FROM {e} WHERE z AND {_among(codes(names))})")
@@ -105,24 +112,26 @@ class Filters(Log):
 
     def containing(self, *activities: str, inverse: bool = False) -> Self:
         """Keep the cases with these activities directly one after the other; `inverse`: the others."""
-        names = _some(activities, "containing")
+        names = some(activities, "containing")
         label = f"cases {'not ' if inverse else ''}containing {' → '.join(names)}"
         return self._narrowed(Step(label, lambda e, codes: _worded(e, codes(names), "", inverse=inverse)))
 
     def followed_by(self, *activities: str, inverse: bool = False) -> Self:
         """Keep the cases in which these activities come in this order, whatever lies between."""
-        names = _some(activities, "followed_by")
+        names = some(activities, "followed_by")
         label = f"cases {'not ' if inverse else ''}with {' … '.join(names)}"
         return self._narrowed(Step(label, lambda e, codes: _worded(e, codes(names), "%", inverse=inverse)))
 
     def covering(self, share: float = 0.8) -> Self:
         """Keep the cases of the commonest variants that together make up at least `share` of all cases."""
-        if not 0 < share <= 1:
-            raise InvalidArgument(f"share={share!r}: give a part of all cases, above 0 and up to 1")
+        hint = "give a part of all cases, above 0 and up to 1"
+        least = part_of_one(share, "share", hint)
+        if not least:
+            raise InvalidArgument(f"share={share!r}: {hint}")
         return self._narrowed(
             Step(
-                f"commonest variants, {share:.0%} of cases",
-                lambda e, _: _common(e, f"before < {float(share)!r}"),
+                f"commonest variants, {least:.0%} of cases",
+                lambda e, _: _common(e, f"before < {least!r}"),
             )
         )
 
@@ -147,18 +156,21 @@ class Filters(Log):
         return self._narrowed(Step(label, lambda _, __: f"r IN ({rows})", cuts=True))
 
     def with_value(self, column: str, *values: Any, whole_cases: bool = False) -> Self:
-        """Keep the events (or `whole_cases`) whose column has one of these values; None is a missing one.
+        """Keep the events (or `whole_cases`) whose column has one of these values.
 
+        None, NaN and NA are a missing one; a list is given as its values, `with_value("who", *names)`.
         Numbers, truth values and times are compared as such, a time without a zone as the column's are.
         """
         name = self._column(column)
         if not values:
             raise InvalidArgument(f"with_value({column!r}) needs values: with_value({column!r}, 'high')")
         kind = next(kind for one, kind in self.mapping.types.items() if quoted(one) == name)
-        given = [_typed(column, kind, one, self._reading.timezone) for one in values if one is not None]
+        known_values = [one for one in values if not _is_missing(column, one)]
+        given = [_typed(column, kind, one, self._reading.timezone) for one in known_values]
         known = name if _is_typed(kind) else f"{name}::VARCHAR"
         tests = [f"{known} IN ({', '.join(given)})"] if given else []
-        tests += [f"{name} IS NULL"] if None in values else []
+        if len(given) < len(values):
+            tests += [f"{name} IS NULL", *([f"isnan({name})"] if kind in _WITH_NAN else [])]
         return self.where(" OR ".join(tests), whole_cases=whole_cases)
 
     def linked_to(self, object_type: str, *ids: str) -> Self:
@@ -188,18 +200,35 @@ class Filters(Log):
 
 _NUMBER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL\(\d+,\d+\)")
 _TIME = re.compile(r"DATE|TIMESTAMP(_\w+| WITH TIME ZONE)?|TIMESTAMPTZ_NS")
+_WITH_NAN = ("FLOAT", "DOUBLE")
 _EXACT = 38  # digits of a number that DuckDB takes as it is written
+
+
+def _is_missing(column: str, value: Any) -> bool:
+    """Say whether a value is one of Python's words for none. Raises InvalidArgument for several in one."""
+    import pandas as pd
+
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        raise InvalidArgument(
+            f"{display.short(value)} is no value: give them one by one, with_value({column!r}, *values)"
+        )
+    return bool(pd.isna(value))
+
+
+def is_number(kind: str) -> bool:
+    """Say whether values of an SQL type are numbers."""
+    return bool(_NUMBER.fullmatch(kind))
 
 
 def _is_typed(kind: str) -> bool:
     """Say whether values of a column are compared as what they are; all others as texts."""
-    return kind == "BOOLEAN" or bool(_NUMBER.fullmatch(kind) or _TIME.fullmatch(kind))
+    return kind == "BOOLEAN" or is_number(kind) or bool(_TIME.fullmatch(kind))
 
 
 def _typed(column: str, kind: str, value: Any, timezone: str) -> str:
     """Return the SQL of a value as a column of an SQL type holds it. Raises InvalidArgument if it cannot."""
     try:
-        if _NUMBER.fullmatch(kind):
+        if is_number(kind):
             number = Decimal(str(value))
             exact = number.is_finite() and abs(number.adjusted()) < _EXACT
             return f"{number:f}" if exact else f"'{number}'::DOUBLE"
@@ -223,12 +252,6 @@ def _time(kind: str, value: Any, timezone: str) -> str:
     zoned = of_zone or moment.tzinfo is not None
     time = f"TIMESTAMP{'TZ' if zoned else ''}{fine} '{moment.isoformat(sep=' ')}'"
     return f"({time} AT TIME ZONE {literal(timezone)})" if zoned and not of_zone else time
-
-
-def _some(activities: Sequence[str], verb: str) -> tuple[str, ...]:
-    if not activities:
-        raise InvalidArgument(f"{verb}() needs activities: {verb}('…', '…')")
-    return tuple(activities)
 
 
 def _told(names: Sequence[str]) -> str:
@@ -266,13 +289,35 @@ def _moment(moment: datetime | str) -> str:
     return f"TIMESTAMP {literal(utc(moment).replace(tzinfo=None).isoformat(sep=' '))}"
 
 
-def microseconds(given: Span) -> int:
-    """Return a duration in microseconds. Raises InvalidArgument if it is none."""
-    import pandas as pd
+def is_seconds(given: object) -> bool:
+    """Say whether a duration is given as a number; numpy takes its own durations, with a unit, for one."""
+    import numpy as np
 
+    return isinstance(given, Real | Decimal) and not isinstance(given, bool | np.timedelta64)
+
+
+def microseconds(given: Span) -> int:
+    """Return a duration in microseconds. Raises InvalidArgument if it is none, or a text without a unit."""
+    if isinstance(given, str) and _is_bare(given):
+        raise InvalidArgument(f"{given!r} has no unit: give a number of seconds, or text as '3600 s'")
     try:
-        if isinstance(given, int | float) and not isinstance(given, bool):
-            return int(given * _MICROS)
-        return int(pd.Timedelta(given) / pd.Timedelta(microseconds=1))
+        return round(_micros(given))
     except (ValueError, TypeError, OverflowError):
         raise InvalidArgument(f"{given!r} is no duration: give seconds, a timedelta, or '3 days'") from None
+
+
+def _micros(given: Any) -> float:
+    import pandas as pd
+
+    if is_seconds(given):
+        exact = int(given) if isinstance(given, Integral) else float(given)
+        return exact * _MICROS
+    return pd.Timedelta(given) // pd.Timedelta(microseconds=1)
+
+
+def _is_bare(text: str) -> bool:
+    """Say whether a text is a number and nothing else, which pandas takes for nanoseconds."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

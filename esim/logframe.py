@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def arrow(given: Any) -> pa.Table:
     """Return a dataframe of any library as an Arrow table.
 
-    Raises InvalidLog for a column of mixed types, or two of one name, and InvalidArgument for what is none.
+    Raises InvalidLog for a column of mixed types, two of one name, or half a character in a text, and
+    InvalidArgument for what is no dataframe.
     """
     import pyarrow as pa
 
@@ -40,6 +41,11 @@ def arrow(given: Any) -> pa.Table:
         return pa.table(given)
     except InvalidLog:
         raise
+    except UnicodeEncodeError as error:
+        raise InvalidLog(
+            f"{_where_cut(given)} a text with half a character: {display.short(error.object)}; mend it, "
+            "as text.encode('utf-8', 'replace').decode() does"
+        ) from None
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise InvalidLog(
             f"the {type(given).__name__} has a column of mixed types ({error}); give it one type"
@@ -89,6 +95,30 @@ def _texts(name: str, values: Any) -> list[str | None]:
         ]
     except (TypeError, ValueError) as error:
         raise InvalidLog(f"the column {name!r} has dicts, and a value that is no JSON: {error}") from None
+
+
+def _where_cut(columns: Any) -> str:
+    """Return the begin of a sentence that says where there is a text that UTF-8 cannot hold."""
+    for name, values in columns.items():
+        if _is_cut(str(name)):
+            return "the name of a column is"
+        typed = str(getattr(values, "dtype", "object")) not in ("object", "category")
+        for row, value in enumerate(() if typed else values, 1):
+            if _is_cut(value):
+                return f"the column {name!r} has in row {row:,}"
+    return "a column has"
+
+
+def _is_cut(value: object) -> bool:
+    import pyarrow as pa
+
+    try:
+        pa.array([value])
+    except UnicodeEncodeError:
+        return True
+    except (pa.ArrowException, TypeError, ValueError):
+        pass
+    return False
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from esim import display, logpicture
 from esim.errors import InvalidArgument
 from esim.logcore import Log
+from esim.logfilter import is_number
 from esim.logsource import picked
 from esim.logtime import check_period
 from esim.result import Result
@@ -22,11 +23,14 @@ PAYLOADS = {
     "share": "that as a part of them",
     "types": "the types of its values",
     "distinct": "how many different values there are, about",
-    "median": "the median of those that are numbers",
+    "median": "the median of those that are numbers; texts are, if all of the field are written as numbers, "
+    "and some with a fraction, as Decimals are",
     "common": "the commonest value, as text",
     "change": "appears, vanishes, another type, or shifts: the median is outside of what was usual before; "
     "of texts, the share of a commonest value differs by a fifth, and by more than chance",
 }
+_NUMBER = "-?(0|[1-9][0-9]*)([.][0-9]+)?([eE][+-]?[0-9]+)?"  # as a text: no 007, no 08001
+_JSON_NUMBERS = ("BIGINT", "HUGEINT", "DOUBLE")
 _SHIFT = 0.2  # of the values of a text
 _CHANCE = 1.5  # times the root of 1/n + 1/m: three standard errors of the difference of two shares of a half
 
@@ -34,6 +38,8 @@ _CHANCE = 1.5  # times the root of 1/n + 1/m: three standard errors of the diffe
 def payloads(log: Log, every: str) -> Result:
     """Return the profile of each field of each activity in each period, and what changes."""
     check_period(every)
+    types = {*_JSON_NUMBERS, *filter(is_number, log.mapping.types.values())}
+    of_number = f"kind IN ({', '.join(map(literal, sorted(types)))})"
     sql = f"""WITH told AS MATERIALIZED ({all_fields(log, every)}),
 happened AS (SELECT a, date_trunc('{every}', t)::TIMESTAMP AS period, count(*) AS events
     FROM ({log._once}) GROUP BY ALL),
@@ -41,11 +47,14 @@ grid AS (SELECT a, field, period, events FROM (SELECT DISTINCT a, field FROM tol
 counted AS (SELECT a, field, period, value, count(*) AS n FROM told GROUP BY ALL),
 top AS (SELECT a, field, period, arg_min(value, (-n, value)) AS common, max(n) AS most
     FROM counted GROUP BY a, field, period),
-seen AS (SELECT a, field, period, count(*) AS present,
+fields AS (SELECT a, field, bool_and({of_number} OR regexp_full_match(value, '{_NUMBER}'))
+        AND bool_or({of_number} OR contains(value, '.')) AS numeric
+    FROM told GROUP BY a, field),
+seen AS (SELECT a, field, period, numeric, count(*) AS present,
         list_sort(list(DISTINCT kind)) AS types, approx_count_distinct(value) AS "distinct",
-        quantile_cont(try_cast(value AS DOUBLE), [0.01, 0.5, 0.99]) AS q
-    FROM told GROUP BY a, field, period),
-filled AS (SELECT a, field, period, events, coalesce(present, 0) AS present, types, "distinct", q,
+        quantile_cont(try_cast(value AS DOUBLE), [0.01, 0.5, 0.99]) FILTER (numeric OR {of_number}) AS q
+    FROM told JOIN fields USING (a, field) GROUP BY a, field, period, numeric),
+filled AS (SELECT a, field, period, events, coalesce(present, 0) AS present, types, numeric, "distinct", q,
         common, most
     FROM grid LEFT JOIN seen USING (a, field, period) LEFT JOIN top USING (a, field, period)),
 before AS (SELECT *, lag(present) OVER each AS had, lag(types) OVER each AS were, lag(q) OVER each AS q0,
@@ -62,7 +71,7 @@ SELECT activity, field, period AT TIME ZONE 'UTC' AS period, events, present, pr
          WHEN present = 0 AND had > 0 THEN 'vanishes'
          WHEN types <> were THEN array_to_string(were, ', ') || ' → ' || array_to_string(types, ', ')
          WHEN q[2] < q0[1] OR q[2] > q0[3] THEN 'shifts'
-         WHEN q[2] IS NULL AND q0[2] IS NULL AND greatest(risen, fallen)
+         WHEN NOT numeric AND greatest(risen, fallen)
              > greatest({_SHIFT}, {_CHANCE} * sqrt(1 / present + 1 / had)) THEN 'shifts'
          ELSE '' END AS change
 FROM compared JOIN activities USING (a) ORDER BY activity, field, period"""

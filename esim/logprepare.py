@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 from esim import display
 from esim.errors import InvalidArgument, InvalidLog
 from esim.logarray import numbered
-from esim.logcoded import Coded, coded, with_numbers
 from esim.logsession import Kept, Session, reading
 from esim.logsource import ROW, Source, picked
 from esim.logvalue import zoned
@@ -128,8 +127,7 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
         time = time_of(session, roles, how)
         base = _base(roles, finite(time) if seen.unread else time, key)
         at_once = roles.case_object is None and _may_be_at_once(session, base, seen, how)
-        texts = _texts(source, roles, seen) if at_once else None
-        cases, activities = _names(session, base, seen, texts)
+        cases, activities = _names(session, base, seen)
         happened = _happened(session, base, activities) if seen.loose else None
         timed = "" if seen.complete else "WHERE t IS NOT NULL"
         row = "r::INT AS r" if seen.highest < _INT else "r"
@@ -139,10 +137,7 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
         )
         count = session.rows(f"SELECT count(*) FROM {cases.name}")[0][0]
         session.run(f"SET perfect_ht_threshold = {_direct(count)}")
-        found = None
-        if at_once:
-            narrow = session.arrow(rows if texts is None else f"SELECT t, o, {row} FROM ({base})")
-            found = numbered(narrow if texts is None else with_numbers(narrow, *texts), how.sort)
+        found = numbered(session.arrow(rows), how.sort) if at_once else None
         if found is not None:
             events, tied, back = session.hold(found.events), found.tied, found.back
         else:
@@ -228,26 +223,14 @@ def _case(roles: ColumnRoles) -> str:
     return quoted(name)
 
 
-def _texts(source: Source, roles: ColumnRoles, seen: Seen) -> tuple[Coded, Coded] | None:
-    """Return cases and activities as a Parquet file has them, whose rows are all events; else None."""
-    names = roles["case"], roles["activity"]
-    if len(source.files) != 1 or not seen.complete or any(roles.types[name] != "VARCHAR" for name in names):
-        return None
-    path = next(iter(source.files))
-    cases, activities = (coded(path, name, seen.rows) for name in names)
-    return None if cases is None or activities is None else (cases, activities)
-
-
 def _happened(session: Session, base: str, activities: Kept) -> Kept:
     """Return every event once, in whatever cases it is, and in none."""
     joined = f"({base}) JOIN {activities.name} ON activity = n"
     return session.keep(f"SELECT DISTINCT r, a, t FROM {joined} WHERE t IS NOT NULL")
 
 
-def _names(session: Session, base: str, seen: Seen, texts: tuple[Coded, Coded] | None) -> tuple[Kept, Kept]:
+def _names(session: Session, base: str, seen: Seen) -> tuple[Kept, Kept]:
     """Return the tables of cases and activities, which are numbered in the order of their names."""
-    if texts is not None:
-        return session.hold(texts[0].listed("s", "case")), session.hold(texts[1].listed("a", "activity"))
     is_event = "n IS NOT NULL AND t IS NOT NULL"
     within = "" if seen.complete else f"WHERE c IS NOT NULL AND {is_event}"
     where = f"WHERE {is_event}" if seen.loose else within

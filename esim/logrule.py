@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from esim import display, logpicture
 from esim.errors import InvalidArgument
 from esim.logcore import Log
-from esim.logfilter import Span, microseconds
+from esim.logfilter import Span, is_seconds, microseconds
 from esim.logsource import picked
 from esim.result import Result
 from esim.storefile import literal
@@ -53,7 +53,8 @@ RULES = {
 class Rule:
     """When `when` happens, in cases where all of `given` happened before, something must be so.
 
-    `then` must follow, `never` must not, `before` must have come before; each `within` a time, if given.
+    `then` must follow, `never` must not, `before` must have come before; each `within` a time, if given: a
+    timedelta, a number of seconds, or text with its unit.
 
     >>> Rule("Cancelled", given="Paid", then="Refunded", within="14 days")
     Rule: given Paid, when Cancelled, then Refunded within 14 days
@@ -69,6 +70,9 @@ class Rule:
     def __post_init__(self) -> None:
         if sum(one is not None for one in (self.then, self.never, self.before)) != 1:
             raise InvalidArgument("a rule says one thing: give one of then='…', never='…', before='…'")
+        for one in (self.when, *self.facts, self.other):
+            if not isinstance(one, str):
+                raise InvalidArgument(f"{display.short(one)} is no activity: give the name of one")
         if self.within is not None:
             microseconds(self.within)
 
@@ -77,25 +81,29 @@ class Rule:
         """What must have happened for the rule to apply."""
         return (self.given,) if isinstance(self.given, str) else tuple(self.given)
 
+    @property
+    def other(self) -> str:
+        """The activity that must follow, must not, or must have come before."""
+        return next(one for one in (self.then, self.never, self.before) if one is not None)
+
     def __str__(self) -> str:
-        given = f"given {', '.join(self.facts)}, " if self.facts else ""
-        must = (
-            f"then {self.then}"
-            if self.then
-            else f"then never {self.never}"
-            if self.never
-            else f"then {self.before} came before"
-        )
-        return (
-            f"{given}when {self.when}, {must}{'' if self.within is None else f' within {_span(self.within)}'}"
-        )
+        given = f"given {', '.join(map(_name, self.facts))}, " if self.facts else ""
+        other = _name(self.other)
+        must = f"{other} came before" if self.before is not None else other
+        never = "never " if self.never is not None else ""
+        near = "" if self.within is None else f" within {_span(self.within)}"
+        return f"{given}when {_name(self.when)}, then {never}{must}{near}"
 
     def __repr__(self) -> str:
         return f"Rule: {self}"
 
 
+def _name(activity: str) -> str:
+    return activity or "''"
+
+
 def _span(within: Span) -> str:
-    return f"{within:g} s" if isinstance(within, int | float) else str(within)
+    return f"{within:.15g} s" if is_seconds(within) else str(within)
 
 
 Declared: TypeAlias = "Iterable[Transition] | Rule | Iterable[Rule]"
@@ -175,6 +183,7 @@ def _taken(log: Log, pairs: Sequence[Transition], columns: tuple[str, str] | Non
     Beginnings and ends count if pairs do.
     """
     if columns is not None:
+        _must_be_two(columns)
         source, target = (log._expression(one) for one in columns)
         facts = picked(source=f"({source}\n)::VARCHAR", target=f"({target}\n)::VARCHAR")
         return (
@@ -189,6 +198,19 @@ def _taken(log: Log, pairs: Sequence[Transition], columns: tuple[str, str] | Non
         last = "SELECT s, max(v) + 1 AS v, max_by(t, v) AS t, max_by(a, v) AS a FROM e GROUP BY s"
         parts.append(f"SELECT s, v, t, a, activity, NULL FROM ({last}) JOIN activities USING (a)")
     return " UNION ALL ".join(parts)
+
+
+def _must_be_two(columns: object) -> None:
+    """Raise InvalidArgument unless columns are two expressions."""
+    if (
+        not isinstance(columns, tuple | list)
+        or len(columns) != 2  # noqa: PLR2004 - from one to the other
+        or not all(isinstance(one, str) for one in columns)
+    ):
+        raise InvalidArgument(
+            f"columns={display.short(columns)}: give two SQL expressions, of the state before and of the one "
+            "after, as ('old', 'new')"
+        )
 
 
 def _is_declared(pairs: Sequence[Transition]) -> str:
@@ -226,7 +248,7 @@ def _asked(log: Log, rule: Rule) -> str:
     That is NULL where the rule's time was not over when the log ends.
     """
     when, *facts = log._codes(rule.when, *rule.facts)
-    wanted = log._codes(str(rule.then or rule.never or rule.before))[0]
+    wanted = log._codes(rule.other)[0]
     earlier = " AND ".join(
         [f"x.a = {when}", *(f"EXISTS (FROM e y WHERE y.s = x.s AND y.v < x.v AND y.a = {a})" for a in facts)]
     )

@@ -84,7 +84,7 @@ def picked(**columns: str) -> str:
 class Source:
     """A SELECT of events, how it is described, and what came with it.
 
-    `ids` is a SELECT of the ids of all events where the source leaves some out, as those of other categories.
+    `every` is a SELECT of all events of a store, of which the source may leave out those of other categories.
     `objects` is a SELECT of (#row, object_type, object_id, qualifier) over the view `source`, or None; their
     types are `kinds`, once asked for; `rest` is what the reader of a format gave beside the events; `said` is
     what those columns say that `select` has as texts; `files` are those that are read where they lie, as they
@@ -96,7 +96,7 @@ class Source:
     session: Session
     roles: Mapping[str, str] = field(default_factory=dict)
     objects: str | None = None
-    ids: str | None = None
+    every: str | None = None
     versioned: bool = False
     notes: tuple[str, ...] = ()
     rest: Tables | None = None
@@ -155,9 +155,10 @@ class Source:
         """
         if self.objects is None or self.versioned:
             return {}
-        self.session.use(self, lambda: {"source": self.select})
         query = f"SELECT object_type, count(DISTINCT {ROW}) FROM ({self.objects}) GROUP BY ALL"
-        self.kinds = dict(self.session.rows(query))
+        with self.session.alone():
+            self.session.use(self, lambda: {"source": self.select})
+            self.kinds = dict(self.session.rows(query))
         if self.rest is not None and not self.rest.events.num_rows:
             self.kinds = dict.fromkeys((self.rest.header or {}).get("object_types") or ("case",), 0)
         return self.kinds
@@ -245,7 +246,7 @@ def _of_store(store: Store, wish: Wish, owned: Store | None) -> Source:
     notes = ("types and payloads are as stored; upcasters are not applied",) if roads() else ()
     return Source(
         f"the store as of position {position:,}", select, Session(db, owned), _STORE_ROLES, _STORE_OBJECTS,
-        ids=f"SELECT event_id AS id FROM ({every})", versioned=True, notes=notes,
+        every=every, versioned=True, notes=notes,
     )  # fmt: skip
 
 

@@ -10,7 +10,8 @@ from esim.arguments import whole
 from esim.clock import utc
 from esim.errors import InvalidArgument
 from esim.logcore import Log
-from esim.logsource import picked
+from esim.logsource import ROW, picked
+from esim.logwhen import time_of
 from esim.result import Result
 from esim.storefile import literal, quoted
 
@@ -53,14 +54,21 @@ JOIN cases USING (s) JOIN activities USING (a) {joined}ORDER BY s"""
 
 
 def bound(log: Log, moment: int | datetime | str) -> tuple[str, str]:
-    """Return the SQL test of events up to a moment, and the SQL of its time."""
+    """Return the SQL test of events up to a moment, and the SQL of its time.
+
+    That of a position is the latest time in the store up to there, whatever the log leaves out.
+    """
     if isinstance(moment, datetime | str):
         now = f"{literal(str(utc(moment).replace(tzinfo=None)))}::TIMESTAMP"
         return f"t <= {now}", now
     if not log._source.versioned:
         raise InvalidArgument(f"as_of({moment!r}): only a store has positions; give an aware time")
-    test = f"r <= {whole(moment, 'moment')}"
-    return test, f"(SELECT max(t) FROM e WHERE {test})"
+    position = whole(moment, "moment")
+    with log._session.alone():
+        log._use()
+        time = time_of(log._session, log.mapping, log._reading)
+    until = f"(SELECT max({time}) FROM ({log._source.every}) WHERE {ROW} <= {position})"
+    return f"r <= {position}", until
 
 
 def difference(log: Log, other: Log, of: Literal["follows", "activities", "variants"]) -> Result:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from esim import logpicture
-from esim.arguments import whole
+from esim.arguments import activities, whole
 from esim.errors import InvalidArgument
 from esim.logcore import Log
 from esim.logsource import picked
@@ -41,7 +41,7 @@ FUNNEL = {
 }
 DOTS = {
     "case": "the case; '' where dots are gathered in cells",
-    "row": "the place of the case in the chart, from 0: by first event",
+    "row": "the place of the case in the chart, from 0: by first event; of cells, of the first in their row",
     "time": "when, UTC; of a cell, a moment in it",
     "since_s": "the time since the first event of the case, seconds",
     "activity": "what happened",
@@ -89,8 +89,7 @@ FROM e {joined} GROUP BY ALL ORDER BY period, value"""
 def cohorts(log: Log, every: str, by: str | None) -> Result:
     """Return how many of the cases (or values of a column) that began in a period are active later."""
     check_period(every)
-    before = f"{log._end} - INTERVAL 1 MICROSECOND"  # a filter leaves nothing at the very time where it ends
-    last = f"greatest((SELECT max(t) FROM e), {before})"
+    last = log._latest
     query = f"SELECT count(DISTINCT date_trunc('{every}', t)), date_diff('{every}', min(t), {last}) FROM e"
     cohorts, oldest = log.rows(query)[0]
     if cohorts * (oldest or 0) > _MOST_AGES:
@@ -118,9 +117,7 @@ def funnel(log: Log, steps: Sequence[str]) -> Result:
 
     A case takes a step at the first event of it after the event of the step before.
     """
-    if not steps:
-        raise InvalidArgument("a funnel needs its steps: funnel('Placed', 'Paid', 'Shipped')")
-    codes = log._codes(*steps)
+    codes = log._codes(*activities(steps, "funnel"))
     parts = [f"step_1 AS (SELECT s, min(v) AS v, min_by(t, v) AS t FROM e WHERE a = {codes[0]} GROUP BY s)"]
     parts += [
         f"step_{n} AS (SELECT e.s, min(e.v) AS v, min_by(e.t, e.v) AS t, any_value(x.t) AS since "
@@ -160,7 +157,7 @@ ORDER BY row, v"""
 ranked AS (SELECT s, begun, row_number() OVER (ORDER BY begun, s) - 1 AS row FROM begun),
 bounds AS (SELECT epoch_us(min(t)) AS low, greatest(epoch_us(max(t)) - epoch_us(min(t)), 1) AS width,
     count(DISTINCT s) AS cases FROM e),
-celled AS (SELECT r, a, row * {side} // cases * cases // {side} AS row,
+celled AS (SELECT r, a, (row * {side} // cases * cases + {side - 1}) // {side} AS row,
     (low + least((epoch_us(t) - low)::HUGEINT * {side} // width, {side - 1}) * width
         // {max(side - 1, 1)})::BIGINT AS cell,
     epoch_us(t) - epoch_us(begun) AS since FROM e JOIN ranked USING (s), bounds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from esim import logpicture
+from esim.arguments import whole
 from esim.errors import InvalidArgument
 from esim.logcore import Log
 from esim.logsource import picked
@@ -14,10 +15,10 @@ BOTTLENECKS = {
     "source": "an activity",
     "target": "the one directly after it",
     "count": "how often",
-    "median_s": "the median time between them, seconds",
+    "median_s": "the median time between them, seconds; below zero where a clock runs back",
     "p95_s": "the time that 95 of 100 do not exceed, seconds",
     "total_s": "the sum over all cases, seconds",
-    "share": "that as a part of the time of all cases",
+    "share": "that as a part of all such time, where what is below zero counts as none",
     "slow_cases": "of the tenth of cases that last longest, how many pass here",
 }
 REWORK = {
@@ -59,20 +60,28 @@ HANDOVERS = {
 
 def bottlenecks(log: Log) -> Result:
     """Return the steps between which most time passes, all cases together."""
-    sql = """WITH lasts AS (SELECT s, sum(w) AS d FROM e GROUP BY s),
+    back = 0 if log._ready().forward else int(log.rows("SELECT count(*) FROM e WHERE w < 0")[0][0])
+    note = (
+        f"{back:,} step{' goes' if back == 1 else 's go'} back in time: "
+        f"{'its wait is' if back == 1 else 'their waits are'} below zero in the figures, "
+        f"and {'counts' if back == 1 else 'count'} as none in share"
+    )
+    passed = "greatest(w, 0)" if back else "w"
+    sql = f"""WITH lasts AS (SELECT s, {log._lasts()} AS d FROM e GROUP BY s),
 slow AS (SELECT s FROM lasts WHERE d >= (SELECT quantile_cont(d, 0.9) FROM lasts) AND d > 0),
 pairs AS (SELECT p, a, count(*) AS "count", quantile_cont(w, 0.5) / 1e6 AS median_s,
         quantile_cont(w, 0.95) / 1e6 AS p95_s, sum(w)::DOUBLE / 1e6 AS total_s,
-        count(DISTINCT slow.s) AS slow_cases
+        sum({passed})::DOUBLE AS passed, count(DISTINCT slow.s) AS slow_cases
     FROM e LEFT JOIN slow USING (s) WHERE p IS NOT NULL GROUP BY p, a)
 SELECT x.activity AS source, y.activity AS target, "count", median_s, p95_s, total_s,
-    total_s / nullif(sum(total_s) OVER (), 0) AS share, slow_cases
+    passed / nullif(sum(passed) OVER (), 0) AS share, slow_cases
 FROM pairs JOIN activities x ON x.a = pairs.p JOIN activities y ON y.a = pairs.a
 ORDER BY total_s DESC, source, target"""
     return log.ask(
         "Where time goes",
         sql,
         BOTTLENECKS,
+        (note,) if back else (),
         draw=logpicture.pairs("total_s", "seconds", "All cases together."),
     )
 
@@ -97,11 +106,13 @@ ORDER BY repetitions DESC, activity"""
 
 def loops(log: Log, longest: int) -> Result:
     """Return the rounds that cases take: from an activity to its next occurrence, up to `longest` steps."""
-    if not isinstance(longest, int) or not 1 <= longest <= _LONGEST:
-        raise InvalidArgument(f"longest={longest!r}: give a number of steps from 1 to {_LONGEST}")
+    hint = f"give a number of steps from 1 to {_LONGEST}"
+    steps = whole(longest, "longest", hint)
+    if not 1 <= steps <= _LONGEST:
+        raise InvalidArgument(f"longest={longest!r}: {hint}")
     sql = f"""WITH again AS (SELECT s, a, v, t, lag(v) OVER each AS before, lag(t) OVER each AS since
     FROM e WINDOW each AS (PARTITION BY s, a ORDER BY v)),
-rounds AS (SELECT * FROM again WHERE v - before <= {longest}),
+rounds AS (SELECT * FROM again WHERE v - before <= {steps}),
 spelled AS (SELECT r.s, r.v, any_value(r.t) AS t, any_value(r.since) AS since,
         list(activity ORDER BY e.v) AS loop
     FROM rounds r JOIN e ON e.s = r.s AND e.v BETWEEN r.before AND r.v JOIN activities ON activities.a = e.a

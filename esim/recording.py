@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from esim import display
 from esim.arguments import whole
-from esim.aside import Unpacker, packed
 from esim.errors import InvalidArgument, SimulationFailed, TokenMismatch
 from esim.faults import FAILED, Faults
 from esim.invariant import PLAINLY, Invariant, Look
@@ -233,14 +232,6 @@ class Run:
         self.stage, self.choices, self.asked, self.broken = stage, choices, asked, broken
         self._steps, self._moments = steps, moments
 
-    def __reduce__(self) -> Any:
-        """Go from a child of a process to its parent, where the stage is set up anew."""
-        stage = self.stage
-        kept = stage.first, self.last, self._moments, self._steps, self.asked, self.choices, self.broken
-        names = [part.name for part in stage.parts]
-        run = self.seed, stage.fingerprint, list(stage.left), names, packed(kept, stage.parts)
-        return _taken_over, (self.scenario, *run)
-
     @property
     def scenario(self) -> Scenario:
         """What it was a run of."""
@@ -341,25 +332,3 @@ class Run:
 
     def _repr_html_(self) -> str:
         return f"<div>{display.escape(repr(self).strip('<>'))}</div>{self.image()}"
-
-
-def _taken_over(  # noqa: PLR0917 - as it was handed on
-    scenario: Scenario, seed: int | None, fingerprint: str, left: list[str], names: list[str], kept: bytes
-) -> Run:
-    """Return the run that a child has handed on."""
-    stage = Stage(scenario)
-    stage.begin(dict.fromkeys(left, 0))
-    stage.fingerprint = fingerprint
-    for name in names[len(stage.parts) :]:
-        stage.stand_in(name)  # of a function that was called
-    first, last, moments, *rest = Unpacker(kept, stage.parts).load()
-    stage.first, ended, *moments = (_elsewhere(one) for one in (first, last, *moments))
-    steps, asked, choices, broken = rest
-    run = Run(stage, steps, moments, asked, choices, broken)
-    run.last, run.seed = ended, seed
-    return run
-
-
-def _elsewhere(moment: Moment) -> Moment:
-    """Return a moment with other numbers for its states than those that are given here."""
-    return moment._replace(known=tuple([~number for number in moment.known]))

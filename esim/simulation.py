@@ -13,9 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
-from esim.apart import apart
 from esim.confirm import on_duckdb, with_kills
 from esim.errors import InvalidArgument, TokenMismatch, Unsteady
 from esim.examine import examine
@@ -30,7 +29,6 @@ from esim.explore import (
     deadline,
 )
 from esim.faults import Faults
-from esim.matrix import Matrix
 from esim.origin import called_from
 from esim.player import failing
 from esim.pytestfile import Found
@@ -63,7 +61,6 @@ __all__ = [
 _MANY = 1_000
 _TRIED = 5_000  # schedules with fewer faults than what chance has found
 Confirm = Literal["duckdb", "kill"] | None
-T = TypeVar("T")
 
 
 def explore(
@@ -94,11 +91,9 @@ def explore(
     That is looked for by names, and in the source, while the schedule without faults runs, and those with the
     first fault of each kind; and by up to twelve real deaths in child processes, if there may be crashes;
     without them, by running a few schedules in another order. What shows only after several faults, or is the
-    work of C code, files or the environment, is not seen.
-
-    All runs in a child of this process (see `esim.apart`), and leaves nothing in memory. But the memory of
-    this process counts as that of a new one: what your handlers have left in it when you called them, or ran
-    them on a store of yours, cannot be told from what was there; restart first for a proof without that.
+    work of C code, files or the environment, is not seen. The memory of this process counts as that of a new
+    one: what your code has left in it before, simulated or not, is put back, or told, only where it is found
+    by names; restart first for a proof without that.
     """
     origin = called_from(whole=isinstance(history, Scenario))
     scenario = _scenario(history, actors, invariants, faults, world)
@@ -107,28 +102,6 @@ def explore(
     if confirm not in ("duckdb", "kill", None):
         raise InvalidArgument(f"confirm={confirm!r}: give 'duckdb', 'kill' or None")
     scenario.faults.budgets()  # told before anything runs
-    found = Found(origin, _sought(strategy, seed=seed, seconds=seconds, schedules=schedules))
-    limits = seconds, schedules
-    return _apart(scenario, lambda: _explored(scenario, strategy, limits, seed, confirm, found, prune=prune))
-
-
-def _apart(scenario: Scenario, work: Callable[[], T]) -> T:
-    """Do what runs a scenario's code in a child, so that nothing of it is left in memory."""
-    scenario.begin()
-    return apart(work, [scenario, scenario.world, *scenario.world.parts.values()])
-
-
-def _explored(  # noqa: PLR0917 - as it was asked for
-    scenario: Scenario,
-    strategy: Strategy,
-    limits: tuple[float | None, int | None],
-    seed: int,
-    confirm: Confirm,
-    how: Found,
-    *,
-    prune: bool,
-) -> Verdict:
-    seconds, schedules = limits
     over = deadline(seconds)
     search = Search(Stage(scenario), scenario.invariants, prune=prune)
     with as_before(search.stage) as remembered:
@@ -154,6 +127,7 @@ def _explored(  # noqa: PLR0917 - as it was asked for
             with suppress(KeyboardInterrupt):  # what was found is as good, if longer
                 found = _shrunk(scenario, found, over)
         run = _again(scenario, found)
+        how = Found(origin, _sought(strategy, seed=seed, seconds=seconds, schedules=schedules))
         counterexample = Counterexample(run, _confirmed(run, confirm, seconds), how)
         return Verdict(
             scenario, search, exhausted=False, stopped="", counterexample=counterexample, untried=untried
@@ -318,10 +292,6 @@ def replay(
     """
     scenario = _scenario(history, actors, invariants, faults, world)
     fingerprint, choices = token_read(token)
-    return _apart(scenario, lambda: _replayed(scenario, token, fingerprint, choices))
-
-
-def _replayed(scenario: Scenario, token: str, fingerprint: str, choices: Choices) -> Run:
     mine = Stage(scenario).fingerprint
     added = scenario.added(fingerprint)
     differ = [side for side in SIDES if side_of(mine, side) != side_of(fingerprint, side)]
@@ -357,14 +327,10 @@ def simulate(
 ) -> Run:
     """Run once, with faults by chance from `seed`; `faults` holds probabilities, or budgets to spend.
 
-    Returns the run: a timeline, dataframes of steps, tables, dead letters and effects, and `at(step)`. It is
-    done in a child of this process: the world, and whatever is in memory, are as they were before.
+    Returns the run: a timeline, dataframes of steps, tables, dead letters and effects, and `at(step)`. The
+    world, and what the code has kept in memory, are as they were before.
     """
     scenario = _scenario(history, actors, invariants, faults, world)
-    return _apart(scenario, lambda: _by_seed(scenario, seed))
-
-
-def _by_seed(scenario: Scenario, seed: int) -> Run:
     stage = Stage(scenario)
     given = {name: value for name, value in vars(scenario.faults).items() if value}
     budgets = _allowed(scenario.faults)
@@ -409,17 +375,15 @@ def crash_matrix(
     invariants: object = (),
     *,
     world: World | None = None,
-) -> Matrix:
+) -> Any:
     """Return what becomes of a crash: for each process a table of events by the places to die at.
 
     Where something is broken without a crash already, it says so, and all is run to the end nevertheless.
     Raises Unsteady as `explore` does: what is kept in memory would be lost by a crash.
     """
+    from esim.matrix import Matrix
+
     scenario = _scenario(history, actors, invariants, Faults(crash=1), world)
-    return _apart(scenario, lambda: _crashed(scenario))
-
-
-def _crashed(scenario: Scenario) -> Matrix:
     with as_before(Stage(scenario)) as remembered:
         unsteady(scenario)
         base, cells = _run(scenario, {}, checks=False), []

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from esim import display
-from esim.apart import left
 from esim.explore import Search
 from esim.pytestfile import Found, write_test
 from esim.recording import Run
@@ -23,8 +22,6 @@ _IN_TURN = (
     "processes take their turns in the order in which they were given, and no time passes while one is at "
     "work, unless it sleeps or is late: allow preemptions for others"
 )
-_HERE = "simulated code has run in this process before, not in a child of it"
-_RESTART = "what it left in memory counts as new; restart for a proof without that"
 
 
 class Counterexample:
@@ -88,9 +85,7 @@ class Verdict:
         self.granularity = "; ".join(one for one in (_DIES, turns, untried) if one)
         """Where schedules may differ."""
         self.reserves = ["some deaths could not be tried for real"] if untried else []
-        """What a proof takes for granted, beside its bounds: deaths not tried, a memory that is not new."""
-        if here := left():
-            self.reserves.append(f"{_HERE} ({'; '.join(here)}): {_RESTART}")
+        """What a proof takes for granted, beside its bounds: that what was not tried for real is alike."""
 
     @property
     def holds(self) -> bool:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from esim.aside import Unanswered, aside
-from esim.deaths import PATIENCE, SURVIVES, Quiet, Tail, difference, tail_of, tried
+from esim.deaths import PATIENCE, SURVIVES, Quiet, Tail, difference, looking, tail_of, tried
 from esim.errors import Unsteady, said
 from esim.faults import MEANINGS
 from esim.reach import CHANGED, Remembered, held_by, is_users
@@ -135,18 +135,10 @@ def _watched_aside(scenario: Scenario, over: Callable[[], bool] | None) -> tuple
         except TimeIsOver:
             return None
 
-    found = aside(work, PATIENCE, _looking(over))
+    found = aside(work, PATIENCE, looking(over))
     if found is None:
         raise TimeIsOver
     return found
-
-
-def _looking(over: Callable[[], bool] | None) -> Callable[[], None]:
-    def look() -> None:
-        if over is not None and over():
-            raise TimeIsOver
-
-    return look
 
 
 def _in_another_order(scenario: Scenario, done: Sequence[_Done], over: Callable[[], bool] | None) -> str:
@@ -165,7 +157,7 @@ def _in_another_order(scenario: Scenario, done: Sequence[_Done], over: Callable[
             remembered.put_back()
         return ""
 
-    return aside(work, PATIENCE, _looking(over)) if len(done) > 1 and not scenario.faults.crash else ""
+    return aside(work, PATIENCE, looking(over)) if len(done) > 1 and not scenario.faults.crash else ""
 
 
 def _watch(scenario: Scenario, over: Callable[[], bool] | None) -> tuple[bool, list[_Done]]:
@@ -359,6 +351,10 @@ def _of_c(called: Any) -> str:
     if module == "_thread" and name in _OF_THE_THREAD:
         return f"threading.{name}"
     return f"time.{name}" if module == "time" and name not in _NO_CLOCKS else ""
+
+
+def _is_clock(what: str) -> bool:
+    return what.startswith("time.") or what.rpartition(".")[2] in _CLASS_CLOCKS
 
 
 _DEALER = random.random.__self__  # type: ignore[attr-defined]  # the instance behind the module's functions

@@ -5,12 +5,16 @@ from __future__ import annotations
 import atexit
 import os
 import pickle
+import sqlite3
 import sys
 import threading
+from contextlib import suppress
 from typing import Any
 
+import duckdb
 import pytest
 
+from esim import EventStore
 from esim.aside import Packer, Unanswered, Unpacker, aside, packed
 
 KEPT: list[int] = []
@@ -40,6 +44,45 @@ def test_nothing_is_said_and_nothing_runs_at_its_exit(tmp_path, capfd):
     aside(work, 60)
     assert capfd.readouterr() == ("mine, not flushed", "")
     assert not told.exists()
+
+
+def test_no_file_that_is_open_is_changed(tmp_path):
+    """A database is read as it stands, and refuses to be written; what is written to a log goes nowhere."""
+    known = duckdb.connect(str(tmp_path / "shop.duckdb"))
+    known.execute("CREATE TABLE t AS SELECT 1 AS n")
+    known.execute("CHECKPOINT")
+    light = sqlite3.connect(tmp_path / "shop.sqlite")
+    light.execute("CREATE TABLE t (n)")
+    with (tmp_path / "log").open("w") as log:
+
+        def work() -> list[str]:
+            told = []
+            log.write("from the child\n")
+            log.flush()
+            for each in (known, light):
+                try:
+                    each.execute("INSERT INTO t SELECT 2")
+                    each.commit()
+                except (duckdb.Error, sqlite3.Error) as error:
+                    told.append(type(error).__name__)
+            with suppress(duckdb.Error):
+                known.execute("CHECKPOINT")
+            return told
+
+        assert "OperationalError" in aside(work, 60)
+    known.execute("INSERT INTO t SELECT 3")
+    for each in (known, light):
+        each.commit()
+        each.close()
+    assert duckdb.connect(str(tmp_path / "shop.duckdb")).execute("FROM t").fetchall() == [(1,), (3,)]
+    assert sqlite3.connect(tmp_path / "shop.sqlite").execute("SELECT * FROM t").fetchall() == []
+    assert (tmp_path / "log").read_text() == ""
+
+
+def test_a_store_of_the_parent_ends_it(tmp_path):
+    """Whoever asks it in a child would be refused, and go another way than here."""
+    with EventStore(tmp_path / "shop.duckdb") as store, pytest.raises(Unanswered, match="it uses the store"):
+        aside(lambda: store.version("Order/1"), 60)
 
 
 def test_an_error_is_told():

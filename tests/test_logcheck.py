@@ -53,6 +53,14 @@ def test_versions_that_are_the_order_themselves(rows: Rows) -> None:
     assert "version goes back" in log.anomalies().notes[-2]
 
 
+def test_of_equally_common_first_versions_the_least_is_usual() -> None:
+    """Whatever the rows' order and the threads: all cases but the one that begins with 1 lack a start."""
+    rows = [row(f"c{n:02}", "x", n, 1 + n * 7 % 30, position=n) for n in range(30)]
+    log = logged(rows, order="position")
+    assert odd(log, version="version")["late first version"] == (29, sum(range(30)))
+    assert "c00" not in set(log.anomalies("late first version", "version").df["case"])
+
+
 def test_a_filter_makes_nothing_odd() -> None:
     """What is taken out is not missing: oddities are those of the whole log, told of the events left."""
     sound = logged([row("a", one, n, n + 1) for n, one in enumerate("xyzxy")])

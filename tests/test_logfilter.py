@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from esim.clock import SeededIds
 from esim.errors import InvalidArgument
 from esim.eventlog import EventLog
+from esim.logfilter import microseconds
 from esim.memory import MemoryStore
 from tests.test_eventlog import SHOP, START, Paid, Placed, logged, row
 
@@ -119,6 +121,53 @@ def test_a_value_is_compared_as_what_its_column_holds(column: str, value: Any, f
         assert len(log.with_value(column, value, None)) == found + 1
 
 
+def test_what_is_missing_in_python_is_missing_in_the_log() -> None:
+    """None, NaN, NA and NaT ask for what is missing, in a column of any type; a NaN there is missing too."""
+    rows = pa.table({"case": ["a"] * 3, "activity": ["x"] * 3, "time": [START] * 3, **TYPED})
+    rows = rows.append_column("float", pa.array([1.0, float("nan"), None]))
+    with EventLog(rows, time="time") as log:
+        for missing in (None, float("nan"), np.float32("nan"), Decimal("NaN"), pd.NA, pd.NaT):
+            for column in TYPED:
+                assert len(log.with_value(column, missing)) == 1
+            assert len(log.with_value("float", missing)) == 2
+        assert len(log.with_value("name", "10", pd.NA)) == 2
+
+
+@pytest.mark.parametrize("values", [["ann", "bob"], ("ann",), {"ann"}, np.array(["ann"]), pd.Series(["ann"])])
+def test_a_list_of_values_is_refused_with_the_way_out(values: Any) -> None:
+    """It would be one text that no row has."""
+    with (
+        logged(SHOP) as log,
+        pytest.raises(InvalidArgument, match=r"one by one.*with_value\('who', \*values\)"),
+    ):
+        log.with_value("who", values)
+
+
+LISTED = [
+    lambda log, names: log.only(names),
+    lambda log, names: log.without(names),
+    lambda log, names: log.containing(names),
+    lambda log, names: log.followed_by("Placed", names),
+    lambda log, names: log.starting_with(names),
+    lambda log, names: log.ending_with(names),
+    lambda log, names: log.funnel(names),
+]
+
+
+@pytest.mark.parametrize("ask", LISTED)
+def test_activities_are_given_one_by_one(ask: Any) -> None:
+    """A list of them, or what is no text, is told when the filter is written, with what to write."""
+    with logged(SHOP) as log:
+        with pytest.raises(InvalidArgument, match=r"one by one, as \w+\('Placed', 'Paid'\)"):
+            ask(log, ["Placed", "Paid"])
+        nothing: list[Any] = [None, 1, []]
+        for wrong in nothing:
+            with pytest.raises(InvalidArgument, match="is no activity: give names"):
+                ask(log, wrong)
+    with pytest.raises(InvalidArgument, match="needs activities"):
+        logged(SHOP).funnel()
+
+
 @pytest.mark.parametrize(
     ("column", "value"),
     [("amount", "ten"), ("amount", True), ("ok", 2), ("due", "soon"), ("fine", "soon"), ("day", 5)],
@@ -211,11 +260,20 @@ def test_a_condition_is_one_expression(condition: str) -> None:
         lambda log: log.between("2026-01-05"),
         lambda log: log.between(keep="some"),
         lambda log: log.lasting("long"),
+        lambda log: log.lasting("600"),
+        lambda log: log.lasting(" 6e2 "),
+        lambda log: log.lasting(True),
         lambda log: log.durations(quantiles=[1.0, 1 - 1e-15]),
         lambda log: log.cases(-1),
         lambda log: log.lasting(0, float("inf")),
         lambda log: log.lasting(float("nan")),
         lambda log: log.covering(0),
+        lambda log: log.covering("0.8"),
+        lambda log: log.durations(quantiles=0.5),
+        lambda log: log.durations(quantiles="0.5"),
+        lambda log: log.durations(quantiles=[True]),
+        lambda log: log.loops(2.0),
+        lambda log: log.loops(True),
         lambda log: log.only(),
         lambda log: log.with_value("who"),
         lambda log: log.with_value("whom", "x"),
@@ -258,3 +316,39 @@ def test_patterns_are_those_of_words(stories: list[list[str]], wanted: list[str]
 def test_a_share_may_come_from_numpy() -> None:
     """What numpy calls a number is one."""
     assert cases(logged(SHOP).covering(np.float64(0.3))) == cases(logged(SHOP).covering(0.3))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [600, 600.0, np.int64(600), np.int32(600), np.uint16(600), np.float32(600), Decimal(600), Fraction(600),
+     np.timedelta64(10, "m"), np.timedelta64(600, "s"), pd.Timedelta(minutes=10), "600 s", "10 min"],
+    ids=repr,
+)  # fmt: skip
+def test_any_number_is_seconds(given: Any) -> None:
+    """Out of a dataframe too, where numbers are numpy's; durations keep their own unit."""
+    assert microseconds(given) == 600_000_000
+
+
+def test_a_number_of_numpy_bounds_how_long_cases_last() -> None:
+    """The bound is in seconds, at both ends."""
+    with logged(SHOP) as log:
+        assert cases(log.lasting(0, np.int64(600))) == "bc"
+        assert cases(log.lasting(np.float32(601))) == "a"
+
+
+def test_seconds_are_exact_to_the_microsecond() -> None:
+    """A case that lasts as long as the bound is within it, whatever a binary fraction makes of it."""
+    assert [microseconds(one) for one in (8.2, 4.35, np.float64(1.1), 1e-6)] == [
+        8_200_000,
+        4_350_000,
+        1_100_000,
+        1,
+    ]
+
+
+def test_a_text_without_a_unit_is_refused_with_the_way_out() -> None:
+    """Pandas takes it for nanoseconds, nobody else does."""
+    with pytest.raises(
+        InvalidArgument, match="'3600' has no unit: give a number of seconds, or text as '3600 s'"
+    ):
+        microseconds("3600")

@@ -99,3 +99,22 @@ def test_a_dict_that_is_no_json_is_told() -> None:
     """What JSON cannot say is named, with its column."""
     with pytest.raises(InvalidLog, match=r"the column 'data' has dicts, and a value that is no JSON: .*set"):
         EventLog({**columns(NAIVE), "data": [{"a": {1}}]})
+
+
+@pytest.mark.parametrize(
+    ("value", "at"),
+    [
+        ("half \ud83d", "the column 'who' has in row 2 a text"),
+        (["half \ud83d"], "the column 'who' has in row 2 a text"),
+        ({"half \ud83d": 1}, "the column 'who' has in row 2 a text"),
+        (None, "the name of a column is a text"),
+    ],
+    ids=["text", "list", "dict", "name"],
+)
+def test_half_a_character_is_refused_where_it_is(value: object, at: str) -> None:
+    """Python may hold a text that UTF-8 cannot; the error says where, and shows it escaped."""
+    name = "who" if value else "half \ud83d"
+    given = columns(AWARE, AWARE) | {name: pd.Series([type(value)(), value], dtype=object)}
+    for one in (given, pd.DataFrame(given.values(), index=pd.Index(given, dtype=object)).T):
+        with pytest.raises(InvalidLog, match=rf"{at} with half a character: '.*half \\ud83d.*'; mend it"):
+            EventLog(one)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -119,6 +121,10 @@ def test_what_may_still_happen_is_open() -> None:
         lambda log: log.conformance([("a", "b"), Rule("Paid", then="Shipped")]),
         lambda log: log.conformance(Rule("Payed", then="Shipped")),
         lambda log: log.conformance([("a", "b")], columns=("who", "x; DROP")),
+        lambda log: log.conformance([("a", "b")], columns=("who",)),
+        lambda log: log.conformance([("a", "b")], columns="who"),
+        lambda log: log.conformance([("a", "b")], columns=("who", 1)),
+        lambda log: log.deviations([("a", "b")], columns=("who", "who", "who")),
         lambda _: Rule("Paid"),
         lambda _: Rule("Paid", then="a", never="b"),
         lambda _: Rule("Paid", then="a", within="soon"),
@@ -144,3 +150,28 @@ def test_columns_that_are_not_there_are_told() -> None:
     """The expression is named, and what of it is unknown."""
     with pytest.raises(InvalidArgument, match=r"'nope' is no SQL expression of this log: .*nope.* not found"):
         logged(SHOP).conformance([("a", "b")], columns=("nope", "who"))
+
+
+@pytest.mark.parametrize("within", [600, np.int64(600), np.float32(600), Decimal(600)], ids=repr)
+def test_a_number_is_seconds_in_a_rule_too(within: Any) -> None:
+    """Whatever made it, the rule says and means the same."""
+    rule = Rule("Paid", then="Shipped", within=within)
+    assert str(rule) == "when Paid, then Shipped within 600 s"
+    assert rows(logged(SHOP).conformance(rule), "kept", "broken") == [[2, 1]]
+
+
+@pytest.mark.parametrize("must", ["then", "never", "before"])
+def test_an_activity_without_a_name_is_one(must: str) -> None:
+    """A rule asks whether something was given, not whether it is empty."""
+    log = logged([row("a", "", 0, 1), row("a", "Paid", 1, 2), row("a", "", 2, 3)])
+    rule = Rule("Paid", **{must: ""})
+    told = {"then": "then ''", "never": "then never ''", "before": "then '' came before"}[must]
+    assert rows(log.conformance(rule), "rule", "kept") == [[f"when Paid, {told}", int(must != "never")]]
+
+
+@pytest.mark.parametrize("wrong", [["a"], 1, None])
+def test_an_activity_of_a_rule_is_a_text(wrong: Any) -> None:
+    """Anything else is told when the rule is written."""
+    for how in ({"when": wrong, "then": "b"}, {"when": "a", "then": "b", "given": [wrong]}):
+        with pytest.raises(InvalidArgument, match="is no activity: give the name of one"):
+            Rule(**how)

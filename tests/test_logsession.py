@@ -6,6 +6,7 @@ import gc
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
@@ -13,7 +14,7 @@ from typing import Self
 import duckdb
 import pytest
 
-from esim import logsession
+from esim import logprepare, logsession
 from esim.errors import InvalidArgument, StoreClosed
 from esim.event import Event
 from esim.eventlog import EventLog
@@ -137,3 +138,63 @@ def test_a_bound_on_memory_is_an_amount() -> None:
         assert len(log.variants()) == 3
     with pytest.raises(InvalidArgument, match="memory='much'"):
         logged(SHOP, memory="much")
+
+
+class Watched:
+    """A lock that says when somebody has to wait for it."""
+
+    def __init__(self) -> None:
+        self._lock, self.awaited = threading.RLock(), threading.Event()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            self.awaited.set()
+            self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+@pytest.mark.parametrize(
+    "roles", [{"case": "who"}, {}, {"case": "item"}], ids=["other cases", "same", "objects"]
+)
+def test_logs_that_threads_ask_first_have_their_own_cases(
+    monkeypatch: pytest.MonkeyPatch, roles: dict[str, str]
+) -> None:
+    """A thread that asks while another one prepares a log of the same source waits, and both are right."""
+    items = [each | {"items": ["i", f"{n}"]} for n, each in enumerate(SHOP)]
+    objects = {"item": "items"}
+
+    def asked(log: EventLog) -> list[object]:
+        return log.cases().df["case"].tolist()
+
+    def other(log: EventLog) -> EventLog:
+        return log.using(**roles).only("Placed", "Paid") if roles else log.only("Placed", "Paid")
+
+    with logged(items, case="case", objects=objects) as log:
+        wanted = [asked(log), asked(other(log))]
+    log, lock, found = logged(items, case="case", objects=objects), Watched(), dict[str, list[object]]()
+    monkeypatch.setattr(log._session, "_lock", lock)
+    prepared, look = list[object](), logprepare._looked_at
+
+    def second() -> None:
+        try:
+            found["second"] = asked(other(log))
+        finally:
+            lock.awaited.set()
+
+    thread = threading.Thread(target=second)
+
+    def amid(*given: object, **more: object) -> object:
+        prepared.append(given)
+        if len(prepared) == 1:
+            thread.start()
+            lock.awaited.wait()
+        return look(*given, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(logprepare, "_looked_at", amid)
+    log.funnel("Placed")  # which asks for its numbers before it is alone
+    found["first"] = asked(log)
+    thread.join()
+    assert [found["first"], found["second"]] == wanted
+    assert len(prepared) == (2 if roles else 1)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from esim.clock import SeededIds
+from esim.clock import ManualClock, SeededIds
 from esim.errors import InvalidArgument
 from esim.eventlog import EventLog
 from esim.logrule import Rule
@@ -37,6 +38,24 @@ def test_as_of_a_position_of_a_store() -> None:
         assert rows(log.as_of(1), "case", "activity", "data") == [["Order/a", "Placed", '{"total":0}']]
     with pytest.raises(InvalidArgument, match="only a store has positions"):
         logged(SHOP).as_of(1)
+
+
+def test_a_position_has_its_time_whatever_is_left_of_the_log() -> None:
+    """How long ago something was is told from the position in the whole store, as at its time."""
+    clock = ManualClock(START)
+    store = MemoryStore(clock=clock, ids=SeededIds(1))
+    for stream, event in (("Order/a", Placed()), ("Order/b", Placed()), ("Bill/b", Paid())):
+        store.append(stream, [event])
+        clock.advance(hours=1)
+    for log in (EventLog(store), EventLog(store, category="Order")):
+        with log:
+            for one in (log, log.only("Placed"), log.where("stream = 'Order/a'"), log.ending_with("Placed")):
+                for moment in (3, "2026-01-05T11:00:00Z"):
+                    ages = dict(rows(one.as_of(moment), "case", "age_s"))
+                    assert ages.items() <= {"Order/a": 7200, "Order/b": 3600, "Bill/b": 0}.items()
+                    assert "Order/a" in ages
+            assert rows(log.as_of(2), "case", "age_s") == [["Order/a", 3600], ["Order/b", 0]]
+            assert rows(log.as_of(0), "case", "age_s") == []
 
 
 def test_the_difference_of_two_logs() -> None:
@@ -113,6 +132,44 @@ def test_a_text_shifts_with_its_commonest_value(name: str) -> None:
         for n, (month, one) in enumerate(values)
     ]
     assert logged(made).payloads().df["change"].tolist() == ["", change]
+
+
+def profiled(*periods: list[str]) -> EventLog:
+    """Return a log whose payloads have a field, its JSON given for each event of each month."""
+    values = [(month, one) for month, told in enumerate(periods) for one in told]
+    return logged(
+        [
+            row(str(n), "x", month * 60 * 24 * 31, data=f'{{"f": {one}}}')
+            for n, (month, one) in enumerate(values)
+        ]
+    )
+
+
+@pytest.mark.parametrize("extra", ['"none"', '"1"', '"nan"', "1"])
+def test_texts_shift_also_where_one_is_a_number(extra: str) -> None:
+    """One value that looks like a number, or is one, makes no numbers of all others."""
+    found = profiled(['"gold"'] * 30 + [extra], ['"silver"'] * 30 + [extra]).payloads().df
+    assert found["change"].tolist() == ["", "shifts"]
+    assert found["median"].tolist() == (
+        [1, 1] if extra == "1" else pytest.approx([float("nan")] * 2, nan_ok=True)
+    )
+
+
+def test_codes_of_digits_are_no_numbers_and_decimals_are() -> None:
+    """A zip code has no median; money has, which is stored as text, and of which some has a fraction."""
+    zips = profiled(['"08001"', '"28001"'], ['"28001"']).payloads().df
+    assert zips["median"].isna().all()
+    money = profiled(['"9.50"', '"10"', '"11.25"'], ['"1000"']).payloads().df
+    assert money["median"].tolist() == [10, 1000]
+    assert money["change"].tolist() == ["", "shifts"]
+
+
+def test_a_column_of_texts_has_no_median() -> None:
+    """Without payloads the type of the column says whether its values are numbers."""
+    told = [row("a", "x", n, code=str(n), price=Decimal(n), size=float(n)) for n in (1, 2, 3)]
+    found = logged(told).payloads().df.set_index("field")["median"]
+    assert found[["price", "size"]].tolist() == [2, 2]
+    assert found.isna()["code"]
 
 
 def test_without_a_payload_columns_are_profiled() -> None:

@@ -85,6 +85,22 @@ def test_nobody_comes_back_is_a_zero() -> None:
         logged([row("a", "x", n) for n in (0, 20 * 12 * month)] + [row("a", "x", 9)]).cohorts("minute")
 
 
+def test_a_filter_of_other_things_than_time_leaves_the_last_age() -> None:
+    """The log tells of its last moment, though it is the first one of a period and what was there is gone."""
+    log = logged([row("a", "x", 0), row("a", "y", 60), row("b", "x", 120), row("b", "y", 180)])
+    ages = log.cohorts("hour").df["age"].tolist()
+    assert ages == [0, 1, 2, 3, 0, 1]
+    for one in (log.only("x"), log.without("y").between("2026-01-01T00:00:00Z"), log.where("activity = 'x'")):
+        assert one.cohorts("hour").df["age"].tolist() == ages
+    assert log.only("x").between(end="2026-01-05T12:00:00Z").cohorts("hour").df["age"].tolist() == [
+        0,
+        1,
+        2,
+        0,
+    ]
+    assert len(log.only("x").between(end="2025-01-01T00:00:00Z").cohorts("hour")) == 0
+
+
 def test_a_funnel_counts_cases_that_take_the_steps_in_order(log: EventLog) -> None:
     """Each step must come after the one before; the times are between the steps."""
     found = log.funnel("Placed", "Paid", "Shipped")
@@ -114,6 +130,15 @@ def test_dots_are_events_or_cells(log: EventLog) -> None:
         found.df["time"].min(),
         found.df["time"].max(),
     )
+
+
+@pytest.mark.parametrize(("cases", "most", "first"), [(10, 9, [0, 4, 7]), (7, 5, [0, 4]), (3, 4, [0, 2])])
+def test_gathered_dots_are_in_the_row_of_the_first_of_their_cases(
+    cases: int, most: int, first: list[int]
+) -> None:
+    """Cells that gather cases 0 to 3 are in row 0, and those of 4 to 6 in row 4."""
+    log = logged([row(f"c{n:02}", one, n) for n in range(cases) for one in "AB"])
+    assert sorted(set(log.dots(most).df["row"])) == first
 
 
 def test_gathered_dots_do_not_hide_each_other() -> None:

@@ -336,9 +336,11 @@ def test_what_tasks_share_is_made_anew_for_each_run_where_nobody_dies(strategy):
     """An event that is set and a queue without `task_done` are right, as long as their process lives."""
     world = World()
     table = world.table("table")
+    found: list[Any] = []
 
     def actors(store: Any) -> list[Any]:
         rung, bells = asyncio.Event(), asyncio.Queue[str]()
+        found[:] = [rung]
 
         async def ring() -> None:
             await bells.put("a")
@@ -362,6 +364,7 @@ def test_what_tasks_share_is_made_anew_for_each_run_where_nobody_dies(strategy):
     assert verdict.counterexample is None
     assert verdict.schedules > 1
     assert verdict.holds == (strategy == "exhaustive")
+    assert not found[0].is_set()
     never = always(lambda look: look.table("table").get("heard") != "rung")
     assert explore([], actors, {"never": never}, faults=Faults(preempt=1), **how).counterexample is not None
     with pytest.raises(Unsteady, match="'_value' of rung of "):

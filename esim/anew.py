@@ -4,6 +4,7 @@ Nothing else is changed: they have the same names, lines and variables, and may 
 """
 
 from __future__ import annotations
+import __future__ as futures
 
 import ast
 import gc
@@ -14,6 +15,7 @@ from typing import Any, cast
 
 SEES, CALLS = "__esim_sees__", "__esim_calls__"
 """What code that is compiled anew calls: with each value, and with each function that it is about to call."""
+_FUTURES = sum({getattr(futures, name).compiler_flag for name in futures.all_feature_names})
 _VALUES = ast.Attribute | ast.Await | ast.BinOp | ast.Call | ast.Name | ast.Set | ast.SetComp | ast.Subscript
 
 
@@ -48,37 +50,34 @@ class _Wrapping(ast.NodeTransformer):
 
 
 @lru_cache(maxsize=64)
-def _codes(name: str, text: str) -> dict[Any, list[CodeType]]:
-    """Return the code of all functions in a source, compiled anew."""
-    found: dict[Any, list[CodeType]] = {}
+def _codes(name: str, text: str, flags: int) -> dict[Any, list[tuple[CodeType, CodeType]]]:
+    """Return the code of all functions in a source: as it is, and compiled anew."""
+    found: dict[Any, list[tuple[CodeType, CodeType]]] = {}
     try:
         tree = ast.parse(text)
+        plain = compile(tree, name, "exec", flags, dont_inherit=True)
         _Wrapping().visit(tree)
-        waiting = [compile(tree, name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)]
+        waiting = [(plain, compile(tree, name, "exec", flags, dont_inherit=True))]
     except (SyntaxError, ValueError, RecursionError):
         return {}
     while waiting:
-        code = waiting.pop()
-        found.setdefault(_key(code), []).append(code)
-        waiting += [one for one in code.co_consts if isinstance(one, CodeType)]
+        both = waiting.pop()
+        found.setdefault(_key(both[0]), []).append(both)
+        inside = [[one for one in code.co_consts if isinstance(one, CodeType)] for code in both]
+        waiting += zip(*inside, strict=False)
     return found
 
 
 def anew(code: CodeType) -> CodeType:
-    """Return code compiled anew from its source, or itself if that is not found."""
-    found = _codes(code.co_filename, _source(code.co_filename)).get(_key(code), [])
-    same = [one for one in found if len(found) == 1 or _begin(one) == _begin(code)]
-    return same[0] if len(same) == 1 and same[0].co_freevars == code.co_freevars else code
+    """Return code compiled anew from its source, or itself if the source is not there, or another by now."""
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | (code.co_flags & _FUTURES)
+    found = _codes(code.co_filename, _source(code.co_filename), flags).get(_key(code), [])
+    same = (new for plain, new in found if plain == code and _key(new) == _key(code))
+    return next(same, code)
 
 
 def _key(code: CodeType) -> Any:
-    return code.co_qualname, code.co_firstlineno, code.co_varnames[: code.co_argcount]
-
-
-def _begin(code: CodeType) -> tuple[int, int]:
-    """Return where the body of some code begins."""
-    places = ((line, column) for line, _, column, _ in code.co_positions() if line and column)
-    return min(places, default=(0, 0))
+    return code.co_qualname, code.co_firstlineno, code.co_freevars
 
 
 def _source(name: str) -> str:

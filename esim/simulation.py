@@ -37,7 +37,7 @@ from esim.recording import Recording, Run, token_read
 from esim.scenario import SIDES, Scenario, consume, follow, side_of, task
 from esim.stage import Stage, TimeIsOver
 from esim.verdict import Counterexample, Verdict
-from esim.wobble import unsteady
+from esim.wobble import Steady, unsteady
 from esim.world import World
 
 if TYPE_CHECKING:
@@ -105,11 +105,11 @@ def explore(
     over = deadline(seconds)
     search = Search(Stage(scenario), scenario.invariants, prune=prune)
     with as_before(search.stage) as remembered:
-        found, untried, shared = None, "", set[str]()
+        found, steady, shared = None, Steady("", [], shares=False), set[str]()
         try:
-            untried, shares = unsteady(scenario, over)
+            steady = unsteady(scenario, over)
             search.stage.over = over
-            if shares:
+            if steady.shares:
                 search.afresh, shared = remembered.put_back, remembered.shared
             by_chance = strategy == "random"
             runs = _by_chance(search, seed) if by_chance else search.nodes(scenario.faults, strategy)
@@ -122,7 +122,7 @@ def explore(
         if found is None:
             exhausted = not why and strategy != "random"
             why = why or ("" if exhausted else "schedules were drawn by chance")
-            return Verdict(scenario, search, exhausted, why, None, untried=untried)
+            return Verdict(scenario, search, exhausted, why, None, steady=steady)
         if strategy == "random":
             with suppress(KeyboardInterrupt):  # what was found is as good, if longer
                 found = _shrunk(scenario, found, over)
@@ -130,7 +130,7 @@ def explore(
         how = Found(origin, _sought(strategy, seed=seed, seconds=seconds, schedules=schedules))
         counterexample = Counterexample(run, _confirmed(run, confirm, seconds), how)
         return Verdict(
-            scenario, search, exhausted=False, stopped="", counterexample=counterexample, untried=untried
+            scenario, search, exhausted=False, stopped="", counterexample=counterexample, steady=steady
         )
 
 

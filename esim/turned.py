@@ -19,13 +19,17 @@ from asyncio import isfuture
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date, timedelta
+from decimal import Decimal
+from fractions import Fraction
 from functools import partial
 from itertools import islice
+from time import localtime
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, ModuleType
 from typing import Any, NamedTuple, TypeVar
+from uuid import UUID
 
 from esim.anew import CALLS, SEES, anew, functions_of, told_of
-from esim.frozen import frozen
+from esim.frozen import frozen, told
 
 _ATOMS = frozenset({bool, bytes, float, int, str, type(None)})
 _NO_OWNERS = type | FunctionType | ModuleType
@@ -38,15 +42,19 @@ _LATER, _TIMES = 34_567_261, 1_000
 and after how many times it begins anew, so that no date is too late to be one."""
 _NOW = {"now", "today"}
 _CLASS_CLOCKS = {"now", "utcnow", "today"}
-_UNLESS_NONE = {"time.ctime", "time.gmtime", "time.localtime"}
-"""Functions that read a clock unless they are given a number."""
-_WITH_TIME = {"time.asctime": 1, "time.strftime": 2}
-"""Functions that read a clock unless they are given a time: with so many arguments."""
+_OF_PARTS = {"time.asctime": 0, "time.strftime": 1}
+_TOLD_A_TIME = {
+    **dict.fromkeys(("time.ctime", "time.gmtime", "time.localtime"), 0),
+    **dict.fromkeys(("email.utils.formatdate", "email.utils.localtime"), 0),
+    **_OF_PARTS,
+}
+"""Functions that read a clock unless they are told a time, by that argument; some by a time in parts."""
 _TYPE_AT = object.__basicsize__ - ctypes.sizeof(ctypes.c_void_p)
 """Where in an object its class stands."""
 
 T = TypeVar("T")
 Order = Callable[[list[Any]], list[Any]]
+_OF_NUMBERS: set[Any] = {one.__hash__ for one in (int, float, complex, Decimal, Fraction, UUID)}
 ORDERS: tuple[Order, ...] = (lambda values: values[::-1], lambda values: values[1:] + values[:1])
 """Other orders: backwards, by which any two change places; and one with another in the middle."""
 
@@ -71,9 +79,13 @@ class Where(NamedTuple):
 class Turned:
     """The functions of some files, with sets and clocks that can be turned."""
 
-    def __init__(self, files: Iterable[str], unsteady: Callable[[Any], str]) -> None:
-        """Take note of what `unsteady` has a name for: C functions of a clock, of chance, of the process."""
-        self._files, self._unsteady = set(files), unsteady
+    def __init__(self, ran: Iterable[CodeType], unsteady: Callable[[Any], str]) -> None:
+        """Take note of what `unsteady` has a name for: C functions of a clock, of chance, of the process.
+
+        `ran`: the code that ran; what is in the same files may run as well.
+        """
+        self._ran, self._unsteady = list(ran), unsteady
+        self._files = {code.co_filename for code in self._ran}
         self._sets: list[tuple[Any, type]] = []
         self.met: dict[Where, None] = {}
         """Where sets were gone through whose order differs, and clocks asked that say what they like."""
@@ -86,6 +98,7 @@ class Turned:
         self._only: Where | None = None
         self._still: dict[tuple[str, str], Any] = {}
         self._times = 0
+        self._odd = ""
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -103,16 +116,27 @@ class Turned:
             setattr(builtins, SEES, _same)
             setattr(builtins, CALLS, _same)
 
-    def matters(self, once: Callable[[], T], differ: Callable[[T, T], str]) -> list[Where]:
-        """Return the places where an order or a time makes a difference to what is done `once`."""
+    @property
+    def reserves(self) -> list[str]:
+        """What could not be tried, in words."""
+        hidden = {_name(one) for one in self._ran if anew(one) is one and not _is_generated(one)}
+        told = [f"in {', '.join(sorted(hidden))}, as the source is not at hand"] if hidden else []
+        told += [f"where watched code goes another way ({self._odd})"] if self._odd else []
+        return [f"the order of sets and what clocks say were not tried {one}" for one in told]
+
+    def matters(self, once: Callable[[], T], differ: Callable[[T, T], str], was: T) -> list[Where]:
+        """Return the places where an order or a time makes a difference to what is done `once`.
+
+        Where it is another when it is only watched, or each time, than it `was`, none of them has made it so.
+        """
         before = self._run(once)
-        if not self.met:
-            return []
-        for order in ORDERS:
+        for order in ORDERS if self.met else ():
             if differ(before, self._run(once, order)):
-                places = list(self.met) if len(self.met) <= _PLACES else []
+                self._odd = self._odd or differ(before, self._run(once))
+                places = list(self.met) if len(self.met) <= _PLACES and not self._odd else []
                 alone = [one for one in places if differ(before, self._run(once, order, one))]
-                return alone or list(self.met)
+                return [] if self._odd else alone or list(self.met)
+        self._odd = self._odd or differ(was, before)
         return []
 
     def _run(self, once: Callable[[], T], order: Order | None = None, only: Where | None = None) -> T:
@@ -152,9 +176,13 @@ class Turned:
 
     def _calls(self, function: Any) -> Any:
         """Return what is called in place of a function."""
-        module = str(getattr(function, "__module__", "")).partition(".")[0]
-        if module in ("numpy", "pandas") and callable(function):
+        if function is type:
+            return _type
+        module = str(getattr(function, "__module__", ""))
+        if module.partition(".")[0] in ("numpy", "pandas") and callable(function):
             return partial(self._of_frames, function)
+        if module == "email.utils" and f"{module}.{function.__name__}" in _TOLD_A_TIME:
+            return partial(self._clock, function, f"{module}.{function.__name__}")
         if isinstance(function, BuiltinFunctionType | partial):
             called = function.func if isinstance(function, partial) else function
             what = self._unsteady(called)
@@ -180,20 +208,23 @@ class Turned:
     def _clock(self, function: Any, what: str, *given: Any, **named: Any) -> Any:
         frame = self._users()
         self.asked.add((frame.f_code.co_name, frame.f_lineno))
-        value = function(*given, **named)
-        if len(given) == _WITH_TIME.get(what) or (what in _UNLESS_NONE and given and given[0] is not None):
+        value, at = function(*given, **named), _TOLD_A_TIME.get(what)
+        if at is not None and next(iter(given[at:]), named.get("timeval", named.get("dt"))) is not None:
             return value
-        if not isinstance(value, int | float | date):
+        if not isinstance(value, int | float | date) and at is None:
             self._fix(f"calls {what}()")
             return value
         where = Where(frame.f_code.co_name, frame.f_lineno, f"calls {what}()", "clock")
         self.met[where] = None
         if self._order is None or self._only not in (None, where):
-            return self._still.setdefault((what, repr(given)), value)
+            return self._still.setdefault((what, repr((given, named))), value)
         self._times = self._times % _TIMES + 1
         seconds = self._times * _LATER
         if isinstance(value, date):
             return value + timedelta(seconds=seconds)
+        if at is not None:
+            time = localtime(seconds) if what in _OF_PARTS else seconds
+            return function(*given[:at], time, *given[at + 1 :], **named)
         return value + seconds * (10**9 if what.endswith("_ns") else 1)
 
     def _fix(self, what: str) -> None:
@@ -209,7 +240,7 @@ class Turned:
 
     def shown(self, values: list[Any]) -> list[Any]:
         """Return what is in a set in the order in which it is gone through."""
-        if len(values) < 2 or all(map(_is_of_numbers, values)):  # noqa: PLR2004 - two have an order
+        if len(values) < 2 or all(map(_is_alike, values)):  # noqa: PLR2004 - two have an order
             return values
         frame: FrameType | None = sys._getframe(2)
         while frame is not None and frame.f_code.co_filename not in self._files:
@@ -219,6 +250,8 @@ class Turned:
         kind = "tasks" if all(map(isfuture, values)) else "texts"
         where = Where(_name(frame.f_code), frame.f_lineno, f"goes through {told_of(frame)}", kind)
         self.met[where] = None
+        if kind == "texts":
+            values.sort(key=told)  # in every process alike
         return self._order(values) if self._order and self._only in (None, where) else values
 
 
@@ -246,6 +279,7 @@ class _Set(set[Any]):
     """A set that is gone through in another order."""
 
     __slots__ = ()
+    __class__ = property(lambda _: set)  # as it is asked
 
     def __iter__(self) -> Iterator[Any]:
         return iter(_shown([*set.__iter__(self)]))
@@ -272,6 +306,7 @@ class _FrozenSet(frozenset[Any]):
     """A frozen set that is gone through in another order."""
 
     __slots__ = ()
+    __class__ = property(lambda _: frozenset)  # as it is asked
 
     def __iter__(self) -> Iterator[Any]:
         return iter(_shown([*frozenset.__iter__(self)]))
@@ -286,9 +321,25 @@ class _FrozenSet(frozenset[Any]):
         return frozenset(map(frozen, self))
 
 
-_Set.__qualname__, _FrozenSet.__qualname__ = "set", "frozenset"  # as esim tells them
 _OTHER: dict[type, type] = {set: _Set, frozenset: _FrozenSet}
-_TURNED = frozenset(_OTHER.values())
+_TURNED = {kind: was for was, kind in _OTHER.items()}
+for _kind, _was in _TURNED.items():
+    _kind.__name__ = _kind.__qualname__ = _was.__name__  # as it is told
+
+
+def _type(*given: Any, **named: Any) -> Any:
+    """Return the type that a value has, or make one, in the place of `type`."""
+    if len(given) == 1:
+        kind = type(given[0])
+        return _TURNED.get(kind, kind)
+    name, bases, body = given
+    return type(name, bases, {"__module__": sys._getframe(1).f_globals.get("__name__"), **body}, **named)
+
+
+def _is_generated(code: CodeType) -> bool:
+    """Say whether a library has made this from a text, for a dataclass or a named tuple."""
+    made = code.co_name.startswith("__") or "_tuple_new" in code.co_names
+    return made and code.co_filename.startswith("<")
 
 
 def _be(value: Any, kind: type) -> None:
@@ -309,9 +360,10 @@ def _inside(value: Any) -> Iterable[Any]:
         return ()
 
 
-def _is_of_numbers(value: Any) -> bool:
+def _is_alike(value: Any) -> bool:
     """Say whether the hash of a value is the same in every process: of a number, or a tuple of such."""
-    return isinstance(value, int | float) or (isinstance(value, tuple) and all(map(_is_of_numbers, value)))
+    kind = type(value)
+    return all(map(_is_alike, value)) if kind is tuple else kind.__hash__ in _OF_NUMBERS
 
 
 # --- clocks and dice ---------------------------------------------------------------------------------------

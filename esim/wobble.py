@@ -66,6 +66,9 @@ _LEFT = (
     ": it leaves something to the next in the memory of the process; keep it in world.memory(…), or in a "
     "table"
 )
+_DEATHS = "some deaths could not be tried for real"
+_NEXT = "what one schedule leaves to the next in memory was not tried"
+_TURNS = "the order of sets and what clocks say were not tried"
 _ROUNDS = 3
 
 
@@ -79,7 +82,7 @@ class _Seen:
     anew: dict[str, None] = field(default_factory=dict)
     clocks: dict[tuple[str, int], str] = field(default_factory=dict)
     """Calls of clocks, by function and line."""
-    files: set[str] = field(default_factory=set)
+    codes: set[CodeType] = field(default_factory=set)
 
 
 class _Done(NamedTuple):
@@ -89,11 +92,21 @@ class _Done(NamedTuple):
     tail: Tail
 
 
+class _Watched(NamedTuple):
+    """What was done while code was watched, and found."""
+
+    shares: bool = False
+    done: Sequence[_Done] = ()
+    reserves: Sequence[str] = ()
+
+
 class Steady(NamedTuple):
     """What is known of steady code."""
 
     untried: str
-    """What could not be tried, or an empty text."""
+    """Which deaths could not be tried and why, or an empty text."""
+    reserves: list[str]
+    """What was not tried, in short."""
     shares: bool
     """Whether its tasks share what a run changes, as an event that is set: it is made anew for each run."""
 
@@ -104,34 +117,38 @@ def unsteady(scenario: Scenario, over: Callable[[], bool] | None = None) -> Stea
     Raises Unsteady, and names what makes it unsteady; and TimeIsOver once `over` says so.
     """
     deaths = tried(scenario, over)
+    reserves = [_DEATHS] if deaths.untried else []
     try:
-        told, shares, done = _watched_aside(scenario, over)
-        told = told or _in_another_order(scenario, done, over)
+        told, watched = _watched_aside(scenario, over)
+        try:
+            told = told or _in_another_order(scenario, watched.done, over)
+        except Unanswered as error:
+            reserves.append(f"{_NEXT} ({error})")
     except (Unanswered, TimeIsOver) as error:
         if deaths.found:
             raise Unsteady(deaths.found) from None
         if isinstance(error, TimeIsOver):
             raise
-        told, (shares, _) = "", _watch(scenario, over)
+        told, watched = "", _watch(scenario, over, unturned=f"{_TURNS} ({error})")
     if deaths.found and told:
         told = f"{told} ({deaths.found.removesuffix(SURVIVES)})"
     if told or deaths.found:
         raise Unsteady(told or deaths.found)
-    return Steady(deaths.untried, shares)
+    return Steady(deaths.untried, [*reserves, *watched.reserves], watched.shares)
 
 
-def _watched_aside(scenario: Scenario, over: Callable[[], bool] | None) -> tuple[str, bool, list[_Done]]:
+def _watched_aside(scenario: Scenario, over: Callable[[], bool] | None) -> tuple[str, _Watched]:
     """Watch in a child: what code leaves in memory that nobody finds would be there when the search begins.
 
     Returns why it is unsteady, or an empty text, and what `_watch` does. Raises Unanswered where a child
     cannot tell, as it fails otherwise, takes too long or cannot be forked.
     """
 
-    def work() -> tuple[str, bool, list[_Done]] | None:
+    def work() -> tuple[str, _Watched] | None:
         try:
-            return "", *_watch(scenario, over)
+            return "", _watch(scenario, over)
         except Unsteady as error:
-            return str(error), False, []
+            return str(error), _Watched()
         except TimeIsOver:
             return None
 
@@ -160,10 +177,11 @@ def _in_another_order(scenario: Scenario, done: Sequence[_Done], over: Callable[
     return aside(work, PATIENCE, looking(over)) if len(done) > 1 and not scenario.faults.crash else ""
 
 
-def _watch(scenario: Scenario, over: Callable[[], bool] | None) -> tuple[bool, list[_Done]]:
+def _watch(scenario: Scenario, over: Callable[[], bool] | None, unturned: str = "") -> _Watched:
     """Run the schedule without faults twice, and those with one fault, watched. Raises Unsteady.
 
-    Without crashes, what tasks share may change in a run; returns whether it does, and what was done.
+    Without crashes, what tasks share may change in a run. In the process of the user, which is no child of
+    it, no set is made to be of another class: `unturned` says so, and a clock that is called matters there.
     """
 
     def made() -> Stage:
@@ -184,8 +202,10 @@ def _watch(scenario: Scenario, over: Callable[[], bool] | None) -> tuple[bool, l
         done.append(_Done(choices, _once(stage, seen, choices)[0]))
         changed += remembered.put_back()
     shared = set() if scenario.faults.crash else remembered.shared
-    turned = Turned(seen.files, _of_c)
-    matter = _matter(stage, turned, remembered, [each.choices for each in done])
+    with turned_round():
+        again = "" if one.endless else difference(one, _once(made(), seen)[0])
+    turned = Turned(seen.codes, _of_c)
+    matter = [] if unturned else _matter(stage, turned, remembered, done)
     places = [] if seen.calls else matter  # by chance, anything differs
     clocks = [told for where, told in seen.clocks.items() if where not in turned.asked]
     named = {kind: [str(each) for each in places if each.kind == kind] for kind in KINDS}
@@ -200,17 +220,12 @@ def _watch(scenario: Scenario, over: Callable[[], bool] | None) -> tuple[bool, l
     for names, why in reasons:
         if names:
             raise Unsteady(f"{', '.join(names)}{why}")
-    if not one.endless:
-        with turned_round():
-            found = difference(one, _once(made(), seen)[0])
-        if found:
-            raise Unsteady(f"run twice without faults, it differs: {found}")
-    return bool(shared), done
+    if again:
+        raise Unsteady(f"run twice without faults, it differs: {again}")
+    return _Watched(bool(shared), done, [unturned] if unturned else turned.reserves)
 
 
-def _matter(
-    stage: Stage, turned: Turned, remembered: Remembered, schedules: Sequence[Mapping[int, int]]
-) -> list[Where]:
+def _matter(stage: Stage, turned: Turned, remembered: Remembered, schedules: Sequence[_Done]) -> list[Where]:
     """Return the places in which the order of a set, or a time, makes a difference to a schedule."""
 
     def run(choices: Mapping[int, int]) -> Tail:
@@ -220,8 +235,8 @@ def _matter(
             remembered.put_back()
 
     with turned.installed():
-        for choices in schedules:
-            if places := turned.matters(partial(run, choices), difference):
+        for choices, was in schedules:
+            if places := turned.matters(partial(run, choices), difference, was):
                 return places
     return []
 
@@ -284,7 +299,7 @@ def _watched(seen: _Seen) -> Iterator[None]:
         if found is None:
             found = kinds[id(code)] = code, _kind(frame)
             if found[1] == "user":
-                seen.files.add(code.co_filename)
+                seen.codes.add(code)
         kind = found[1]
         if not kind or (event != "call" and kind != "user"):
             return
@@ -351,10 +366,6 @@ def _of_c(called: Any) -> str:
     if module == "_thread" and name in _OF_THE_THREAD:
         return f"threading.{name}"
     return f"time.{name}" if module == "time" and name not in _NO_CLOCKS else ""
-
-
-def _is_clock(what: str) -> bool:
-    return what.startswith("time.") or what.rpartition(".")[2] in _CLASS_CLOCKS
 
 
 _DEALER = random.random.__self__  # type: ignore[attr-defined]  # the instance behind the module's functions

@@ -9,12 +9,15 @@ import heapq
 import json
 import logging
 import operator
+import os
+import sys
 import time
 from collections import Counter
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -44,21 +47,36 @@ class Shelf:
         return {"x", "y"}
 
 
+@dataclass(frozen=True)
+class Point:
+    x: int
+
+
+class Pair(NamedTuple):
+    one: int
+    other: int
+
+
 SHELF = Shelf()
 IDS = partial(datetime.now)
 LOG = logging.getLogger("turned")
 
 
-def told_of(function: Any) -> str:
-    """Return what is said of a function whose answer is kept in a table, or nothing if that is steady."""
+def reserves_of(function: Any) -> list[str]:
+    """Return the reserves about a function whose answer is kept in a table. Raises Unsteady."""
     world = World()
     table = world.table("answers")
 
     def keep(event: Tagged) -> None:
         table["answer"] = answer_of(function(event))
 
+    return unsteady(Scenario([("Shelf/1", Tagged())], [keep], world=world)).reserves
+
+
+def told_of(function: Any) -> str:
+    """Return what is said of a function whose answer is kept in a table, or nothing if that is steady."""
     try:
-        unsteady(Scenario([("Shelf/1", Tagged())], [keep], world=world))
+        reserves_of(function)
     except Unsteady as error:
         return str(error)
     return ""
@@ -405,7 +423,49 @@ def test_methods_closures_and_coroutines_keep_what_they_have():
     assert "names goes through a set in [" in told_of(lambda event: Derived().names())
 
 
-def test_code_without_a_source_is_passed_over():
-    found: dict[str, Any] = {}
-    exec("def hidden(event):\n    return list({'x', 'y'})", found)
-    assert not told_of(found["hidden"])
+def hidden(text: str) -> Any:
+    """Return the function of the event that a text makes, whose source is nowhere."""
+    found: dict[str, Any] = {"time": time}
+    exec(text, found)
+    return found["hidden"]
+
+
+def test_code_without_a_source_is_told_in_the_reserves():
+    """By its name, if it ran; its sets are as they are. What a library makes of a text is not told."""
+    function = hidden("def unused(): pass\ndef hidden(event):\n    return list({'x', 'y'})")
+    assert reserves_of(function) == [
+        "the order of sets and what clocks say were not tried in hidden, as the source is not at hand"
+    ]
+    assert not reserves_of(lambda event: [Pair(1, 2), Point(1).x, repr(Point(1))])
+
+
+def test_a_clock_in_code_without_a_source_is_a_call():
+    """Nobody can tell what is made of it."""
+    function = hidden("def hidden(event):\n    time.time()")
+    assert told_of(function).startswith("hidden calls time.time() (line 2): what comes of it")
+
+
+def test_no_set_is_turned_in_the_process_of_the_user(monkeypatch):
+    """Where no child can be forked, the reserves say so, and a clock that is called matters."""
+    turned: list[Any] = []
+    monkeypatch.setattr("esim.turned._be", lambda value, kind: turned.append(value))
+    monkeypatch.delattr(os, "fork")
+    assert reserves_of(attribute) == [
+        f"the order of sets and what clocks say were not tried ({sys.platform} cannot fork a process)"
+    ]
+    assert not turned
+    assert "took calls time.perf_counter() (line " in told_of(took)
+
+
+def test_a_child_that_dies_is_told_as_one_that_is_not_there(monkeypatch):
+    """Whatever kills it, as what is done to the classes of sets may."""
+    monkeypatch.setattr("esim.turned._be", lambda value, kind: os._exit(1))
+    assert reserves_of(attribute) == [
+        "the order of sets and what clocks say were not tried (a child process ended without a word)"
+    ]
+
+
+def test_code_that_goes_another_way_when_it_is_watched_is_told_in_the_reserves():
+    """It asks for what no other class than that of sets has: what it does otherwise is not tried."""
+    (told,) = reserves_of(lambda event: [*map(type, [event.tags])] == [frozenset])
+    assert "were not tried where watched code goes another way ('answers: answer" in told

@@ -95,7 +95,7 @@ def told_of(frame: FrameType) -> str:
             return f"the set {ast.unparse(one.iter)}"
         case [ast.GeneratorExp(generators=[one]) | ast.DictComp(generators=[one]), *_]:
             return f"the set {ast.unparse(one.iter)}"
-        case [ast.Assign(value=gone), *_]:
+        case [ast.Assign(value=gone) | ast.YieldFrom(value=gone), *_]:
             return f"the set {ast.unparse(gone)}"
         case [ast.expr() as whole, *_]:
             return f"a set in {ast.unparse(whole)}"
@@ -109,7 +109,7 @@ def _places(text: str) -> dict[Any, list[ast.AST]]:
     for node in ast.walk(ast.parse(text)):
         parts = node.targets if isinstance(node, ast.Assign) else [node]
         for one in parts:
-            if isinstance(one, ast.expr | ast.stmt):
+            if isinstance(one, ast.expr | ast.stmt) and not isinstance(one, ast.Expr):
                 place = one.lineno, one.end_lineno, one.col_offset, one.end_col_offset
                 found.setdefault(place, []).append(node)
     return found

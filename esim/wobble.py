@@ -24,7 +24,7 @@ from esim.aside import Unanswered, aside
 from esim.deaths import PATIENCE, SURVIVES, Quiet, Tail, difference, looking, tail_of, tried
 from esim.errors import Unsteady, said
 from esim.faults import MEANINGS
-from esim.reach import CHANGED, Remembered, held_by, is_users
+from esim.reach import CHANGED, Remembered, held_by, is_librarys, is_users
 from esim.recording import Choice
 from esim.scenario import Scenario
 from esim.stage import Stage, TimeIsOver
@@ -286,7 +286,7 @@ def _watched(seen: _Seen) -> Iterator[None]:
     kinds: dict[int, tuple[CodeType, str]] = {}  # by id: to hash code takes longer than all else here
 
     def called(by: FrameType | None, what: str) -> None:
-        if by and what and is_users(by.f_code) and by.f_code.co_name != "__hash__":
+        if by and what and _is_users(by) and by.f_code.co_name != "__hash__":
             told = f"{by.f_code.co_name} calls {what}() (line {by.f_lineno})"
             if is_clock(what):
                 seen.clocks[by.f_code.co_name, by.f_lineno] = told
@@ -334,7 +334,17 @@ def _kind(frame: FrameType) -> str:
         return "maker" if frame.f_code.co_name == "__init__" else ""
     if module in _LOOKED_AT:
         return "looked at"
-    return "user" if is_users(frame.f_code) else ""
+    return "user" if _is_users(frame) else ""
+
+
+def _is_users(frame: FrameType) -> bool:
+    """Say whether code is the user's, and not what a library has made of a text."""
+    name, known = frame.f_code.co_filename, frame.f_globals
+    if not name.startswith("<"):
+        return is_users(name)
+    by = frame.f_back.f_code.co_filename if frame.f_back else ""
+    alone = "__name__" not in known or frame.f_code.co_name == "<module>"  # else it may be called by anything
+    return is_users(name) and is_users(str(known.get("__file__", ""))) and not (alone and is_librarys(by))
 
 
 def _caller(frame: FrameType) -> FrameType | None:

@@ -23,17 +23,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from esim.errors import Unsteady
-from esim.event import Event
 from esim.scenario import Scenario
 from esim.wobble import unsteady
 from esim.world import World
-
-
-class Tagged(Event):
-    tags: frozenset[str] = frozenset({"a", "b", "c"})
-    numbers: frozenset[int] = frozenset({1, 2})
-    none: frozenset[str] = frozenset()
+from tests.steadiness import Tagged, reserves_of, told_of
 
 
 class Shelf:
@@ -60,30 +53,6 @@ class Pair(NamedTuple):
 SHELF = Shelf()
 IDS = partial(datetime.now)
 LOG = logging.getLogger("turned")
-
-
-def reserves_of(function: Any) -> list[str]:
-    """Return the reserves about a function whose answer is kept in a table. Raises Unsteady."""
-    world = World()
-    table = world.table("answers")
-
-    def keep(event: Tagged) -> None:
-        table["answer"] = answer_of(function(event))
-
-    return unsteady(Scenario([("Shelf/1", Tagged())], [keep], world=world)).reserves
-
-
-def told_of(function: Any) -> str:
-    """Return what is said of a function whose answer is kept in a table, or nothing if that is steady."""
-    try:
-        reserves_of(function)
-    except Unsteady as error:
-        return str(error)
-    return ""
-
-
-def answer_of(value: Any) -> Any:
-    return list(value.items()) if isinstance(value, dict) else value
 
 
 def field(event: Tagged) -> Any:

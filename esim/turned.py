@@ -37,9 +37,11 @@ _DEEP, _MANY = 3, 1_000
 """How deep in values sets are looked for, and among how many."""
 _PLACES = 20
 """Among how many places the one is looked for that makes the difference."""
-_LATER, _TIMES = 34_567_261, 1_000
-"""How many seconds later a clock says it is, each time it is called: in another year, month, hour and second;
-and after how many times it begins anew, so that no date is too late to be one."""
+_LATER, _TIMES = 43_771_043, 1_000
+"""How many seconds later a clock says it is, each time it is called: hours, days, months are soon all over
+the place; and after how many times it begins anew, so that no date is too late to be one."""
+_MORE = 6
+"""How many times more it is done with clocks that are asked."""
 _NOW = {"now", "today"}
 _CLASS_CLOCKS = {"now", "utcnow", "today"}
 _OF_PARTS = {"time.asctime": 0, "time.strftime": 1}
@@ -130,19 +132,23 @@ class Turned:
         Where it is another when it is only watched, or each time, than it `was`, none of them has made it so.
         """
         before = self._run(once)
-        for order in ORDERS if self.met else ():
-            if differ(before, self._run(once, order)):
+        clocks = _MORE if any(one.kind == "clock" for one in self.met) else 0
+        for number, order in enumerate([*ORDERS, *ORDERS[:1] * clocks] if self.met else ()):
+            again = partial(self._run, once, order, number)
+            if differ(before, again()):
                 self._odd = self._odd or differ(before, self._run(once))
                 places = list(self.met) if len(self.met) <= _PLACES and not self._odd else []
-                alone = [one for one in places if differ(before, self._run(once, order, one))]
+                alone = [one for one in places if differ(before, again(one))]
                 return [] if self._odd else alone or list(self.met)
         self._odd = self._odd or differ(was, before)
         return []
 
-    def _run(self, once: Callable[[], T], order: Order | None = None, only: Where | None = None) -> T:
+    def _run(
+        self, once: Callable[[], T], order: Order | None = None, times: int = 0, only: Where | None = None
+    ) -> T:
         """Do something, after which no set is turned any more."""
         global _ACTIVE  # noqa: PLW0603 - sets have a class, and no room for anything else
-        self._order, self._only, self._times = order, only, 0
+        self._order, self._only, self._times = order, only, times
         _ACTIVE = self
         try:
             return once()
@@ -198,6 +204,8 @@ class Turned:
         told = f"{function.__module__.partition('.')[0]}.{name}"
         if _is_of_dates(function):
             return self._clock(function, told, *given, **named)
+        if name.endswith(".sample") and named.get("random_state") is None:
+            self._fix("calls pandas.sample()")
         if _rolls_dice(function, given=bool(given or named)):
             self._fix(f"calls numpy.random.{name.rpartition('.')[2]}()")
         for one in (*given, *named.values()):
@@ -275,14 +283,29 @@ def _shown(values: list[Any]) -> list[Any]:
 # --- sets --------------------------------------------------------------------------------------------------
 
 
-class _Set(set[Any]):
+class _Shown:
     """A set that is gone through in another order."""
 
     __slots__ = ()
-    __class__ = property(lambda _: set)  # as it is asked
+    __class__ = property(lambda one: _TURNED[type(one)])  # as it is asked
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(_shown([*set.__iter__(self)]))
+        return iter(_shown([*_TURNED[type(self)].__iter__(self)]))
+
+    def __repr__(self) -> str:
+        parts, name = ", ".join(map(repr, self)), type(self).__name__
+        told = f"{{{parts}}}" if parts else ""
+        return told if parts and name == "set" else f"{name}({told})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _TURNED[type(self)], ([*self],)
+
+    def _frozen_(self) -> Hashable:
+        return frozenset(map(frozen, self))
+
+
+class _Set(_Shown, set[Any]):
+    __slots__ = ()
 
     def pop(self) -> Any:
         """Take the first one out."""
@@ -292,37 +315,13 @@ class _Set(set[Any]):
         self.discard(first)
         return first
 
-    def __repr__(self) -> str:
-        return f"{{{', '.join(map(repr, self))}}}" if self else "set()"
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return set, ([*self],)
-
-    def _frozen_(self) -> Hashable:
-        return frozenset(map(frozen, self))
-
-
-class _FrozenSet(frozenset[Any]):
-    """A frozen set that is gone through in another order."""
-
+class _FrozenSet(_Shown, frozenset[Any]):
     __slots__ = ()
-    __class__ = property(lambda _: frozenset)  # as it is asked
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(_shown([*frozenset.__iter__(self)]))
-
-    def __repr__(self) -> str:
-        return f"frozenset({{{', '.join(map(repr, self))}}})" if self else "frozenset()"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return frozenset, ([*self],)
-
-    def _frozen_(self) -> Hashable:
-        return frozenset(map(frozen, self))
 
 
-_OTHER: dict[type, type] = {set: _Set, frozenset: _FrozenSet}
-_TURNED = {kind: was for was, kind in _OTHER.items()}
+_OTHER: dict[type, Any] = {set: _Set, frozenset: _FrozenSet}
+_TURNED: dict[type, Any] = {kind: was for was, kind in _OTHER.items()}
 for _kind, _was in _TURNED.items():
     _kind.__name__ = _kind.__qualname__ = _was.__name__  # as it is told
 

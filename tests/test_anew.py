@@ -191,7 +191,7 @@ def nonlocals(event: Tagged) -> Any:
         count += step * len(more)
         names.update(name(tag) for tag in tags)
 
-    add(*event.tags, x=1, **dict.fromkeys(sorted(event.tags)))
+    add(*event.tags, step=2, x=1, **dict.fromkeys(sorted(event.tags)))
     return count, sorted(names)
 
 
@@ -244,18 +244,14 @@ def classes(event: Tagged) -> Any:
 
 
 def caught(event: Tagged) -> Any:
-    try:
-        {"x", "y"}.remove("z")
-    except KeyError as error:
-        told = repr(error)
-    try:
-        getattr({"x", "y"}, "nothing")  # noqa: B009 - what is told of it
-    except AttributeError as error:
-        return told, str(error)
-    finally:
-        with contextlib.suppress(TypeError):
-            {}[{"x", "y"}]  # type: ignore[index]  # which cannot be hashed
-    return told
+    def told(call: Any) -> str:
+        try:
+            return str(call())
+        except (AttributeError, KeyError, TypeError) as error:
+            return repr(error)
+
+    mine = {"x", "y"}
+    return told(lambda: mine.remove("z")), told(lambda: getattr(mine, "no")), told(lambda: {}[mine])  # noqa: B009
 
 
 async def awaited(event: Tagged) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import email.utils
 import functools
 import heapq
 import json
@@ -282,7 +283,19 @@ def took(event: Tagged) -> Any:
     LOG.info("at %s", at.isoformat(), extra={"took": time.perf_counter() - begun})
     seconds = (datetime.now(UTC) - at).total_seconds()
     LOG.info("{:.2f}".format(seconds))  # noqa: G001, UP032 - as users have it
+    LOG.info("%s %s %s", time.strftime("%H:%M"), time.ctime(), email.utils.formatdate(localtime=True))
     return 7
+
+
+def given(event: Tagged) -> Any:
+    at = email.utils.formatdate(0), email.utils.formatdate(timeval=1), time.ctime(0), time.gmtime(0).tm_year
+    return at, time.strftime("%H", time.gmtime(0)), time.asctime(time.gmtime(0)), time.strftime("%%") and 1
+
+
+async def slept(event: Tagged) -> Any:
+    begun = asyncio.get_running_loop().time()
+    await asyncio.sleep(2)
+    return asyncio.get_running_loop().time() - begun
 
 
 class Timer:
@@ -298,7 +311,7 @@ def with_a_timer(event: Tagged) -> Any:
         return 7
 
 
-@pytest.mark.parametrize("function", [took, with_a_timer])
+@pytest.mark.parametrize("function", [took, with_a_timer, given, slept])
 def test_a_clock_that_makes_no_difference_is_steady(function):
     """Whatever is made of it on the way to a log."""
     assert not told_of(function)
@@ -321,6 +334,13 @@ def slowly(event: Tagged) -> Any:
         (by_locals, "by_locals calls time.time()"),
         (slowly, "slowly calls time.monotonic()"),
         (lambda event: date.today().year, "calls date.today()"),  # noqa: DTZ011 - what is found out
+        (lambda event: date.today().weekday() > 4, "calls date.today()"),  # noqa: DTZ011 - as users have it
+        (lambda event: datetime.now(UTC).hour < 8, "calls datetime.now()"),
+        (lambda event: time.localtime().tm_hour < 8, "calls time.localtime()"),
+        (lambda event: time.strftime("%Y"), "calls time.strftime()"),
+        (lambda event: email.utils.formatdate()[:16], "calls email.utils.formatdate()"),
+        (lambda event: str(email.utils.localtime().date()), "calls email.utils.localtime()"),
+        (lambda event: pd.Series([1, 2]).sample(1).tolist(), "calls pandas.sample()"),
         (lambda event: pd.Timestamp.today().year, "calls pandas.Timestamp.today()"),
         (lambda event: str(pd.Period.now("Y")), "calls pandas._Period.now()"),
         (lambda event: str(pd.Timestamp("today").normalize()), "calls pandas.Timestamp('today')"),

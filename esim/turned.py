@@ -3,11 +3,12 @@
 Another process has another order of texts in a set, and another time. Whether that makes a difference is not
 read in the code, but tried: the user's functions are compiled anew, so that each value that an expression
 has is seen (`set.union(a, b)` as well as `event.tags`). A set stays the object that it is, and gets a class
-whose only difference is the order that it shows, so that C code, as that of pydantic, goes by it as well.
-A clock that is called says something later each time. Where nothing differs then, neither order nor time
-matters here. What goes by the one in the middle of a set is the same backwards: so there is a second order.
+whose only difference is the order that it shows, so that C code, as that of pydantic, goes by it as well. It
+is in order first, then backwards, and then with another in the middle: the same in every process. A clock
+that is called says something later each time. Where nothing differs then, neither order nor time matters.
 
-What has no source is left as it is, and what a library makes of sets inside of it is not seen.
+Only a child process does this, as no library promises to bear it. What has no source is left as it is, and so
+told; what a library makes of sets inside of it is not seen, nor are clocks that it asks, as SQL's `now()`.
 """
 
 from __future__ import annotations
@@ -287,7 +288,7 @@ class _Shown:
     """A set that is gone through in another order."""
 
     __slots__ = ()
-    __class__ = property(lambda one: _TURNED[type(one)])  # as it is asked
+    __class__ = property(lambda one: _TURNED[type(one)])  # pyright: ignore[reportIncompatibleMethodOverride]  # asked
 
     def __iter__(self) -> Iterator[Any]:
         return iter(_shown([*_TURNED[type(self)].__iter__(self)]))

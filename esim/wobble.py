@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
+from time import monotonic
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
@@ -70,6 +71,8 @@ _DEATHS = "some deaths could not be tried for real"
 _NEXT = "what one schedule leaves to the next in memory was not tried"
 _TURNS = "the order of sets and what clocks say were not tried"
 _ROUNDS = 3
+_TURNING = PATIENCE / 2
+"""How many seconds after it was begun to watch no other order is tried any more."""
 
 
 @dataclass
@@ -190,6 +193,7 @@ def _watch(scenario: Scenario, over: Callable[[], bool] | None, unturned: str = 
         stage.begin(scenario.faults.budgets())
         return stage
 
+    end = monotonic() + _TURNING
     stage = made()
     remembered = Remembered(stage)
     seen = _Seen(remembered.cached)
@@ -205,7 +209,7 @@ def _watch(scenario: Scenario, over: Callable[[], bool] | None, unturned: str = 
     with turned_round():
         again = "" if one.endless else difference(one, _once(made(), seen)[0])
     turned = Turned(seen.codes, _of_c)
-    matter = [] if unturned else _matter(stage, turned, remembered, done)
+    matter, left = _matter(stage, turned, remembered, done, end) if seen.codes and not unturned else ([], 0)
     places = [] if seen.calls else matter  # by chance, anything differs
     clocks = [told for where, told in seen.clocks.items() if where not in turned.asked]
     named = {kind: [str(each) for each in places if each.kind == kind] for kind in KINDS}
@@ -222,11 +226,17 @@ def _watch(scenario: Scenario, over: Callable[[], bool] | None, unturned: str = 
             raise Unsteady(f"{', '.join(names)}{why}")
     if again:
         raise Unsteady(f"run twice without faults, it differs: {again}")
-    return _Watched(bool(shared), done, [unturned] if unturned else turned.reserves)
+    late = [f"{_TURNS} in {left} of {len(done)} schedules: it takes too long"] if left else []
+    return _Watched(bool(shared), done, [unturned] if unturned else [*late, *turned.reserves])
 
 
-def _matter(stage: Stage, turned: Turned, remembered: Remembered, schedules: Sequence[_Done]) -> list[Where]:
-    """Return the places in which the order of a set, or a time, makes a difference to a schedule."""
+def _matter(
+    stage: Stage, turned: Turned, remembered: Remembered, schedules: Sequence[_Done], end: float
+) -> tuple[list[Where], int]:
+    """Return the places in which the order of a set, or a time, makes a difference to a schedule.
+
+    And how many schedules were not tried by the `end`.
+    """
 
     def run(choices: Mapping[int, int]) -> Tail:
         try:
@@ -235,10 +245,12 @@ def _matter(stage: Stage, turned: Turned, remembered: Remembered, schedules: Seq
             remembered.put_back()
 
     with turned.installed():
-        for choices, was in schedules:
+        for number, (choices, was) in enumerate(schedules):
+            if monotonic() > end:
+                return [], len(schedules) - number
             if places := turned.matters(partial(run, choices), difference, was):
-                return places
-    return []
+                return places, 0
+    return [], 0
 
 
 def _once(stage: Stage, seen: _Seen, choices: Mapping[int, int] | None = None) -> tuple[Tail, list[Choice]]:

@@ -446,6 +446,14 @@ def test_no_set_is_turned_in_the_process_of_the_user(monkeypatch):
     assert "took calls time.perf_counter() (line " in told_of(took)
 
 
+def test_schedules_for_which_there_is_no_time_are_told(monkeypatch):
+    """They are not tried in another order."""
+    monkeypatch.setattr("esim.wobble._TURNING", -1.0)
+    (told,) = reserves_of(attribute)
+    assert told.startswith("the order of sets and what clocks say were not tried in ")
+    assert told.endswith(" schedules: it takes too long")
+
+
 def test_a_child_that_dies_is_told_as_one_that_is_not_there(monkeypatch):
     """Whatever kills it, as what is done to the classes of sets may."""
     monkeypatch.setattr("esim.turned._be", lambda value, kind: os._exit(1))

@@ -27,7 +27,10 @@ class _Wrapping(ast.NodeTransformer):
             return node
         if isinstance(node, ast.Call):
             return self._wrapped(SEES, self._call(node))
+        annotations = {name: each for name, each in vars(node).items() if name in ("annotation", "returns")}
+        vars(node).update(dict.fromkeys(annotations))  # no values, and kept as they are written
         node = self.generic_visit(node)
+        vars(node).update(annotations)
         loaded = isinstance(getattr(node, "ctx", ast.Load()), ast.Load)
         return self._wrapped(SEES, node) if isinstance(node, _VALUES) and loaded else node
 

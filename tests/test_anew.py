@@ -12,7 +12,7 @@ import json
 import pickle
 import pprint
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 import pydantic
@@ -236,6 +236,25 @@ def in_a_class(event: Tagged) -> Any:
     return Inner({"x", "y"}).told()
 
 
+def annotated(event: Tagged) -> Any:
+    @dataclasses.dataclass
+    class Inner:
+        names: set[str]
+        kinds: ClassVar[set[str]] = {"k", "l"}
+
+        def told(self, more: set[str] | None = None) -> list[str]:
+            both: set[str] = self.names | (more or self.kinds)
+            return sorted(both)
+
+    class Model(pydantic.BaseModel):
+        names: set[str]
+        of: dict[str, set[str]] = {}
+
+    made = Model(names={"x", "y"}, of={"a": {"u", "v"}})
+    told = [str(one) for one in (Inner.__annotations__["kinds"], Inner.told.__annotations__["return"])]
+    return Inner({"x", "y"}).told(), made.model_copy() == made, sorted(made.of["a"]), told
+
+
 def classes(event: Tagged) -> Any:
     one = Derived.of("x", "y")
     names = one.names
@@ -277,7 +296,7 @@ async def gathered(event: Tagged) -> Any:
 
 INNOCENT = [
     *(decorated, types, keys, constants, copies, models, jsons, dataclass, in_place, nonlocals, matched),
-    *(walruses, generated, in_a_class, classes, caught, awaited, gathered),
+    *(walruses, generated, in_a_class, annotated, classes, caught, awaited, gathered),
     lambda event: cached(event.tags),
     lambda event: (kind_of({"x", "y"}), kind_of(event.tags), kind_of(1)),
     lambda event: functools.reduce(frozenset.union, [event.tags, {"x"}], frozenset()),

@@ -75,7 +75,8 @@ def anew(code: CodeType) -> CodeType:
     """Return code compiled anew from its source, or itself if the source is not there, or another by now."""
     flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | (code.co_flags & _FUTURES)
     found = _codes(code.co_filename, _source(code.co_filename), flags).get(_key(code), [])
-    same = (new for plain, new in found if plain == code and _key(new) == _key(code))
+    asserts = "@pytest_ar" in code.co_names and len(found) == 1  # as pytest has rewritten it
+    same = (new for plain, new in found if (asserts or plain == code) and _key(new) == _key(code))
     return next(same, code)
 
 

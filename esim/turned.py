@@ -60,8 +60,6 @@ Order = Callable[[list[Any]], list[Any]]
 _OF_NUMBERS: set[Any] = {one.__hash__ for one in (int, float, complex, Decimal, Fraction, UUID)}
 ORDERS: tuple[Order, ...] = (lambda values: values[::-1], lambda values: values[1:] + values[:1])
 """Other orders: backwards, by which any two change places; and one with another in the middle."""
-
-
 KINDS = ("clock", "texts", "tasks")
 """What there is in places: clocks, and sets of texts or of tasks."""
 
@@ -123,7 +121,7 @@ class Turned:
     def reserves(self) -> list[str]:
         """What could not be tried, in words."""
         hidden = {_name(one) for one in self._ran if anew(one) is one and not _is_generated(one)}
-        told = [f"in {', '.join(sorted(hidden))}, as the source is not at hand"] if hidden else []
+        told = [f"in {', '.join(sorted(hidden))}, whose source is not at hand"] if hidden else []
         told += [f"where watched code goes another way ({self._odd})"] if self._odd else []
         return [f"the order of sets and what clocks say were not tried {one}" for one in told]
 

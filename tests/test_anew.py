@@ -262,6 +262,11 @@ def classes(event: Tagged) -> Any:
     return names, one.names, Base.joined({"u", "v"}), one.length, sorted(Base.kinds)
 
 
+def asserted(event: Tagged) -> Any:
+    assert event.tags == {"c", "a", "b"}, "as pytest rewrites it"
+    return sorted(event.tags)
+
+
 def caught(event: Tagged) -> Any:
     def told(call: Any) -> str:
         try:
@@ -296,7 +301,7 @@ async def gathered(event: Tagged) -> Any:
 
 INNOCENT = [
     *(decorated, types, keys, constants, copies, models, jsons, dataclass, in_place, nonlocals, matched),
-    *(walruses, generated, in_a_class, annotated, classes, caught, awaited, gathered),
+    *(walruses, generated, in_a_class, annotated, asserted, classes, caught, awaited, gathered),
     lambda event: cached(event.tags),
     lambda event: (kind_of({"x", "y"}), kind_of(event.tags), kind_of(1)),
     lambda event: functools.reduce(frozenset.union, [event.tags, {"x"}], frozenset()),
@@ -368,6 +373,11 @@ async def guilty_await(event: Tagged) -> Any:
     return [tag async for tag in each()]
 
 
+def guilty_assert(event: Tagged) -> Any:
+    assert event.tags, "as pytest rewrites it"
+    return [tag for tag in event.tags if tag]
+
+
 @noted
 def guilty_decorated(event: Tagged) -> Any:
     return "".join(event.tags)
@@ -384,6 +394,7 @@ def guilty_decorated(event: Tagged) -> Any:
         (guilty_super, "told goes through a set in [*super().raw()]"),
         (guilty_generator, "each goes through the set event.tags"),
         (guilty_await, "each goes through the set event.tags"),
+        (guilty_assert, "guilty_assert goes through the set event.tags"),
         (guilty_decorated, "guilty_decorated goes through a set in ''.join(event.tags)"),
     ],
 )

@@ -423,7 +423,7 @@ def test_code_without_a_source_is_told_in_the_reserves():
     """By its name, if it ran; its sets are as they are. What a library makes of a text is not told."""
     function = hidden("def unused(): pass\ndef hidden(event):\n    return list({'x', 'y'})")
     assert reserves_of(function) == [
-        "the order of sets and what clocks say were not tried in hidden, as the source is not at hand"
+        "the order of sets and what clocks say were not tried in hidden, whose source is not at hand"
     ]
     assert not reserves_of(lambda event: [Pair(1, 2), Point(1).x, repr(Point(1))])
 

@@ -53,7 +53,8 @@ def plain(value: object) -> str:  # noqa: PLR0911 - one line for each kind of va
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{plain(key)}: {plain(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple | set | frozenset):
-        return "[" + ", ".join(map(plain, value)) + "]"
+        parts = map(plain, value)
+        return f"[{', '.join(sorted(parts) if isinstance(value, set | frozenset) else parts)}]"
     named = getattr(value, "__pydantic_fields__", None)
     if named is not None and not isinstance(value, type):
         return plain({name: getattr(value, name) for name in named})

@@ -43,10 +43,14 @@ _GONE = object()
 _CACHE = type(lru_cache(len))
 
 
-def is_users(code: CodeType) -> bool:
-    """Say whether code is neither of esim nor of a library."""
-    name = code.co_filename
-    return not name.startswith((_HERE, _LIBRARY, "<frozen")) and "site-packages" not in name
+def is_users(name: str) -> bool:
+    """Say whether a file of code is neither of esim nor of a library."""
+    return not name.startswith(_HERE) and not is_librarys(name)
+
+
+def is_librarys(name: str) -> bool:
+    """Say whether a file of code is of a library other than esim."""
+    return not name.startswith(_HERE) and (name.startswith((_LIBRARY, "<frozen")) or "site-packages" in name)
 
 
 class Remembered:
@@ -236,7 +240,7 @@ class _Way:
             self.caches.append(one)
             self._waiting.append((inspect.unwrap(one), told))
         elif isinstance(one, FunctionType):
-            if is_users(one.__code__):
+            if is_users(one.__code__.co_filename):
                 self._in_function(one)
         elif isinstance(one, type):
             self._in_class(one)

@@ -37,7 +37,7 @@ from esim.recording import Recording, Run, token_read
 from esim.scenario import SIDES, Scenario, consume, follow, side_of, task
 from esim.stage import Stage, TimeIsOver
 from esim.verdict import Counterexample, Verdict
-from esim.wobble import unsteady
+from esim.wobble import Steady, unsteady
 from esim.world import World
 
 if TYPE_CHECKING:
@@ -88,12 +88,15 @@ def explore(
 
     Raises InvalidArgument for what makes no sense, and Unsteady where the code depends on something else than
     the log and the world: clocks, chance, what it keeps in memory, or reads once and not again after a death.
-    That is looked for by names, and in the source, while the schedule without faults runs, and those with the
-    first fault of each kind; and by up to twelve real deaths in child processes, if there may be crashes;
-    without them, by running a few schedules in another order. What shows only after several faults, or is the
-    work of C code, files or the environment, is not seen. The memory of this process counts as that of a new
-    one: what your code has left in it before, simulated or not, is put back, or told, only where it is found
-    by names; restart first for a proof without that.
+    That is looked for by names while the schedule without faults runs, and those with the first fault of
+    each kind; by running these again, with sets in other orders and clocks that say other times, where only
+    what then happens otherwise counts; and by up to twelve real deaths, if there may be crashes, or else by
+    running a few schedules in another order. All that is done in child processes; what could not be is told
+    in the `reserves` of the verdict. Not seen is what shows only after several faults, in another order or
+    at a rarer time than those tried, and what is the work of files, the environment, or of C code and
+    libraries, such as SQL's `current_date`. The memory of this process counts as that of a new one: what
+    your code has left in it before, simulated or not, is put back, or told, only where it is found by names;
+    restart first for a proof without that.
     """
     origin = called_from(whole=isinstance(history, Scenario))
     scenario = _scenario(history, actors, invariants, faults, world)
@@ -105,11 +108,11 @@ def explore(
     over = deadline(seconds)
     search = Search(Stage(scenario), scenario.invariants, prune=prune)
     with as_before(search.stage) as remembered:
-        found, untried, shared = None, "", set[str]()
+        found, steady, shared = None, Steady("", [], shares=False), set[str]()
         try:
-            untried, shares = unsteady(scenario, over)
+            steady = unsteady(scenario, over)
             search.stage.over = over
-            if shares:
+            if steady.shares:
                 search.afresh, shared = remembered.put_back, remembered.shared
             by_chance = strategy == "random"
             runs = _by_chance(search, seed) if by_chance else search.nodes(scenario.faults, strategy)
@@ -122,7 +125,7 @@ def explore(
         if found is None:
             exhausted = not why and strategy != "random"
             why = why or ("" if exhausted else "schedules were drawn by chance")
-            return Verdict(scenario, search, exhausted, why, None, untried=untried)
+            return Verdict(scenario, search, exhausted, why, None, steady=steady)
         if strategy == "random":
             with suppress(KeyboardInterrupt):  # what was found is as good, if longer
                 found = _shrunk(scenario, found, over)
@@ -130,7 +133,7 @@ def explore(
         how = Found(origin, _sought(strategy, seed=seed, seconds=seconds, schedules=schedules))
         counterexample = Counterexample(run, _confirmed(run, confirm, seconds), how)
         return Verdict(
-            scenario, search, exhausted=False, stopped="", counterexample=counterexample, untried=untried
+            scenario, search, exhausted=False, stopped="", counterexample=counterexample, steady=steady
         )
 
 

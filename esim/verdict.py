@@ -9,6 +9,7 @@ from esim.explore import Search
 from esim.pytestfile import Found, write_test
 from esim.recording import Run
 from esim.scenario import Scenario
+from esim.wobble import Steady
 
 _DIES = (
     "a process can die before and after each event, each commit and each write, call, append and message of "
@@ -66,7 +67,7 @@ class Verdict:
         stopped: str,
         counterexample: Counterexample | None,
         *,
-        untried: str = "",
+        steady: Steady,
     ) -> None:
         """Keep what a search has counted and found, and what could not be tried before."""
         self.scenario, self.exhausted, self.stopped = scenario, exhausted, stopped
@@ -82,9 +83,9 @@ class Verdict:
         self.failing = [f"without a fault, {one.told}" for one in search.failing]
         """What the processes fail at without any fault."""
         turns = _PREEMPTS if scenario.faults.preempt else _IN_TURN
-        self.granularity = "; ".join(one for one in (_DIES, turns, untried) if one)
+        self.granularity = "; ".join(one for one in (_DIES, turns, steady.untried) if one)
         """Where schedules may differ."""
-        self.reserves = ["some deaths could not be tried for real"] if untried else []
+        self.reserves = steady.reserves
         """What a proof takes for granted, beside its bounds: that what was not tried for real is alike."""
 
     @property

@@ -1,8 +1,8 @@
 """Whether a scenario's code is steady: nothing in it comes from elsewhere than the log and the world.
 
 The schedule without faults is run twice, and one with the first fault of each kind, and watched: calls of
-clocks and random numbers, sets that are gone through, and what the code keeps in the memory of its process
-are named. A proof about code that rolls dice would be none.
+clocks and random numbers, and what the code keeps in the memory of its process, are named. Then they are run
+with sets in another order, and clocks that say something else. A proof about code that rolls dice is none.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
+from time import monotonic
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
@@ -23,11 +25,11 @@ from esim.aside import Unanswered, aside
 from esim.deaths import PATIENCE, SURVIVES, Quiet, Tail, difference, looking, tail_of, tried
 from esim.errors import Unsteady, said
 from esim.faults import MEANINGS
-from esim.lines import Lines
-from esim.reach import CHANGED, Remembered, held_by, is_users
+from esim.reach import CHANGED, Remembered, held_by, is_librarys, is_users
 from esim.recording import Choice
 from esim.scenario import Scenario
 from esim.stage import Stage, TimeIsOver
+from esim.turned import KINDS, Turned, Where, is_clock
 from esim.virtual import turned_round
 
 _NO_CLOCKS = {"get_clock_info", "mktime", "sleep", "strptime", "tzset"}
@@ -42,8 +44,6 @@ _MAKERS = ("pydantic.main", "esim.value")
 _LOOKED_AT = {"esim.memory", "esim.queues", "esim.service", "esim.volatile", "esim.world"}
 """The modules of what a process looks at: the log, and the world."""
 
-_ACTS = {"__delitem__", "__setitem__", "_commit", "_set", "call", "publish"}
-"""What does something to the log, the world, or rows, in these modules and those of effects and rows."""
 
 _CALLED = (
     ": what comes of it cannot be replayed; take times, ids and chance from what the event says, "
@@ -58,10 +58,6 @@ _NO_ORDER = (
     ": tasks are in no order in a set; go through those that were made, as by `for task in tasks: if task in "
     "done: …`; to cancel each, or to raise what has failed, is fine outside of a `try`"
 )
-_TURNED = (
-    "run twice, with another order of the tasks in a set (go through those that were made, as by `for task "
-    "in tasks: if task in done: …`)"
-)
 _ANEW = (
     " is another when the actors are made anew after a run, as by a process that is started again: read it "
     "where it is used, or keep it in world.memory(…)"
@@ -71,7 +67,12 @@ _LEFT = (
     ": it leaves something to the next in the memory of the process; keep it in world.memory(…), or in a "
     "table"
 )
+_DEATHS = "some deaths could not be tried for real"
+_NEXT = "what one schedule leaves to the next in memory was not tried"
+_TURNS = "the order of sets and what clocks say were not tried"
 _ROUNDS = 3
+_TURNING = PATIENCE / 2
+"""How many seconds after it was begun to watch no other order is tried any more."""
 
 
 @dataclass
@@ -82,7 +83,9 @@ class _Seen:
     calls: dict[str, None] = field(default_factory=dict)
     caches: dict[str, None] = field(default_factory=dict)
     anew: dict[str, None] = field(default_factory=dict)
-    lines: Lines = field(default_factory=lambda: Lines(_of_c))
+    clocks: dict[tuple[str, int], str] = field(default_factory=dict)
+    """Calls of clocks, by function and line."""
+    codes: set[CodeType] = field(default_factory=set)
 
 
 class _Done(NamedTuple):
@@ -92,11 +95,21 @@ class _Done(NamedTuple):
     tail: Tail
 
 
+class _Watched(NamedTuple):
+    """What was done while code was watched, and found."""
+
+    shares: bool = False
+    done: Sequence[_Done] = ()
+    reserves: Sequence[str] = ()
+
+
 class Steady(NamedTuple):
     """What is known of steady code."""
 
     untried: str
-    """What could not be tried, or an empty text."""
+    """Which deaths could not be tried and why, or an empty text."""
+    reserves: list[str]
+    """What was not tried, in short."""
     shares: bool
     """Whether its tasks share what a run changes, as an event that is set: it is made anew for each run."""
 
@@ -107,34 +120,38 @@ def unsteady(scenario: Scenario, over: Callable[[], bool] | None = None) -> Stea
     Raises Unsteady, and names what makes it unsteady; and TimeIsOver once `over` says so.
     """
     deaths = tried(scenario, over)
+    reserves = [_DEATHS] if deaths.untried else []
     try:
-        told, shares, done = _watched_aside(scenario, over)
-        told = told or _in_another_order(scenario, done, over)
+        told, watched = _watched_aside(scenario, over)
+        try:
+            told = told or _in_another_order(scenario, watched.done, over)
+        except Unanswered as error:
+            reserves.append(f"{_NEXT} ({error})")
     except (Unanswered, TimeIsOver) as error:
         if deaths.found:
             raise Unsteady(deaths.found) from None
         if isinstance(error, TimeIsOver):
             raise
-        told, (shares, _) = "", _watch(scenario, over)
+        told, watched = "", _watch(scenario, over, unturned=f"{_TURNS} ({error})")
     if deaths.found and told:
         told = f"{told} ({deaths.found.removesuffix(SURVIVES)})"
     if told or deaths.found:
         raise Unsteady(told or deaths.found)
-    return Steady(deaths.untried, shares)
+    return Steady(deaths.untried, [*reserves, *watched.reserves], watched.shares)
 
 
-def _watched_aside(scenario: Scenario, over: Callable[[], bool] | None) -> tuple[str, bool, list[_Done]]:
+def _watched_aside(scenario: Scenario, over: Callable[[], bool] | None) -> tuple[str, _Watched]:
     """Watch in a child: what code leaves in memory that nobody finds would be there when the search begins.
 
     Returns why it is unsteady, or an empty text, and what `_watch` does. Raises Unanswered where a child
     cannot tell, as it fails otherwise, takes too long or cannot be forked.
     """
 
-    def work() -> tuple[str, bool, list[_Done]] | None:
+    def work() -> tuple[str, _Watched] | None:
         try:
-            return "", *_watch(scenario, over)
+            return "", _watch(scenario, over)
         except Unsteady as error:
-            return str(error), False, []
+            return str(error), _Watched()
         except TimeIsOver:
             return None
 
@@ -163,10 +180,11 @@ def _in_another_order(scenario: Scenario, done: Sequence[_Done], over: Callable[
     return aside(work, PATIENCE, looking(over)) if len(done) > 1 and not scenario.faults.crash else ""
 
 
-def _watch(scenario: Scenario, over: Callable[[], bool] | None) -> tuple[bool, list[_Done]]:
+def _watch(scenario: Scenario, over: Callable[[], bool] | None, unturned: str = "") -> _Watched:
     """Run the schedule without faults twice, and those with one fault, watched. Raises Unsteady.
 
-    Without crashes, what tasks share may change in a run; returns whether it does, and what was done.
+    Without crashes, what tasks share may change in a run. In the process of the user, which is no child of
+    it, no set is made to be of another class: `unturned` says so, and a clock that is called matters there.
     """
 
     def made() -> Stage:
@@ -175,6 +193,7 @@ def _watch(scenario: Scenario, over: Callable[[], bool] | None) -> tuple[bool, l
         stage.begin(scenario.faults.budgets())
         return stage
 
+    end = monotonic() + _TURNING
     stage = made()
     remembered = Remembered(stage)
     seen = _Seen(remembered.cached)
@@ -182,36 +201,56 @@ def _watch(scenario: Scenario, over: Callable[[], bool] | None) -> tuple[bool, l
     types, done = {one.position: one.type for one in stage.look.log}, [_Done({}, one)]
     changed = remembered.put_back()
     others = [] if one.endless else _first_of_each(asked, types).values()
-    pairs = []
     for number, option in others:
         choices = {number: option}
         done.append(_Done(choices, _once(stage, seen, choices)[0]))
         changed += remembered.put_back()
-        if seen.lines.have_tasks():
-            with turned_round():
-                pairs.append((done[-1].tail, _once(stage, seen, choices)[0]))
-            remembered.put_back()
     shared = set() if scenario.faults.crash else remembered.shared
-    orders, tasks = seen.lines.orders()
+    with turned_round():
+        again = "" if one.endless else difference(one, _once(made(), seen)[0])
+    turned = Turned(seen.codes, _of_c)
+    matter, left = _matter(stage, turned, remembered, done, end) if seen.codes and not unturned else ([], 0)
+    places = [] if seen.calls else matter  # by chance, anything differs
+    clocks = [told for where, told in seen.clocks.items() if where not in turned.asked]
+    named = {kind: [str(each) for each in places if each.kind == kind] for kind in KINDS}
     reasons = (
-        ([*seen.calls, *seen.lines.calls()], _CALLED),
+        ([*seen.calls, *clocks, *map(str, turned.fixed), *named["clock"]], _CALLED),
         (seen.caches, _CACHED),
-        (dict.fromkeys(one for one in changed if one not in shared), CHANGED),
-        (orders, _IN_ORDER),
-        (tasks, _NO_ORDER),
+        (dict.fromkeys(each for each in changed if each not in shared), CHANGED),
+        (named["texts"], _IN_ORDER),
+        (named["tasks"], _NO_ORDER),
         (seen.anew, _ANEW),
     )
     for names, why in reasons:
         if names:
             raise Unsteady(f"{', '.join(names)}{why}")
-    if not one.endless:
-        with turned_round():
-            pairs.insert(0, (one, _once(made(), seen)[0]))
-    how = _TURNED if seen.lines.have_tasks() else "run twice without faults"
-    for first, other in pairs:
-        if found := difference(first, other):
-            raise Unsteady(f"{how}, it differs: {found}")
-    return bool(shared), done
+    if again:
+        raise Unsteady(f"run twice without faults, it differs: {again}")
+    late = [f"{_TURNS} in {left} of {len(done)} schedules: it takes too long"] if left else []
+    return _Watched(bool(shared), done, [unturned] if unturned else [*late, *turned.reserves])
+
+
+def _matter(
+    stage: Stage, turned: Turned, remembered: Remembered, schedules: Sequence[_Done], end: float
+) -> tuple[list[Where], int]:
+    """Return the places in which the order of a set, or a time, makes a difference to a schedule.
+
+    And how many schedules were not tried by the `end`.
+    """
+
+    def run(choices: Mapping[int, int]) -> Tail:
+        try:
+            return tail_of(Quiet.of(stage, {}, choices, strict=False).run(stage.first, checks=False))
+        finally:
+            remembered.put_back()
+
+    with turned.installed():
+        for number, (choices, was) in enumerate(schedules):
+            if monotonic() > end:
+                return [], len(schedules) - number
+            if places := turned.matters(partial(run, choices), difference, was):
+                return places, 0
+    return [], 0
 
 
 def _once(stage: Stage, seen: _Seen, choices: Mapping[int, int] | None = None) -> tuple[Tail, list[Choice]]:
@@ -259,16 +298,20 @@ def _watched(seen: _Seen) -> Iterator[None]:
     kinds: dict[int, tuple[CodeType, str]] = {}  # by id: to hash code takes longer than all else here
 
     def called(by: FrameType | None, what: str) -> None:
-        if by and what and is_users(by.f_code) and by.f_code.co_name != "__hash__":
-            if _is_clock(what) and seen.lines.is_harmless(by):
-                return
-            seen.calls[f"{by.f_code.co_name} calls {what}() (line {by.f_lineno})"] = None
+        if by and what and _is_users(by) and by.f_code.co_name != "__hash__":
+            told = f"{by.f_code.co_name} calls {what}() (line {by.f_lineno})"
+            if is_clock(what):
+                seen.clocks[by.f_code.co_name, by.f_lineno] = told
+            else:
+                seen.calls[told] = None
 
     def profile(frame: FrameType, event: str, arg: Any) -> None:
         code = frame.f_code
         found = kinds.get(id(code))
         if found is None:
             found = kinds[id(code)] = code, _kind(frame)
+            if found[1] == "user":
+                seen.codes.add(code)
         kind = found[1]
         if not kind or (event != "call" and kind != "user"):
             return
@@ -277,26 +320,17 @@ def _watched(seen: _Seen) -> Iterator[None]:
         elif kind == "maker":
             for what in _defaults(frame):
                 called(_caller(frame), what)
-        elif kind in ("acts", "looked at"):
-            if kind == "acts":
-                seen.lines.acts(frame.f_back)
+        elif kind == "looked at":
             seen.caches.update(dict.fromkeys(_cached(frame, seen.cached) if seen.cached else ()))
         elif kind == "user" and event == "c_call":
             called(frame, _of_c(arg))
-        elif kind == "user" and event == "return":
-            seen.lines.returned(frame, arg)
 
-    def trace(frame: FrameType, _event: str, _arg: Any) -> Any:
-        return seen.lines.trace(frame) if is_users(frame.f_code) else None
-
-    former, tracer = sys.getprofile(), sys.gettrace()
-    sys.settrace(trace)
+    former = sys.getprofile()
     sys.setprofile(profile)
     try:
         yield
     finally:
         sys.setprofile(None)
-        sys.settrace(tracer)
         if callable(former):
             sys.setprofile(former)
         elif former is not None:  # a profiler written in C, which is no function but can be turned on again
@@ -310,10 +344,19 @@ def _kind(frame: FrameType) -> str:
         return "dice"
     if module in _MAKERS:
         return "maker" if frame.f_code.co_name == "__init__" else ""
-    if module in _LOOKED_AT or module in ("esim.effects", "esim.rows"):
-        acts = frame.f_code.co_name in _ACTS
-        return "acts" if acts else "looked at" if module in _LOOKED_AT else ""
-    return "user" if is_users(frame.f_code) else ""
+    if module in _LOOKED_AT:
+        return "looked at"
+    return "user" if _is_users(frame) else ""
+
+
+def _is_users(frame: FrameType) -> bool:
+    """Say whether code is the user's, and not what a library has made of a text."""
+    name, known = frame.f_code.co_filename, frame.f_globals
+    if not name.startswith("<"):
+        return is_users(name)
+    by = frame.f_back.f_code.co_filename if frame.f_back else ""
+    alone = "__name__" not in known or frame.f_code.co_name == "<module>"  # else it may be called by anything
+    return is_users(name) and is_users(str(known.get("__file__", ""))) and not (alone and is_librarys(by))
 
 
 def _caller(frame: FrameType) -> FrameType | None:
@@ -345,10 +388,6 @@ def _of_c(called: Any) -> str:
     if module == "_thread" and name in _OF_THE_THREAD:
         return f"threading.{name}"
     return f"time.{name}" if module == "time" and name not in _NO_CLOCKS else ""
-
-
-def _is_clock(what: str) -> bool:
-    return what.startswith("time.") or what.rpartition(".")[2] in _CLASS_CLOCKS
 
 
 _DEALER = random.random.__self__  # type: ignore[attr-defined]  # the instance behind the module's functions

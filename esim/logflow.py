@@ -62,22 +62,18 @@ ORDER BY starts DESC, ends DESC, activity"""
 
 def directly_follows(log: Log, *, times: bool, cases: bool) -> Result:
     """Return what directly follows what, how often, and after how long."""
-    waiting = (
-        ", avg(w) / 1e6 AS mean_s, quantile_cont(w, 0.5) / 1e6 AS median_s, "
-        "quantile_cont(w, 0.95) / 1e6 AS p95_s, sum(w)::DOUBLE / 1e6 AS total_s"
+    waiting = ", avg(w) AS mean, quantile_cont(w, [0.5, 0.95]) AS q, sum(w)::DOUBLE AS total" if times else ""
+    told = (
+        ", mean / 1e6 AS mean_s, q[1] / 1e6 AS median_s, q[2] / 1e6 AS p95_s, total / 1e6 AS total_s"
         if times
         else ""
     )
-    distinct = ", count(DISTINCT s) AS cases" if cases else ""
-    names = [
-        "count",
-        *(["cases"] if cases else []),
-        *(["mean_s", "median_s", "p95_s", "total_s"] if times else []),
-    ]
-    listed = ", ".join(f'"{name}"' for name in names)
-    sql = f"""SELECT names[p] AS source, names[a] AS target, {listed}
+    distinct, in_cases = (", count(DISTINCT s) AS cases", ", cases") if cases else ("", "")
+    sql = f"""SELECT names[p] AS source, names[a] AS target, "count"{in_cases}{told}
 FROM (SELECT p, a, count(*) AS "count"{distinct}{waiting} FROM e WHERE p IS NOT NULL GROUP BY p, a),
      (SELECT list(activity ORDER BY a) AS names FROM activities)
 ORDER BY "count" DESC, source, target"""
-    kept = {name: text for name, text in FOLLOWS.items() if name in ("source", "target", *names)}
+    left_out = set() if cases else {"cases"}
+    left_out |= set() if times else {"mean_s", "median_s", "p95_s", "total_s"}
+    kept = {name: text for name, text in FOLLOWS.items() if name not in left_out}
     return log.ask("What directly follows what", sql, kept, flows=logpicture.graph(log.rows))

@@ -60,11 +60,10 @@ steps AS (SELECT object_type, object_id, a, lag(a) OVER each AS p,
     FROM links JOIN happened USING (r) JOIN {facts} ON x_row = r {only}
     WINDOW each AS (PARTITION BY object_type, object_id ORDER BY {order})),
 steps_of AS (SELECT object_type, p, a, count(*) AS "count", count(DISTINCT (r0, r)) AS pairs,
-        count(DISTINCT object_id) AS objects, avg(w) / 1e6 AS mean_s, quantile_cont(w, 0.5) / 1e6 AS median_s,
-        quantile_cont(w, 0.95) / 1e6 AS p95_s
+        count(DISTINCT object_id) AS objects, avg(w) / 1e6 AS mean_s, quantile_cont(w, [0.5, 0.95]) AS q
     FROM steps WHERE p IS NOT NULL GROUP BY object_type, p, a)
 SELECT object_type, x.activity AS source, y.activity AS target, "count", pairs, objects,
-    mean_s, median_s, p95_s
+    mean_s, q[1] / 1e6 AS median_s, q[2] / 1e6 AS p95_s
 FROM steps_of JOIN activities x ON x.a = steps_of.p JOIN activities y ON y.a = steps_of.a
 ORDER BY object_type, "count" DESC, source, target"""
     if object_type is None and len(kinds) > 1:

@@ -69,11 +69,11 @@ def bottlenecks(log: Log) -> Result:
     passed = "greatest(w, 0)" if back else "w"
     sql = f"""WITH lasts AS (SELECT s, {log._lasts()} AS d FROM e GROUP BY s),
 slow AS (SELECT s FROM lasts WHERE d >= (SELECT quantile_cont(d, 0.9) FROM lasts) AND d > 0),
-pairs AS (SELECT p, a, count(*) AS "count", quantile_cont(w, 0.5) / 1e6 AS median_s,
-        quantile_cont(w, 0.95) / 1e6 AS p95_s, sum(w)::DOUBLE / 1e6 AS total_s,
-        sum({passed})::DOUBLE AS passed, count(DISTINCT slow.s) AS slow_cases
+pairs AS (SELECT p, a, count(*) AS "count", quantile_cont(w, [0.5, 0.95]) AS q,
+        sum(w)::DOUBLE / 1e6 AS total_s, sum({passed})::DOUBLE AS passed, count(DISTINCT slow.s) AS slow_cases
     FROM e LEFT JOIN slow USING (s) WHERE p IS NOT NULL GROUP BY p, a)
-SELECT x.activity AS source, y.activity AS target, "count", median_s, p95_s, total_s,
+SELECT x.activity AS source, y.activity AS target, "count",
+    q[1] / 1e6 AS median_s, q[2] / 1e6 AS p95_s, total_s,
     passed / nullif(sum(passed) OVER (), 0) AS share, slow_cases
 FROM pairs JOIN activities x ON x.a = pairs.p JOIN activities y ON y.a = pairs.a
 ORDER BY total_s DESC, source, target"""

@@ -55,9 +55,9 @@ BY_HAND = {
     "follows": """SELECT names[p], names[a], n FROM
         (SELECT p, a, count(*) AS n FROM e WHERE p IS NOT NULL GROUP BY p, a),
         (SELECT list(activity ORDER BY a) AS names FROM activities) ORDER BY n DESC""",
-    "waiting": """SELECT names[p], names[a], n, m, d, q, z FROM
-        (SELECT p, a, count(*) AS n, avg(w) / 1e6 AS m, quantile_cont(w, 0.5) / 1e6 AS d,
-            quantile_cont(w, 0.95) / 1e6 AS q, sum(w)::DOUBLE / 1e6 AS z
+    "waiting": """SELECT names[p], names[a], n, m, q[1] / 1e6, q[2] / 1e6, z FROM
+        (SELECT p, a, count(*) AS n, avg(w) / 1e6 AS m, quantile_cont(w, [0.5, 0.95]) AS q,
+            sum(w)::DOUBLE / 1e6 AS z
          FROM e WHERE p IS NOT NULL GROUP BY p, a),
         (SELECT list(activity ORDER BY a) AS names FROM activities) ORDER BY n DESC""",
     "variants": """SELECT list_select(names, codes), n FROM

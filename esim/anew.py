@@ -22,8 +22,12 @@ _VALUES = ast.Attribute | ast.Await | ast.BinOp | ast.Call | ast.Name | ast.Set 
 class _Wrapping(ast.NodeTransformer):
     """Has each value be seen, and each function as it is about to be called."""
 
+    def __init__(self, *, texts: bool) -> None:
+        """Know whether annotations are kept as `texts`."""
+        self._texts = texts
+
     def visit(self, node: ast.AST) -> ast.AST:
-        if isinstance(node, ast.pattern | ast.arguments) or not isinstance(node, ast.AST):
+        if isinstance(node, ast.pattern) or not isinstance(node, ast.AST):
             return node
         if isinstance(node, ast.Call):
             return self._wrapped(SEES, self._call(node))
@@ -31,8 +35,18 @@ class _Wrapping(ast.NodeTransformer):
         vars(node).update(dict.fromkeys(annotations))  # no values, and kept as they are written
         node = self.generic_visit(node)
         vars(node).update(annotations)
+        for one in filter(None, annotations.values() if not self._texts else ()):
+            self._functions_in(one)
         loaded = isinstance(getattr(node, "ctx", ast.Load()), ast.Load)
         return self._wrapped(SEES, node) if isinstance(node, _VALUES) and loaded else node
+
+    def _functions_in(self, annotation: ast.AST) -> None:
+        """Have the values be seen in the functions that are written in an annotation."""
+        if isinstance(annotation, ast.Lambda):
+            self.generic_visit(annotation)
+            return
+        for one in ast.iter_child_nodes(annotation):
+            self._functions_in(one)
 
     def _call(self, call: ast.Call) -> ast.Call:
         if isinstance(call.func, ast.Attribute):
@@ -59,7 +73,7 @@ def _codes(name: str, text: str, flags: int) -> dict[Any, list[tuple[CodeType, C
     try:
         tree = ast.parse(text)
         plain = compile(tree, name, "exec", flags, dont_inherit=True)
-        _Wrapping().visit(tree)
+        _Wrapping(texts=bool(plain.co_flags & futures.annotations.compiler_flag)).visit(tree)
         waiting = [(plain, compile(tree, name, "exec", flags, dont_inherit=True))]
     except (SyntaxError, ValueError, RecursionError):
         return {}

@@ -54,6 +54,8 @@ _TOLD_A_TIME = {
 """Functions that read a clock unless they are told a time, by that argument; some by a time in parts."""
 _TYPE_AT = object.__basicsize__ - ctypes.sizeof(ctypes.c_void_p)
 """Where in an object its class stands."""
+_LOOK_AT_CALLERS = {"eval", "query"}
+"""Functions of pandas that look for variables in whoever calls them."""
 
 T = TypeVar("T")
 Order = Callable[[list[Any]], list[Any]]
@@ -185,7 +187,8 @@ class Turned:
             return _type
         module = str(getattr(function, "__module__", ""))
         if module.partition(".")[0] in ("numpy", "pandas") and callable(function):
-            return partial(self._of_frames, function)
+            looks = getattr(function, "__name__", "") in _LOOK_AT_CALLERS
+            return function if looks else partial(self._of_frames, function)
         if module == "email.utils" and f"{module}.{function.__name__}" in _TOLD_A_TIME:
             return partial(self._clock, function, f"{module}.{function.__name__}")
         if isinstance(function, BuiltinFunctionType | partial):

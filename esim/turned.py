@@ -14,27 +14,31 @@ told; what a library makes of sets inside of it is not seen, nor are clocks that
 from __future__ import annotations
 
 import builtins
-import ctypes
 import sys
 from asyncio import isfuture
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from functools import partial
+from gc import get_referents
 from itertools import islice
 from time import localtime
-from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MappingProxyType, ModuleType
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from esim.anew import CALLS, SEES, anew, functions_of, told_of
-from esim.frozen import frozen, told
+from esim.frozen import told
+from esim.turnset import be, kind_of, other_of, show
 
 _ATOMS = frozenset({bool, bytes, float, int, str, type(None)})
 _NO_OWNERS = type | FunctionType | ModuleType
-_DEEP, _MANY = 3, 1_000
+_SEVERAL: tuple[type[Iterable[Any]], ...] = (list, tuple, set, frozenset, deque)
+_VIEWS = {MappingProxyType, *map(type, ({}.keys(), {}.values(), {}.items()))}
+_DEEP, _MANY = 5, 1_000
 """How deep in values sets are looked for, and among how many."""
 _PLACES = 20
 """Among how many places the one is looked for that makes the difference."""
@@ -52,8 +56,6 @@ _TOLD_A_TIME = {
     **_OF_PARTS,
 }
 """Functions that read a clock unless they are told a time, by that argument; some by a time in parts."""
-_TYPE_AT = object.__basicsize__ - ctypes.sizeof(ctypes.c_void_p)
-"""Where in an object its class stands."""
 _LOOK_AT_CALLERS = {"eval", "query"}
 """Functions of pandas that look for variables in whoever calls them."""
 
@@ -90,6 +92,8 @@ class Turned:
         self._ran, self._unsteady = list(ran), unsteady
         self._files = {code.co_filename for code in self._ran}
         self._sets: list[tuple[Any, type]] = []
+        self._looked: dict[int, tuple[int, Any]] = {}
+        """What was looked into in a run, by its id, and how deep."""
         self.met: dict[Where, None] = {}
         """Where sets were gone through whose order differs, and clocks asked that say what they like."""
         self.fixed: dict[Where, None] = {}
@@ -148,33 +152,43 @@ class Turned:
         self, once: Callable[[], T], order: Order | None = None, times: int = 0, only: Where | None = None
     ) -> T:
         """Do something, after which no set is turned any more."""
-        global _ACTIVE  # noqa: PLW0603 - sets have a class, and no room for anything else
         self._order, self._only, self._times = order, only, times
-        _ACTIVE = self
+        show(self.shown)
         try:
             return once()
         finally:
-            _ACTIVE = None
+            show(None)
             for one, kind in self._sets:
-                _be(one, kind)
+                be(one, kind)
             self._sets.clear()
+            self._looked.clear()
 
     # --- as it runs ----------------------------------------------------------------------------------------
 
-    def _sees(self, value: Any, deep: int = _DEEP) -> Any:
+    def _sees(self, value: Any) -> Any:
         """Turn a value if it is a set, and those inside of it."""
         kind = type(value)
-        if kind in _ATOMS or kind in _TURNED:
+        if kind in _ATOMS:
             return value
-        if kind in _OTHER:
-            self._sets.append((value, kind))
-            _be(value, _OTHER[kind])
-        elif isinstance(value, BuiltinFunctionType | partial):
+        if kind in (BuiltinFunctionType, partial):
             self._handed_on(value)
-        elif deep and not isinstance(value, _NO_OWNERS):
-            for one in _inside(value):
-                self._sees(one, deep - 1)
+        else:
+            self._turn(value, _DEEP)
         return value
+
+    def _turn(self, value: Any, deep: int) -> None:
+        """Turn what there is in a value; what is inside of it is looked into once in a run."""
+        kind = type(value)
+        other = other_of(kind)
+        if other is not None:
+            self._sets.append((value, kind))
+            be(value, other)
+        if not deep or issubclass(kind, _NO_OWNERS):
+            return
+        for one in _inside(value):
+            if type(one) not in _ATOMS and self._looked.get(id(one), (0,))[0] < deep:
+                self._looked[id(one)] = deep, one
+                self._turn(one, deep - 1)
 
     def _handed_on(self, value: Any) -> None:
         found = self._unsteady(value.func if isinstance(value, partial) else value)
@@ -265,9 +279,6 @@ class Turned:
         return self._order(values) if self._order and self._only in (None, where) else values
 
 
-_ACTIVE: Turned | None = None
-
-
 def _name(code: CodeType) -> str:
     """Return the name of a function, also of what is compiled apart inside of it."""
     parts = code.co_qualname.split(".")
@@ -278,61 +289,10 @@ def _same(value: T) -> T:
     return value
 
 
-def _shown(values: list[Any]) -> list[Any]:
-    return values if _ACTIVE is None else _ACTIVE.shown(values)
-
-
-# --- sets --------------------------------------------------------------------------------------------------
-
-
-class _Shown:
-    """A set that is gone through in another order."""
-
-    __slots__ = ()
-    __class__ = property(lambda one: _TURNED[type(one)])  # pyright: ignore[reportIncompatibleMethodOverride]  # asked
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(_shown([*_TURNED[type(self)].__iter__(self)]))
-
-    def __repr__(self) -> str:
-        parts, name = ", ".join(map(repr, self)), type(self).__name__
-        told = f"{{{parts}}}" if parts else ""
-        return told if parts and name == "set" else f"{name}({told})"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _TURNED[type(self)], ([*self],)
-
-    def _frozen_(self) -> Hashable:
-        return frozenset(map(frozen, self))
-
-
-class _Set(_Shown, set[Any]):
-    __slots__ = ()
-
-    def pop(self) -> Any:
-        """Take the first one out."""
-        if not self:
-            return set.pop(self)
-        first = _shown([*set.__iter__(self)])[0]
-        self.discard(first)
-        return first
-
-
-class _FrozenSet(_Shown, frozenset[Any]):
-    __slots__ = ()
-
-
-_OTHER: dict[type, Any] = {set: _Set, frozenset: _FrozenSet}
-_TURNED: dict[type, Any] = {kind: was for was, kind in _OTHER.items()}
-for _kind, _was in _TURNED.items():
-    _kind.__name__ = _kind.__qualname__ = _was.__name__  # as it is told
-
-
 def _type(*given: Any, **named: Any) -> Any:
     """Return the type that a value has, or make one, in the place of `type`."""
     if len(given) == 1:
-        kind = type(given[0])
-        return _TURNED.get(kind, kind)
+        return kind_of(given[0])
     name, bases, body = given
     return type(name, bases, {"__module__": sys._getframe(1).f_globals.get("__name__"), **body}, **named)
 
@@ -343,22 +303,20 @@ def _is_generated(code: CodeType) -> bool:
     return made and code.co_filename.startswith("<")
 
 
-def _be(value: Any, kind: type) -> None:
-    """Have an object be of another class that has the same place for everything."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(kind))  # an object of a class written in Python has one
-    ctypes.c_void_p.from_address(id(value) + _TYPE_AT).value = id(kind)
-
-
 def _inside(value: Any) -> Iterable[Any]:
     """Return what is inside of a value, if it can be gone through without anybody's code."""
-    if isinstance(value, dict):
-        return list(islice(dict.values(value), _MANY))
-    if isinstance(value, list | tuple):
-        return value[:_MANY] if type(value) in (list, tuple) else ()
+    kind = type(value)
+    if issubclass(kind, dict):
+        return [*islice(dict.keys(value), _MANY), *islice(dict.values(value), _MANY)]
+    for each in _SEVERAL:
+        if issubclass(kind, each):
+            return list(islice(each.__iter__(value), _MANY))
+    if kind in _VIEWS:
+        return get_referents(value)
     try:
         return list(object.__getattribute__(value, "__dict__").values())
     except AttributeError:
-        return ()
+        return get_referents(value) if "__slots__" in vars(kind) else ()
 
 
 def _is_alike(value: Any) -> bool:

@@ -209,7 +209,9 @@ def _watch(scenario: Scenario, over: Callable[[], bool] | None, unturned: str = 
     with turned_round():
         again = "" if one.endless else difference(one, _once(made(), seen)[0])
     turned = Turned(seen.codes, _of_c)
-    matter, left = _matter(stage, turned, remembered, done, end) if seen.codes and not unturned else ([], 0)
+    matter, left = list[Where](), 0
+    if seen.codes and not unturned:
+        matter, left = _matter(stage, turned, remembered, done, end, changes=bool(changed))
     places = [] if seen.calls else matter  # by chance, anything differs
     clocks = [told for where, told in seen.clocks.items() if where not in turned.asked]
     named = {kind: [str(each) for each in places if each.kind == kind] for kind in KINDS}
@@ -231,25 +233,36 @@ def _watch(scenario: Scenario, over: Callable[[], bool] | None, unturned: str = 
 
 
 def _matter(
-    stage: Stage, turned: Turned, remembered: Remembered, schedules: Sequence[_Done], end: float
+    stage: Stage,
+    turned: Turned,
+    remembered: Remembered,
+    schedules: Sequence[_Done],
+    end: float,
+    *,
+    changes: bool,
 ) -> tuple[list[Where], int]:
     """Return the places in which the order of a set, or a time, makes a difference to a schedule.
 
-    And how many schedules were not tried by the `end`.
+    And how many schedules were not tried by the `end`. What is in memory is put back after each run if such
+    a run `changes` it, which takes long where there is much.
     """
 
     def run(choices: Mapping[int, int]) -> Tail:
         try:
             return tail_of(Quiet.of(stage, {}, choices, strict=False).run(stage.first, checks=False))
         finally:
-            remembered.put_back()
+            if changes:
+                remembered.put_back()
 
     with turned.installed():
         for number, (choices, was) in enumerate(schedules):
             if monotonic() > end:
                 return [], len(schedules) - number
-            if places := turned.matters(partial(run, choices), difference, was):
-                return places, 0
+            try:
+                if places := turned.matters(partial(run, choices), difference, was):
+                    return places, 0
+            finally:
+                remembered.put_back()
     return [], 0
 
 

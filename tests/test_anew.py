@@ -300,8 +300,8 @@ async def gathered(event: Tagged) -> Any:
     return sorted(task.result() for task in done), len(pending)
 
 
-def queried(event: Tagged) -> Any:
-    least, frame = 1, pd.DataFrame({"a": [1, 2, 3]})
+def queried(event: Tagged, least: int = 1) -> Any:
+    frame = pd.DataFrame({"a": [1, 2, 3]})
     return frame.query("a > @least")["a"].tolist(), frame.eval("a * @least").tolist()
 
 

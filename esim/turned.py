@@ -97,7 +97,7 @@ class Turned:
         self.met: dict[Where, None] = {}
         """Where sets were gone through whose order differs, and clocks asked that say what they like."""
         self.fixed: dict[Where, None] = {}
-        """What hands on a clock, or asks one that can say nothing else."""
+        """What hands on chance, or asks a clock that can say nothing else."""
         self.asked: set[tuple[str, int]] = set()
         """The functions and lines in which a clock was asked, or what can be one was given a time."""
         self._order: Order | None = None
@@ -171,9 +171,8 @@ class Turned:
         if kind in _ATOMS:
             return value
         if kind in (BuiltinFunctionType, partial):
-            self._handed_on(value)
-        else:
-            self._turn(value, _DEEP)
+            return self._handed_on(value)
+        self._turn(value, _DEEP)
         return value
 
     def _turn(self, value: Any, deep: int) -> None:
@@ -190,10 +189,14 @@ class Turned:
                 self._looked[id(one)] = deep, one
                 self._turn(one, deep - 1)
 
-    def _handed_on(self, value: Any) -> None:
+    def _handed_on(self, value: Any) -> Any:
+        """Return a clock that can be turned in the place of one that is handed on."""
         found = self._unsteady(value.func if isinstance(value, partial) else value)
+        if is_clock(found):
+            return _Clock(self._clock, value, found)
         if found:
             self._fix(f"hands on {found}")
+        return value
 
     def _calls(self, function: Any) -> Any:
         """Return what is called in place of a function."""
@@ -258,7 +261,7 @@ class Turned:
     def _users(self) -> FrameType:
         """Return where the user's code is at the moment."""
         frame = sys._getframe(1)
-        while frame.f_code.co_filename == __file__ and frame.f_back is not None:
+        while frame.f_code.co_filename not in self._files and frame.f_back is not None:
             frame = frame.f_back
         return frame
 
@@ -326,6 +329,14 @@ def _is_alike(value: Any) -> bool:
 
 
 # --- clocks and dice ---------------------------------------------------------------------------------------
+
+
+class _Clock(partial[Any]):
+    """A clock in the place of another; a copy of it is itself, as of a function."""
+
+    def __deepcopy__(self, _: Any) -> Any:
+        """Return itself."""
+        return self
 
 
 def is_clock(what: str) -> bool:

@@ -397,7 +397,24 @@ def with_a_timer(event: Tagged) -> Any:
         return 7
 
 
-@pytest.mark.parametrize("function", [took, with_a_timer, given, slept])
+class Watch:
+    def __init__(self, clock: Any = time.perf_counter) -> None:
+        self.clock = clock
+
+    def took(self) -> Any:
+        return self.clock()
+
+
+WATCH, CLOCKS = Watch(), {"now": partial(datetime.now, UTC), "len": len}
+
+
+def with_a_watch(event: Tagged) -> Any:
+    mine = copy.deepcopy(Watch(partial(datetime.now, UTC))), Watch(time.monotonic), Watch(date.today)
+    LOG.info("%s %s", WATCH.took(), [one.took() for one in mine])
+    return CLOCKS["len"]("abc")
+
+
+@pytest.mark.parametrize("function", [took, with_a_timer, with_a_watch, given, slept])
 def test_a_clock_that_makes_no_difference_is_steady(function):
     """Whatever is made of it on the way to a log."""
     assert not told_of(function)
@@ -432,7 +449,9 @@ def slowly(event: Tagged) -> Any:
         (lambda event: str(pd.Timestamp("today").normalize()), "calls pandas.Timestamp('today')"),
         (lambda event: str(np.datetime64(*["today"])), "calls numpy.datetime64('today')"),
         (lambda event: str(IDS()), "calls datetime.now()"),
-        (lambda event: next(iter(time.time, None)), "hands on time.time"),
+        (lambda event: next(iter(time.time, None)), "calls time.time()"),
+        (lambda event: Watch(date.today).took().year, "took calls date.today()"),
+        (lambda event: WATCH.clock(), "calls time.perf_counter()"),
         (lambda event: sorted([1, 2], key=id), "hands on id"),
         (lambda event: np.random.random(), "calls numpy.random.random()"),  # noqa: NPY002 - what is found out
         (lambda event: bool(np.random.default_rng()), "calls numpy.random.default_rng()"),

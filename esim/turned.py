@@ -19,6 +19,7 @@ from asyncio import isfuture
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from datetime import date, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -31,7 +32,7 @@ from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from esim.anew import CALLS, SEES, anew, functions_of, told_of
-from esim.frozen import told
+from esim.frozen import frozen, written
 from esim.turnset import be, kind_of, other_of, show
 
 _ATOMS = frozenset({bool, bytes, float, int, str, type(None)})
@@ -42,9 +43,9 @@ _DEEP, _MANY = 5, 1_000
 """How deep in values sets are looked for, and among how many."""
 _PLACES = 20
 """Among how many places the one is looked for that makes the difference."""
-_LATER, _TIMES = 43_771_043, 1_000
+_LATER, _TIMES = 43_771_043, 150
 """How many seconds later a clock says it is, each time it is called: hours, days, months are soon all over
-the place; and after how many times it begins anew, so that no date is too late to be one."""
+the place; and after how many times it begins anew: in 2262 there are no more nanoseconds in 64 bits."""
 _MORE = 6
 """How many times more it is done with clocks that are asked."""
 _NOW = {"now", "today"}
@@ -278,7 +279,7 @@ class Turned:
         where = Where(_name(frame.f_code), frame.f_lineno, f"goes through {told_of(frame)}", kind)
         self.met[where] = None
         if kind == "texts":
-            values.sort(key=told)  # in every process alike
+            values.sort(key=_in_words)  # in every process alike
         return self._order(values) if self._order and self._only in (None, where) else values
 
 
@@ -322,10 +323,25 @@ def _inside(value: Any) -> Iterable[Any]:
         return get_referents(value) if "__slots__" in vars(kind) else ()
 
 
+def _in_words(value: Any) -> str:
+    """Return what tells a value from another, even if it is told apart by nothing but its place in memory."""
+    try:
+        return written(frozen(value))
+    except Exception:  # noqa: BLE001 - it may not want to be taken apart, or go round in circles
+        return type(value).__qualname__
+
+
 def _is_alike(value: Any) -> bool:
-    """Say whether the hash of a value is the same in every process: of a number, or a tuple of such."""
-    kind = type(value)
-    return all(map(_is_alike, value)) if kind is tuple else kind.__hash__ in _OF_NUMBERS
+    """Say whether the hash of a value is the same in every process: of numbers, and what is made of them."""
+    kind = kind_of(value)
+    for each in (tuple, frozenset):
+        if kind.__hash__ is each.__hash__:
+            return all(map(_is_alike, each.__iter__(value)))
+    made = getattr(kind.__hash__, "__code__", None)
+    if is_dataclass(kind) and made and made.co_filename == "<string>":  # made with the class
+        hashed = (one.name for one in fields(kind) if (one.compare if one.hash is None else one.hash))
+        return all(_is_alike(getattr(value, name)) for name in hashed)
+    return kind.__hash__ in _OF_NUMBERS
 
 
 # --- clocks and dice ---------------------------------------------------------------------------------------

@@ -19,8 +19,6 @@ from time import monotonic
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel
-
 from esim.aside import Unanswered, aside
 from esim.deaths import PATIENCE, SURVIVES, Quiet, Tail, difference, looking, tail_of, tried
 from esim.errors import Unsteady, said
@@ -39,8 +37,9 @@ _OF_THE_THREAD = {"get_ident", "get_native_id"}
 _NEW_IDS = {"getnode", "uuid1", "uuid4", "uuid6", "uuid7", "uuid8"}
 _DICE = {"random", "secrets", "uuid"}
 _MODELS = ("pydantic.", "esim.event", "esim.value", "esim.rows", "esim.state")
-_MAKERS = ("pydantic.main", "esim.value")
-"""The modules that make a user's values, and so call for their defaults."""
+_MAKERS = ("pydantic.main", "pydantic._internal._dataclasses", "esim.value")
+_MAKING = {"__init__", "model_validate", "model_validate_json", "model_validate_strings"}
+"""The modules that make a user's values, and their functions, and so call for their defaults."""
 _LOOKED_AT = {"esim.memory", "esim.queues", "esim.service", "esim.volatile", "esim.world"}
 """The modules of what a process looks at: the log, and the world."""
 
@@ -356,7 +355,7 @@ def _kind(frame: FrameType) -> str:
     if module in _DICE:
         return "dice"
     if module in _MAKERS:
-        return "maker" if frame.f_code.co_name == "__init__" else ""
+        return "maker" if frame.f_code.co_name in _MAKING else ""
     if module in _LOOKED_AT:
         return "looked at"
     return "user" if _is_users(frame) else ""
@@ -381,11 +380,14 @@ def _caller(frame: FrameType) -> FrameType | None:
 
 
 def _defaults(frame: FrameType) -> Iterator[str]:
-    """Give the C functions that the defaults of a model come from, as it is made."""
-    model, given = frame.f_locals.get("self"), frame.f_locals.get("data", {})
-    for name, one in type(model).__pydantic_fields__.items() if isinstance(model, BaseModel) else ():
-        if name not in given and one.default_factory is not None:
-            yield _of_c(one.default_factory)
+    """Give the C functions that the defaults of a model, or of a dataclass of pydantic's, come from."""
+    known = frame.f_locals
+    model = known.get("cls", type(known.get("self", known.get("__dataclass_self__"))))
+    given = known.get("data", known.get("kwargs", known.get("obj")))
+    for name, one in getattr(model, "__pydantic_fields__", {}).items():
+        if one.default_factory is not None and not (isinstance(given, dict) and name in given):
+            made = one.default_factory
+            yield _of_c(made.func if isinstance(made, partial) else made)
 
 
 def _of_c(called: Any) -> str:

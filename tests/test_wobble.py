@@ -13,8 +13,10 @@ import time
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import Any
 
+import pydantic
 import pytest
 from pydantic import BaseModel, Field
 
@@ -445,6 +447,36 @@ def test_chance_in_the_defaults_of_a_model_is_named(make: Any, called: str):
         make(**given)
 
     assert not told_of([fine])
+
+
+class Dated(BaseModel):
+    on: date = Field(default_factory=date.today)
+    year: Any = Field(default_factory=partial(datetime.now, UTC))
+
+
+@pydantic.dataclasses.dataclass
+class DatedToo:
+    on: date = Field(default_factory=date.today)
+
+
+@pytest.mark.parametrize("make", [Dated, Dated.model_validate, DatedToo])
+def test_a_coarse_clock_in_a_default_is_named_however_a_value_is_made(make: Any):
+    """By validation as well, and where arguments go with the clock; values that are given need none."""
+    day = date(2026, 1, 5)
+    given = {"on": day} if make is DatedToo else {"on": day, "year": 1}
+
+    def made(values: dict[str, Any]) -> Any:
+        return make(values) if make == Dated.model_validate else make(**values)
+
+    note, world = noting(lambda: made({"year": 1} if make is not DatedToo else {}).on.year)
+    with pytest.raises(Unsteady, match=r"calls date\.today\(\)"):
+        unsteady(Scenario([("Bell/1", Rung())], [note], world=world))
+    if make is Dated:
+        note, world = noting(lambda: make(on=day).year.year)
+        with pytest.raises(Unsteady, match=r"calls datetime\.now\(\)"):
+            unsteady(Scenario([("Bell/1", Rung())], [note], world=world))
+    note, world = noting(lambda: made(given).on.year)
+    assert not unsteady(Scenario([("Bell/1", Rung())], [note], world=world)).reserves
 
 
 class Tagged(Event):

@@ -38,6 +38,7 @@ from esim.turnset import be, kind_of, other_of, show
 _ATOMS = frozenset({bool, bytes, float, int, str, type(None)})
 _NO_OWNERS = type | FunctionType | ModuleType
 _SEVERAL: tuple[type[Iterable[Any]], ...] = (list, tuple, set, frozenset, deque)
+_HASHED_BY_PARTS: tuple[type[Any], ...] = (tuple, frozenset)
 _VIEWS = {MappingProxyType, *map(type, ({}.keys(), {}.values(), {}.items()))}
 _DEEP, _MANY = 5, 1_000
 """How deep in values sets are looked for, and among how many."""
@@ -334,7 +335,7 @@ def _in_words(value: Any) -> str:
 def _is_alike(value: Any) -> bool:
     """Say whether the hash of a value is the same in every process: of numbers, and what is made of them."""
     kind = kind_of(value)
-    for each in (tuple, frozenset):
+    for each in _HASHED_BY_PARTS:
         if kind.__hash__ is each.__hash__:
             return all(map(_is_alike, each.__iter__(value)))
     made = getattr(kind.__hash__, "__code__", None)

@@ -54,7 +54,7 @@ class _FrozenSet(_Shown, frozenset[Any]):
 
 
 _OTHER: dict[type, Any] = {set: _Set, frozenset: _FrozenSet}
-_TURNED: dict[type, type] = {kind: was for was, kind in _OTHER.items()}
+_TURNED: dict[type, Any] = {kind: was for was, kind in _OTHER.items()}
 for _kind, _was in _TURNED.items():
     _kind.__name__ = _kind.__qualname__ = _was.__name__  # as it is told
 _order: Callable[[list[Any]], list[Any]] | None = None
@@ -100,7 +100,8 @@ def _derived(kind: type) -> type | None:
 def kind_of(value: Any) -> type:
     """Return the class that a value has, or had before it was turned."""
     kind = type(value)
-    return _TURNED.get(kind, kind)
+    was: type = _TURNED.get(kind, kind)
+    return was
 
 
 def be(value: Any, kind: type) -> None:

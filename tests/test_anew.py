@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import collections
 import contextlib
@@ -436,6 +437,17 @@ def test_a_function_that_is_written_in_an_annotation_is_seen(tmp_path: Any) -> N
     found: dict[str, Any] = {"__name__": __name__}
     exec(compile(path.read_text(encoding="utf-8"), str(path), "exec", dont_inherit=True), found)
     assert "<lambda> goes through a set in [*{*names}]" in told_of(found["mine"])
+
+
+def test_statements_of_a_cell_that_are_compiled_one_by_one_are_compiled_anew(tmp_path: Any) -> None:
+    """As IPython does: a function that calls what the same cell imports is other code then."""
+    path = tmp_path / "cell.py"
+    path.write_text("import time\ndef mine(event):\n    return time.perf_counter() and 7\n", encoding="utf-8")
+    found: dict[str, Any] = {"__name__": __name__}
+    for one in ast.parse(path.read_text(encoding="utf-8")).body:
+        exec(compile(ast.Module([one], []), str(path), "exec", dont_inherit=True), found)
+    assert anew(found["mine"].__code__) is not found["mine"].__code__
+    assert reserves_of(found["mine"]) == []
 
 
 def test_code_whose_source_is_another_by_now_is_left_as_it_is(tmp_path: Any) -> None:

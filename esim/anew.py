@@ -22,8 +22,12 @@ _VALUES = ast.Attribute | ast.Await | ast.BinOp | ast.Call | ast.Name | ast.Set 
 class _Wrapping(ast.NodeTransformer):
     """Has each value be seen, and each function as it is about to be called."""
 
+    def __init__(self, *, texts: bool) -> None:
+        """Know whether annotations are kept as `texts`."""
+        self._texts = texts
+
     def visit(self, node: ast.AST) -> ast.AST:
-        if isinstance(node, ast.pattern | ast.arguments) or not isinstance(node, ast.AST):
+        if isinstance(node, ast.pattern) or not isinstance(node, ast.AST):
             return node
         if isinstance(node, ast.Call):
             return self._wrapped(SEES, self._call(node))
@@ -31,8 +35,18 @@ class _Wrapping(ast.NodeTransformer):
         vars(node).update(dict.fromkeys(annotations))  # no values, and kept as they are written
         node = self.generic_visit(node)
         vars(node).update(annotations)
+        for one in filter(None, annotations.values() if not self._texts else ()):
+            self._functions_in(one)
         loaded = isinstance(getattr(node, "ctx", ast.Load()), ast.Load)
         return self._wrapped(SEES, node) if isinstance(node, _VALUES) and loaded else node
+
+    def _functions_in(self, annotation: ast.AST) -> None:
+        """Have the values be seen in the functions that are written in an annotation."""
+        if isinstance(annotation, ast.Lambda):
+            self.generic_visit(annotation)
+            return
+        for one in ast.iter_child_nodes(annotation):
+            self._functions_in(one)
 
     def _call(self, call: ast.Call) -> ast.Call:
         if isinstance(call.func, ast.Attribute):
@@ -53,16 +67,23 @@ class _Wrapping(ast.NodeTransformer):
 
 
 @lru_cache(maxsize=64)
-def _codes(name: str, text: str, flags: int) -> dict[Any, list[tuple[CodeType, CodeType]]]:
-    """Return the code of all functions in a source: as it is, and compiled anew."""
+def _codes(name: str, text: str, flags: int, *, apart: bool) -> dict[Any, list[tuple[CodeType, CodeType]]]:
+    """Return the code of all functions in a source: as it is, and compiled anew.
+
+    Each statement `apart`, as those of a cell are: what is called of a module that is imported in the same
+    text is called in another way.
+    """
     found: dict[Any, list[tuple[CodeType, CodeType]]] = {}
     try:
         tree = ast.parse(text)
-        plain = compile(tree, name, "exec", flags, dont_inherit=True)
-        _Wrapping().visit(tree)
-        waiting = [(plain, compile(tree, name, "exec", flags, dont_inherit=True))]
+        parts = [ast.Module([one], []) for one in tree.body] if apart else [tree]
+        plain = [compile(one, name, "exec", flags, dont_inherit=True) for one in parts]
+        texts = any(one.co_flags & futures.annotations.compiler_flag for one in plain)
+        _Wrapping(texts=texts).visit(tree)
+        wrapped = [compile(one, name, "exec", flags, dont_inherit=True) for one in parts]
     except (SyntaxError, ValueError, RecursionError):
         return {}
+    waiting = [*zip(plain, wrapped, strict=True)]
     while waiting:
         both = waiting.pop()
         found.setdefault(_key(both[0]), []).append(both)
@@ -74,10 +95,14 @@ def _codes(name: str, text: str, flags: int) -> dict[Any, list[tuple[CodeType, C
 def anew(code: CodeType) -> CodeType:
     """Return code compiled anew from its source, or itself if the source is not there, or another by now."""
     flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | (code.co_flags & _FUTURES)
-    found = _codes(code.co_filename, _source(code.co_filename), flags).get(_key(code), [])
-    asserts = "@pytest_ar" in code.co_names and len(found) == 1  # as pytest has rewritten it
-    same = (new for plain, new in found if (asserts or plain == code) and _key(new) == _key(code))
-    return next(same, code)
+    text = _source(code.co_filename)
+    for apart in (False, True):
+        found = _codes(code.co_filename, text, flags, apart=apart).get(_key(code), [])
+        asserts = "@pytest_ar" in code.co_names and len(found) == 1  # as pytest has rewritten it
+        for plain, new in found:
+            if (asserts or plain == code) and _key(new) == _key(code):
+                return new
+    return code
 
 
 def _key(code: CodeType) -> Any:

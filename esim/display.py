@@ -6,6 +6,7 @@ JupyterLab shows in an untrusted notebook; colours are mid-tones that read on li
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import html
 import zlib
@@ -58,6 +59,16 @@ def plain(value: object) -> str:  # noqa: PLR0911 - one line for each kind of va
     named = getattr(value, "__pydantic_fields__", None)
     if named is not None and not isinstance(value, type):
         return plain({name: getattr(value, name) for name in named})
+    kind = type(value)
+    if (
+        dataclasses.is_dataclass(kind)
+        and kind.__str__ is object.__str__
+        and hasattr(kind.__repr__, "__wrapped__")
+    ):
+        told = [
+            f"{one.name}={plain(getattr(value, one.name))}" for one in dataclasses.fields(kind) if one.repr
+        ]
+        return f"{kind.__qualname__.rpartition('.')[2]}({', '.join(told)})"  # in it, sets are sorted
     return str(value)
 
 

@@ -7,7 +7,7 @@ same in every process.
 from __future__ import annotations
 
 from asyncio import Future, isfuture
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -76,11 +76,20 @@ def frozen(value: Any) -> Hashable:  # noqa: PLR0911 - one line for each kind of
     itself = _own_form(kind)
     if itself is not None:
         return kind, itself(value)
+    if isinstance(value, set | frozenset):
+        return kind, members(value)
     if isinstance(value, _ATOMS):
         return kind, value
     if isinstance(value, tuple):
         return kind, tuple([frozen(item) for item in value])
     return _taken_apart(value)  # whatever it says itself that it is equal to
+
+
+def members(value: Iterable[Any]) -> Hashable:
+    """Return what is in a set, of whatever class, and what that has beside it, if anything."""
+    inside = frozenset([frozen(item) for item in value])
+    own = getattr(value, "__dict__", None)
+    return (inside, frozen(own)) if own else inside
 
 
 def _own_form(kind: type) -> Callable[[Any], Hashable] | None:

@@ -14,33 +14,39 @@ told; what a library makes of sets inside of it is not seen, nor are clocks that
 from __future__ import annotations
 
 import builtins
-import ctypes
 import sys
 from asyncio import isfuture
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from datetime import date, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from functools import partial
+from gc import get_referents
 from itertools import islice
 from time import localtime
-from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MappingProxyType, ModuleType
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from esim.anew import CALLS, SEES, anew, functions_of, told_of
-from esim.frozen import frozen, told
+from esim.frozen import frozen, written
+from esim.turnset import be, kind_of, other_of, show
 
 _ATOMS = frozenset({bool, bytes, float, int, str, type(None)})
 _NO_OWNERS = type | FunctionType | ModuleType
-_DEEP, _MANY = 3, 1_000
+_SEVERAL: tuple[type[Iterable[Any]], ...] = (list, tuple, set, frozenset, deque)
+_HASHED_BY_PARTS: tuple[type[Any], ...] = (tuple, frozenset)
+_VIEWS = {MappingProxyType, *map(type, ({}.keys(), {}.values(), {}.items()))}
+_DEEP, _MANY = 5, 1_000
 """How deep in values sets are looked for, and among how many."""
 _PLACES = 20
 """Among how many places the one is looked for that makes the difference."""
-_LATER, _TIMES = 43_771_043, 1_000
+_LATER, _TIMES = 43_771_043, 150
 """How many seconds later a clock says it is, each time it is called: hours, days, months are soon all over
-the place; and after how many times it begins anew, so that no date is too late to be one."""
+the place; and after how many times it begins anew: in 2262 there are no more nanoseconds in 64 bits."""
 _MORE = 6
 """How many times more it is done with clocks that are asked."""
 _NOW = {"now", "today"}
@@ -52,8 +58,8 @@ _TOLD_A_TIME = {
     **_OF_PARTS,
 }
 """Functions that read a clock unless they are told a time, by that argument; some by a time in parts."""
-_TYPE_AT = object.__basicsize__ - ctypes.sizeof(ctypes.c_void_p)
-"""Where in an object its class stands."""
+_LOOK_AT_CALLERS = {"eval", "query"}
+"""Functions of pandas that look for variables in whoever calls them."""
 
 T = TypeVar("T")
 Order = Callable[[list[Any]], list[Any]]
@@ -88,10 +94,12 @@ class Turned:
         self._ran, self._unsteady = list(ran), unsteady
         self._files = {code.co_filename for code in self._ran}
         self._sets: list[tuple[Any, type]] = []
+        self._looked: dict[int, tuple[int, Any]] = {}
+        """What was looked into in a run, by its id, and how deep."""
         self.met: dict[Where, None] = {}
         """Where sets were gone through whose order differs, and clocks asked that say what they like."""
         self.fixed: dict[Where, None] = {}
-        """What hands on a clock, or asks one that can say nothing else."""
+        """What hands on chance, or asks a clock that can say nothing else."""
         self.asked: set[tuple[str, int]] = set()
         """The functions and lines in which a clock was asked, or what can be one was given a time."""
         self._order: Order | None = None
@@ -146,38 +154,51 @@ class Turned:
         self, once: Callable[[], T], order: Order | None = None, times: int = 0, only: Where | None = None
     ) -> T:
         """Do something, after which no set is turned any more."""
-        global _ACTIVE  # noqa: PLW0603 - sets have a class, and no room for anything else
         self._order, self._only, self._times = order, only, times
-        _ACTIVE = self
+        show(self.shown)
         try:
             return once()
         finally:
-            _ACTIVE = None
+            show(None)
             for one, kind in self._sets:
-                _be(one, kind)
+                be(one, kind)
             self._sets.clear()
+            self._looked.clear()
 
     # --- as it runs ----------------------------------------------------------------------------------------
 
-    def _sees(self, value: Any, deep: int = _DEEP) -> Any:
+    def _sees(self, value: Any) -> Any:
         """Turn a value if it is a set, and those inside of it."""
         kind = type(value)
-        if kind in _ATOMS or kind in _TURNED:
+        if kind in _ATOMS:
             return value
-        if kind in _OTHER:
-            self._sets.append((value, kind))
-            _be(value, _OTHER[kind])
-        elif isinstance(value, BuiltinFunctionType | partial):
-            self._handed_on(value)
-        elif deep and not isinstance(value, _NO_OWNERS):
-            for one in _inside(value):
-                self._sees(one, deep - 1)
+        if kind in (BuiltinFunctionType, partial):
+            return self._handed_on(value)
+        self._turn(value, _DEEP)
         return value
 
-    def _handed_on(self, value: Any) -> None:
+    def _turn(self, value: Any, deep: int) -> None:
+        """Turn what there is in a value; what is inside of it is looked into once in a run."""
+        kind = type(value)
+        other = other_of(kind)
+        if other is not None:
+            self._sets.append((value, kind))
+            be(value, other)
+        if not deep or issubclass(kind, _NO_OWNERS):
+            return
+        for one in _inside(value):
+            if type(one) not in _ATOMS and self._looked.get(id(one), (0,))[0] < deep:
+                self._looked[id(one)] = deep, one
+                self._turn(one, deep - 1)
+
+    def _handed_on(self, value: Any) -> Any:
+        """Return a clock that can be turned in the place of one that is handed on."""
         found = self._unsteady(value.func if isinstance(value, partial) else value)
+        if is_clock(found):
+            return _Clock(self._clock, value, found)
         if found:
             self._fix(f"hands on {found}")
+        return value
 
     def _calls(self, function: Any) -> Any:
         """Return what is called in place of a function."""
@@ -185,7 +206,8 @@ class Turned:
             return _type
         module = str(getattr(function, "__module__", ""))
         if module.partition(".")[0] in ("numpy", "pandas") and callable(function):
-            return partial(self._of_frames, function)
+            looks = getattr(function, "__name__", "") in _LOOK_AT_CALLERS
+            return function if looks else partial(self._of_frames, function)
         if module == "email.utils" and f"{module}.{function.__name__}" in _TOLD_A_TIME:
             return partial(self._clock, function, f"{module}.{function.__name__}")
         if isinstance(function, BuiltinFunctionType | partial):
@@ -241,7 +263,7 @@ class Turned:
     def _users(self) -> FrameType:
         """Return where the user's code is at the moment."""
         frame = sys._getframe(1)
-        while frame.f_code.co_filename == __file__ and frame.f_back is not None:
+        while frame.f_code.co_filename not in self._files and frame.f_back is not None:
             frame = frame.f_back
         return frame
 
@@ -258,11 +280,8 @@ class Turned:
         where = Where(_name(frame.f_code), frame.f_lineno, f"goes through {told_of(frame)}", kind)
         self.met[where] = None
         if kind == "texts":
-            values.sort(key=told)  # in every process alike
+            values.sort(key=_in_words)  # in every process alike
         return self._order(values) if self._order and self._only in (None, where) else values
-
-
-_ACTIVE: Turned | None = None
 
 
 def _name(code: CodeType) -> str:
@@ -275,61 +294,10 @@ def _same(value: T) -> T:
     return value
 
 
-def _shown(values: list[Any]) -> list[Any]:
-    return values if _ACTIVE is None else _ACTIVE.shown(values)
-
-
-# --- sets --------------------------------------------------------------------------------------------------
-
-
-class _Shown:
-    """A set that is gone through in another order."""
-
-    __slots__ = ()
-    __class__ = property(lambda one: _TURNED[type(one)])  # pyright: ignore[reportIncompatibleMethodOverride]  # asked
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(_shown([*_TURNED[type(self)].__iter__(self)]))
-
-    def __repr__(self) -> str:
-        parts, name = ", ".join(map(repr, self)), type(self).__name__
-        told = f"{{{parts}}}" if parts else ""
-        return told if parts and name == "set" else f"{name}({told})"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _TURNED[type(self)], ([*self],)
-
-    def _frozen_(self) -> Hashable:
-        return frozenset(map(frozen, self))
-
-
-class _Set(_Shown, set[Any]):
-    __slots__ = ()
-
-    def pop(self) -> Any:
-        """Take the first one out."""
-        if not self:
-            return set.pop(self)
-        first = _shown([*set.__iter__(self)])[0]
-        self.discard(first)
-        return first
-
-
-class _FrozenSet(_Shown, frozenset[Any]):
-    __slots__ = ()
-
-
-_OTHER: dict[type, Any] = {set: _Set, frozenset: _FrozenSet}
-_TURNED: dict[type, Any] = {kind: was for was, kind in _OTHER.items()}
-for _kind, _was in _TURNED.items():
-    _kind.__name__ = _kind.__qualname__ = _was.__name__  # as it is told
-
-
 def _type(*given: Any, **named: Any) -> Any:
     """Return the type that a value has, or make one, in the place of `type`."""
     if len(given) == 1:
-        kind = type(given[0])
-        return _TURNED.get(kind, kind)
+        return kind_of(given[0])
     name, bases, body = given
     return type(name, bases, {"__module__": sys._getframe(1).f_globals.get("__name__"), **body}, **named)
 
@@ -340,31 +308,52 @@ def _is_generated(code: CodeType) -> bool:
     return made and code.co_filename.startswith("<")
 
 
-def _be(value: Any, kind: type) -> None:
-    """Have an object be of another class that has the same place for everything."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(kind))  # an object of a class written in Python has one
-    ctypes.c_void_p.from_address(id(value) + _TYPE_AT).value = id(kind)
-
-
 def _inside(value: Any) -> Iterable[Any]:
     """Return what is inside of a value, if it can be gone through without anybody's code."""
-    if isinstance(value, dict):
-        return list(islice(dict.values(value), _MANY))
-    if isinstance(value, list | tuple):
-        return value[:_MANY] if type(value) in (list, tuple) else ()
+    kind = type(value)
+    if issubclass(kind, dict):
+        return [*islice(dict.keys(value), _MANY), *islice(dict.values(value), _MANY)]
+    for each in _SEVERAL:
+        if issubclass(kind, each):
+            return list(islice(each.__iter__(value), _MANY))
+    if kind in _VIEWS:
+        return get_referents(value)
     try:
         return list(object.__getattribute__(value, "__dict__").values())
     except AttributeError:
-        return ()
+        return get_referents(value) if "__slots__" in vars(kind) else ()
+
+
+def _in_words(value: Any) -> str:
+    """Return what tells a value from another, even if it is told apart by nothing but its place in memory."""
+    try:
+        return written(frozen(value))
+    except Exception:  # noqa: BLE001 - it may not want to be taken apart, or go round in circles
+        return type(value).__qualname__
 
 
 def _is_alike(value: Any) -> bool:
-    """Say whether the hash of a value is the same in every process: of a number, or a tuple of such."""
-    kind = type(value)
-    return all(map(_is_alike, value)) if kind is tuple else kind.__hash__ in _OF_NUMBERS
+    """Say whether the hash of a value is the same in every process: of numbers, and what is made of them."""
+    kind = kind_of(value)
+    for each in _HASHED_BY_PARTS:
+        if kind.__hash__ is each.__hash__:
+            return all(map(_is_alike, each.__iter__(value)))
+    made = getattr(kind.__hash__, "__code__", None)
+    if is_dataclass(kind) and made and made.co_filename == "<string>":  # made with the class
+        hashed = (one.name for one in fields(kind) if (one.compare if one.hash is None else one.hash))
+        return all(_is_alike(getattr(value, name)) for name in hashed)
+    return kind.__hash__ in _OF_NUMBERS
 
 
 # --- clocks and dice ---------------------------------------------------------------------------------------
+
+
+class _Clock(partial[Any]):
+    """A clock in the place of another; a copy of it is itself, as of a function."""
+
+    def __deepcopy__(self, _: Any) -> Any:
+        """Return itself."""
+        return self
 
 
 def is_clock(what: str) -> bool:

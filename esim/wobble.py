@@ -7,43 +7,23 @@ with sets in another order, and clocks that say something else. A proof about co
 
 from __future__ import annotations
 
-import random
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import date
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import monotonic
-from types import CodeType, FrameType
-from typing import Any, NamedTuple
-
-from pydantic import BaseModel
+from typing import NamedTuple
 
 from esim.aside import Unanswered, aside
 from esim.deaths import PATIENCE, SURVIVES, Quiet, Tail, difference, looking, tail_of, tried
-from esim.errors import Unsteady, said
+from esim.errors import EsimError, Unsteady, said
 from esim.faults import MEANINGS
-from esim.reach import CHANGED, Remembered, held_by, is_librarys, is_users
-from esim.recording import Choice
+from esim.reach import CHANGED, Remembered, held_by
+from esim.recording import Choice, Run
 from esim.scenario import Scenario
 from esim.stage import Stage, TimeIsOver
-from esim.turned import KINDS, Turned, Where, is_clock
+from esim.turned import KINDS, Turned, Where
 from esim.virtual import turned_round
-
-_NO_CLOCKS = {"get_clock_info", "mktime", "sleep", "strptime", "tzset"}
-_CLASS_CLOCKS = {"now", "utcnow", "today"}
-_OF_THE_PROCESS = {"hash", "id", "getpid", "getppid", "getrandom", "urandom"}
-_OF_THE_THREAD = {"get_ident", "get_native_id"}
-_NEW_IDS = {"getnode", "uuid1", "uuid4", "uuid6", "uuid7", "uuid8"}
-_DICE = {"random", "secrets", "uuid"}
-_MODELS = ("pydantic.", "esim.event", "esim.value", "esim.rows", "esim.state")
-_MAKERS = ("pydantic.main", "esim.value")
-"""The modules that make a user's values, and so call for their defaults."""
-_LOOKED_AT = {"esim.memory", "esim.queues", "esim.service", "esim.volatile", "esim.world"}
-"""The modules of what a process looks at: the log, and the world."""
-
+from esim.watched import Seen, of_c, watching
 
 _CALLED = (
     ": what comes of it cannot be replayed; take times, ids and chance from what the event says, "
@@ -73,19 +53,6 @@ _TURNS = "the order of sets and what clocks say were not tried"
 _ROUNDS = 3
 _TURNING = PATIENCE / 2
 """How many seconds after it was begun to watch no other order is tried any more."""
-
-
-@dataclass
-class _Seen:
-    """What was seen of the user's code while it ran."""
-
-    cached: set[CodeType]
-    calls: dict[str, None] = field(default_factory=dict)
-    caches: dict[str, None] = field(default_factory=dict)
-    anew: dict[str, None] = field(default_factory=dict)
-    clocks: dict[tuple[str, int], str] = field(default_factory=dict)
-    """Calls of clocks, by function and line."""
-    codes: set[CodeType] = field(default_factory=set)
 
 
 class _Done(NamedTuple):
@@ -168,11 +135,10 @@ def _in_another_order(scenario: Scenario, done: Sequence[_Done], over: Callable[
     """
 
     def work() -> str:
-        stage = Stage(scenario)
-        first, remembered = stage.begin(scenario.faults.budgets()), Remembered(stage)
+        stage = _begun(scenario)
+        remembered = Remembered(stage)
         for choices, tail in [*reversed(done)] * _ROUNDS:
-            run = Quiet.of(stage, {}, choices, strict=False).run(first, checks=False)
-            if found := difference(tail, tail_of(run)):
+            if found := difference(tail, _tail(stage, choices)):
                 return f"run after other schedules, one goes another way ({found}){_LEFT}"
             remembered.put_back()
         return ""
@@ -188,15 +154,14 @@ def _watch(scenario: Scenario, over: Callable[[], bool] | None, unturned: str = 
     """
 
     def made() -> Stage:
-        stage = Stage(scenario)
-        stage.over = over
-        stage.begin(scenario.faults.budgets())
-        return stage
+        with watching(seen):
+            return _begun(scenario, over)
 
     end = monotonic() + _TURNING
+    seen = Seen(set())
     stage = made()
     remembered = Remembered(stage)
-    seen = _Seen(remembered.cached)
+    seen.cached = remembered.cached
     one, asked = _once(stage, seen)
     types, done = {one.position: one.type for one in stage.look.log}, [_Done({}, one)]
     changed = remembered.put_back()
@@ -208,8 +173,10 @@ def _watch(scenario: Scenario, over: Callable[[], bool] | None, unturned: str = 
     shared = set() if scenario.faults.crash else remembered.shared
     with turned_round():
         again = "" if one.endless else difference(one, _once(made(), seen)[0])
-    turned = Turned(seen.codes, _of_c)
-    matter, left = _matter(stage, turned, remembered, done, end) if seen.codes and not unturned else ([], 0)
+    turned = Turned(seen.codes, of_c)
+    matter, left = list[Where](), 0
+    if seen.codes and not unturned:
+        matter, left = _matter(stage, turned, remembered, done, end, changes=bool(changed))
     places = [] if seen.calls else matter  # by chance, anything differs
     clocks = [told for where, told in seen.clocks.items() if where not in turned.asked]
     named = {kind: [str(each) for each in places if each.kind == kind] for kind in KINDS}
@@ -231,38 +198,82 @@ def _watch(scenario: Scenario, over: Callable[[], bool] | None, unturned: str = 
 
 
 def _matter(
-    stage: Stage, turned: Turned, remembered: Remembered, schedules: Sequence[_Done], end: float
+    stage: Stage,
+    turned: Turned,
+    remembered: Remembered,
+    schedules: Sequence[_Done],
+    end: float,
+    *,
+    changes: bool,
 ) -> tuple[list[Where], int]:
     """Return the places in which the order of a set, or a time, makes a difference to a schedule.
 
-    And how many schedules were not tried by the `end`.
+    And how many schedules were not tried by the `end`. What is in memory is put back after each run if such
+    a run `changes` it, which takes long where there is much.
     """
 
     def run(choices: Mapping[int, int]) -> Tail:
         try:
-            return tail_of(Quiet.of(stage, {}, choices, strict=False).run(stage.first, checks=False))
+            return _tail(stage, choices)
         finally:
-            remembered.put_back()
+            if changes:
+                remembered.put_back()
 
+    def run_anew() -> Tail:
+        return _tail(_begun(stage.scenario, stage.over), {})
+
+    runs: list[Callable[[], Tail]] = [partial(run, one.choices) for one in schedules]
+    if callable(stage.scenario.actors):
+        runs[0] = run_anew
     with turned.installed():
-        for number, (choices, was) in enumerate(schedules):
+        for number, (once, done) in enumerate(zip(runs, schedules, strict=True)):
             if monotonic() > end:
                 return [], len(schedules) - number
-            if places := turned.matters(partial(run, choices), difference, was):
-                return places, 0
+            try:
+                if places := turned.matters(once, difference, done.tail):
+                    return places, 0
+            finally:
+                remembered.put_back()
     return [], 0
 
 
-def _once(stage: Stage, seen: _Seen, choices: Mapping[int, int] | None = None) -> tuple[Tail, list[Choice]]:
+def _once(stage: Stage, seen: Seen, choices: Mapping[int, int] | None = None) -> tuple[Tail, list[Choice]]:
     """Run once, watched; return what happened and how it ended, and what could have been chosen."""
     scenario, before = stage.scenario, held_by(stage.actors)
     recording = Quiet.of(stage, {}, choices or {}, strict=False)
-    with _watched(seen):
-        run = recording.run(stage.first, checks=False)
-    happened = tail_of(run), run.asked
+    with watching(seen):
+        tail, asked = _ended(recording.run(stage.first, checks=False))
     if scenario.faults.crash and callable(scenario.actors):
         seen.anew.update(dict.fromkeys(told for told, _ in _made_anew(stage) - before))
-    return happened
+    return tail, asked
+
+
+def _begun(scenario: Scenario, over: Callable[[], bool] | None = None) -> Stage:
+    """Return a stage at its first moment, its actors made anew."""
+    stage = Stage(scenario)
+    stage.over = over
+    stage.begin(scenario.faults.budgets())
+    return stage
+
+
+def _tail(stage: Stage, choices: Mapping[int, int]) -> Tail:
+    """Run once, unwatched."""
+    return _ended(Quiet.of(stage, {}, choices, strict=False).run(stage.first, checks=False))[0]
+
+
+def _ended(run: Run) -> tuple[Tail, list[Choice]]:
+    """Return what happened, how it ended, and which invariants hold then; and what could be chosen."""
+    tail = tail_of(run)
+    asked = {} if tail.endless else run.scenario.invariants
+    for name, one in asked.items():
+        if one.when == "sometimes":
+            continue  # no proof hangs on it
+        try:
+            held = "does not hold" if one.broken(run.stage.look) else "holds"
+        except EsimError as error:  # told once the search comes to it
+            held = said(error)
+        tail.steps.append(f"in the end: {name} {held}")
+    return tail, run.asked
 
 
 def _made_anew(stage: Stage) -> Counter[tuple[str, str]]:
@@ -290,123 +301,3 @@ def _first_of_each(
                 key = option, one.lane, place, types.get(one.position, "")
                 found.setdefault(key, (one.number, index))
     return found
-
-
-@contextmanager
-def _watched(seen: _Seen) -> Iterator[None]:
-    """Note what the user's code calls and looks at."""
-    kinds: dict[int, tuple[CodeType, str]] = {}  # by id: to hash code takes longer than all else here
-
-    def called(by: FrameType | None, what: str) -> None:
-        if by and what and _is_users(by) and by.f_code.co_name != "__hash__":
-            told = f"{by.f_code.co_name} calls {what}() (line {by.f_lineno})"
-            if is_clock(what):
-                seen.clocks[by.f_code.co_name, by.f_lineno] = told
-            else:
-                seen.calls[told] = None
-
-    def profile(frame: FrameType, event: str, arg: Any) -> None:
-        code = frame.f_code
-        found = kinds.get(id(code))
-        if found is None:
-            found = kinds[id(code)] = code, _kind(frame)
-            if found[1] == "user":
-                seen.codes.add(code)
-        kind = found[1]
-        if not kind or (event != "call" and kind != "user"):
-            return
-        if kind == "dice":
-            called(_caller(frame), _of_chance(frame))
-        elif kind == "maker":
-            for what in _defaults(frame):
-                called(_caller(frame), what)
-        elif kind == "looked at":
-            seen.caches.update(dict.fromkeys(_cached(frame, seen.cached) if seen.cached else ()))
-        elif kind == "user" and event == "c_call":
-            called(frame, _of_c(arg))
-
-    former = sys.getprofile()
-    sys.setprofile(profile)
-    try:
-        yield
-    finally:
-        sys.setprofile(None)
-        if callable(former):
-            sys.setprofile(former)
-        elif former is not None:  # a profiler written in C, which is no function but can be turned on again
-            former.enable()
-
-
-def _kind(frame: FrameType) -> str:
-    """Return what is noted of some code, or an empty text."""
-    module = frame.f_globals.get("__name__")
-    if module in _DICE:
-        return "dice"
-    if module in _MAKERS:
-        return "maker" if frame.f_code.co_name == "__init__" else ""
-    if module in _LOOKED_AT:
-        return "looked at"
-    return "user" if _is_users(frame) else ""
-
-
-def _is_users(frame: FrameType) -> bool:
-    """Say whether code is the user's, and not what a library has made of a text."""
-    name, known = frame.f_code.co_filename, frame.f_globals
-    if not name.startswith("<"):
-        return is_users(name)
-    by = frame.f_back.f_code.co_filename if frame.f_back else ""
-    alone = "__name__" not in known or frame.f_code.co_name == "<module>"  # else it may be called by anything
-    return is_users(name) and is_users(str(known.get("__file__", ""))) and not (alone and is_librarys(by))
-
-
-def _caller(frame: FrameType) -> FrameType | None:
-    """Return who has called, or made a model whose defaults did."""
-    found = frame.f_back
-    while found is not None and str(found.f_globals.get("__name__")).startswith(_MODELS):
-        found = found.f_back
-    return found
-
-
-def _defaults(frame: FrameType) -> Iterator[str]:
-    """Give the C functions that the defaults of a model come from, as it is made."""
-    model, given = frame.f_locals.get("self"), frame.f_locals.get("data", {})
-    for name, one in type(model).__pydantic_fields__.items() if isinstance(model, BaseModel) else ():
-        if name not in given and one.default_factory is not None:
-            yield _of_c(one.default_factory)
-
-
-def _of_c(called: Any) -> str:
-    """Return the name of a C function if its answer is of a clock, of chance, or of this process."""
-    name, owner = str(getattr(called, "__name__", "")), getattr(called, "__self__", None)
-    if isinstance(owner, type) and issubclass(owner, date) and name in _CLASS_CLOCKS:
-        return f"{owner.__name__}.{name}"
-    if owner is _DEALER or isinstance(owner, random.SystemRandom):
-        return f"random.{name}"
-    module = str(getattr(called, "__module__", None))
-    if module in ("builtins", "nt", "posix") and name in _OF_THE_PROCESS:
-        return name if module == "builtins" else f"os.{name}"
-    if module == "_thread" and name in _OF_THE_THREAD:
-        return f"threading.{name}"
-    return f"time.{name}" if module == "time" and name not in _NO_CLOCKS else ""
-
-
-_DEALER = random.random.__self__  # type: ignore[attr-defined]  # the instance behind the module's functions
-
-
-def _of_chance(frame: FrameType) -> str:
-    """Return the name of a function of the library if chance is in it; a seed leaves none."""
-    module, name, given = frame.f_globals["__name__"], frame.f_code.co_name, frame.f_locals
-    if module != "random":
-        return f"{module}.{name}" if module == "secrets" or name in _NEW_IDS else ""
-    owner = given.get("self")
-    if name == "__init__":
-        return f"random.{type(owner).__name__}" if given.get("x") is None else ""
-    return f"random.{name}" if owner is _DEALER or isinstance(owner, random.SystemRandom) else ""
-
-
-def _cached(frame: FrameType | None, codes: set[CodeType]) -> Iterator[str]:
-    """Give the cached functions that a call comes from."""
-    while frame is not None:
-        if frame.f_code in codes:
-            yield frame.f_code.co_name
-        frame = frame.f_back

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import collections
 import contextlib
@@ -11,6 +12,7 @@ import functools
 import json
 import pickle
 import pprint
+import textwrap
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, ClassVar
 
@@ -299,9 +301,14 @@ async def gathered(event: Tagged) -> Any:
     return sorted(task.result() for task in done), len(pending)
 
 
+def queried(event: Tagged, least: int = 1) -> Any:
+    frame = pd.DataFrame({"a": [1, 2, 3]})
+    return frame.query("a > @least")["a"].tolist(), frame.eval("a * @least").tolist()
+
+
 INNOCENT = [
     *(decorated, types, keys, constants, copies, models, jsons, dataclass, in_place, nonlocals, matched),
-    *(walruses, generated, in_a_class, annotated, asserted, classes, caught, awaited, gathered),
+    *(walruses, generated, in_a_class, annotated, asserted, classes, caught, awaited, gathered, queried),
     lambda event: cached(event.tags),
     lambda event: (kind_of({"x", "y"}), kind_of(event.tags), kind_of(1)),
     lambda event: functools.reduce(frozenset.union, [event.tags, {"x"}], frozenset()),
@@ -383,6 +390,14 @@ def guilty_decorated(event: Tagged) -> Any:
     return "".join(event.tags)
 
 
+def guilty_default(event: Tagged, by: Any = lambda names: [*{*names}]) -> Any:
+    return by(["x", "y"])
+
+
+def guilty_keyword(event: Tagged, *, by: Any = lambda names: [*{*names}]) -> Any:
+    return by(["x", "y"])
+
+
 @pytest.mark.parametrize(
     ("function", "place"),
     [
@@ -396,11 +411,43 @@ def guilty_decorated(event: Tagged) -> Any:
         (guilty_await, "each goes through the set event.tags"),
         (guilty_assert, "guilty_assert goes through the set event.tags"),
         (guilty_decorated, "guilty_decorated goes through a set in ''.join(event.tags)"),
+        (guilty_default, "<lambda> goes through a set in [*{*names}]"),
+        (guilty_keyword, "<lambda> goes through a set in [*{*names}]"),
     ],
 )
 def test_code_that_goes_by_an_order_is_named(function: Any, place: str) -> None:
     """With the function in which it does."""
     assert place in told_of(function)
+
+
+def test_a_function_that_is_written_in_an_annotation_is_seen(tmp_path: Any) -> None:
+    """As one by which pydantic validates; an annotation itself stays as it is written."""
+    path = tmp_path / "mine.py"
+    text = """
+    from typing import Annotated
+    from pydantic import AfterValidator, BaseModel
+
+    class Mine(BaseModel):
+        names: Annotated[list[str], AfterValidator(lambda names: [*{*names}])]
+
+    def mine(event):
+        return Mine(names=["x", "y"]).names
+    """
+    path.write_text(textwrap.dedent(text), encoding="utf-8")
+    found: dict[str, Any] = {"__name__": __name__}
+    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec", dont_inherit=True), found)
+    assert "<lambda> goes through a set in [*{*names}]" in told_of(found["mine"])
+
+
+def test_statements_of_a_cell_that_are_compiled_one_by_one_are_compiled_anew(tmp_path: Any) -> None:
+    """As IPython does: a function that calls what the same cell imports is other code then."""
+    path = tmp_path / "cell.py"
+    path.write_text("import time\ndef mine(event):\n    return time.perf_counter() and 7\n", encoding="utf-8")
+    found: dict[str, Any] = {"__name__": __name__}
+    for one in ast.parse(path.read_text(encoding="utf-8")).body:
+        exec(compile(ast.Module([one], []), str(path), "exec", dont_inherit=True), found)
+    assert anew(found["mine"].__code__) is not found["mine"].__code__
+    assert reserves_of(found["mine"]) == []
 
 
 def test_code_whose_source_is_another_by_now_is_left_as_it_is(tmp_path: Any) -> None:

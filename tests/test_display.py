@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -111,3 +112,20 @@ def test_a_table_has_a_header_rows_and_a_caption():
     assert html.count("<th ") == 2
     assert '<td style="text-align:left"><b>2</b></td>' in html
     assert "two &lt; three</div><table>" in html
+
+
+def test_a_dataclass_is_told_by_its_fields_in_which_sets_are_sorted():
+    """The same in every process; what says itself how it is told is told so."""
+
+    @dataclass
+    class Box:
+        names: frozenset[str]
+        left: int = field(default=1, repr=False)
+
+    @dataclass
+    class Own(Box):
+        def __repr__(self) -> str:
+            return f"Own of {len(self.names)}"
+
+    assert display.plain(Box(frozenset("zyxabc"))) == "Box(names=[a, b, c, x, y, z])"
+    assert display.plain([Own(frozenset("zy"))]) == "[Own of 2]"

@@ -11,13 +11,16 @@ import json
 import logging
 import operator
 import os
+import pickle
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +46,11 @@ class Shelf:
 
 @dataclass(frozen=True)
 class Point:
+    x: Any
+
+
+@dataclass(eq=False)
+class ByItself:
     x: int
 
 
@@ -233,6 +241,96 @@ def test_the_place_is_told(function, what):
     assert f"{function.__name__} goes through {what} (line " in told
 
 
+class Names(set[str]):
+    pass
+
+
+class FixedNames(frozenset[str]):
+    def first(self) -> Any:
+        return next(iter(self))
+
+
+@dataclass(slots=True)
+class Slots:
+    names: frozenset[str]
+
+
+class Named(NamedTuple):
+    names: frozenset[str]
+
+
+XY = frozenset({"x", "y"})
+NAMES, SLOTS, NAMED, QUEUE = Names(["x", "y"]), Slots(XY), Named(XY), deque([XY])
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda event: [*NAMES],
+        lambda event: Names(["x", "y"]).pop(),
+        lambda event: ",".join(Names(["x", "y"])),
+        lambda event: FixedNames(["x", "y"]).first(),
+        lambda event: str(SLOTS),
+        lambda event: str(NAMED),
+        lambda event: [*chain.from_iterable(QUEUE)],
+        lambda event: str({XY: 1}),
+        lambda event: str({XY}),
+        lambda event: [one.x for one in {Point("x"), Point("y")}],
+        lambda event: [sorted(one) for one in {frozenset({"x"}), frozenset({1})}],
+        lambda event: str(MappingProxyType({"a": XY})),
+        lambda event: [[*one] for one in [[[[XY]]]][0][0][0]],
+        lambda event: str([[[[XY]]]]),
+    ],
+)
+def test_sets_are_found_wherever_they_are_and_of_whatever_class(function):
+    """In slots, in named tuples, in other sets, as keys; and of a class that derives from them."""
+    told = told_of(function)
+    assert " goes through " in told and "the order of a set of texts differs" in told
+
+
+def test_a_set_of_what_is_told_apart_by_its_place_in_memory_is_never_steady():
+    """That is another in each run, by chance backwards as well."""
+    assert all(told_of(lambda event: [one.x for one in {ByItself(1), ByItself(2)}]) for _ in range(8))
+
+
+class Sorted(set[str]):
+    def __init__(self, names: Iterable[str], name: str) -> None:
+        super().__init__(names)
+        self.name = name
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(super().__iter__()))
+
+
+class Told(set[str]):
+    def __init_subclass__(cls) -> None:
+        raise TypeError("nobody derives from it")
+
+    def __repr__(self) -> str:
+        return f"Told of {len(self)}"
+
+
+class Marked(set[str]):
+    mark = ""
+
+    def __repr__(self) -> str:
+        return f"Marked {self.mark} {len(self)}"
+
+
+def derived(event: Tagged) -> Any:
+    marked, ordered = Marked(["x", "y"]), Sorted(["x", "y"], "two")
+    marked.mark = "m"
+    again = copy.deepcopy(marked), pickle.loads(pickle.dumps(marked))  # noqa: S301 - our own
+    kinds = [type(one) is Marked and isinstance(one, Marked) and one.mark for one in (marked, *again)]
+    return kinds, str(marked), [*ordered], ordered.name, str(Told(["x", "y"])), marked | {"z"} == {*"xyz"}
+
+
+@pytest.mark.parametrize("function", [derived, lambda event: Names(["x", "y"]), lambda event: [SLOTS, NAMED]])
+def test_sets_of_whatever_class_do_what_they_do_else(function):
+    """An order of their own, what they are told as, and what they have beside it."""
+    assert reserves_of(function) == []
+
+
 PAIRS = {(1, 2), (3, 4.5)}
 
 
@@ -263,6 +361,8 @@ def logged(event: Tagged) -> Any:
     [
         *(sorted_later, summed, logged),
         lambda event: [*event.numbers, *PAIRS],
+        lambda event: [one.x for one in {Point(1), Point(2)}],
+        lambda event: [sorted(one) for one in {frozenset({1, 2}), frozenset({3}), frozenset({Pair(1, 2)})}],
         lambda event: sorted(Counter(tag[0] for tag in event.tags).items()),
         lambda event: (max(event.tags), "a" in event.tags, sorted(map(str, event.tags))),
         lambda event: {tag: len(tag) for tag in event.tags}["a"],
@@ -284,6 +384,7 @@ def took(event: Tagged) -> Any:
     seconds = (datetime.now(UTC) - at).total_seconds()
     LOG.info("{:.2f}".format(seconds))  # noqa: G001, UP032 - as users have it
     LOG.info("%s %s %s", time.strftime("%H:%M"), time.ctime(), email.utils.formatdate(localtime=True))
+    LOG.info("%s", [pd.Timestamp(time.time(), unit="s").isoformat() for _ in range(200)])
     return 7
 
 
@@ -311,7 +412,24 @@ def with_a_timer(event: Tagged) -> Any:
         return 7
 
 
-@pytest.mark.parametrize("function", [took, with_a_timer, given, slept])
+class Watch:
+    def __init__(self, clock: Any = time.perf_counter) -> None:
+        self.clock = clock
+
+    def took(self) -> Any:
+        return self.clock()
+
+
+WATCH, CLOCKS = Watch(), {"now": partial(datetime.now, UTC), "len": len}
+
+
+def with_a_watch(event: Tagged) -> Any:
+    mine = copy.deepcopy(Watch(partial(datetime.now, UTC))), Watch(time.monotonic), Watch(date.today)
+    LOG.info("%s %s", WATCH.took(), [one.took() for one in mine])
+    return CLOCKS["len"]("abc")
+
+
+@pytest.mark.parametrize("function", [took, with_a_timer, with_a_watch, given, slept])
 def test_a_clock_that_makes_no_difference_is_steady(function):
     """Whatever is made of it on the way to a log."""
     assert not told_of(function)
@@ -346,7 +464,9 @@ def slowly(event: Tagged) -> Any:
         (lambda event: str(pd.Timestamp("today").normalize()), "calls pandas.Timestamp('today')"),
         (lambda event: str(np.datetime64(*["today"])), "calls numpy.datetime64('today')"),
         (lambda event: str(IDS()), "calls datetime.now()"),
-        (lambda event: next(iter(time.time, None)), "hands on time.time"),
+        (lambda event: next(iter(time.time, None)), "calls time.time()"),
+        (lambda event: Watch(date.today).took().year, "took calls date.today()"),
+        (lambda event: WATCH.clock(), "calls time.perf_counter()"),
         (lambda event: sorted([1, 2], key=id), "hands on id"),
         (lambda event: np.random.random(), "calls numpy.random.random()"),  # noqa: NPY002 - what is found out
         (lambda event: bool(np.random.default_rng()), "calls numpy.random.default_rng()"),
@@ -437,7 +557,7 @@ def test_a_clock_in_code_without_a_source_is_a_call():
 def test_no_set_is_turned_in_the_process_of_the_user(monkeypatch):
     """Where no child can be forked, the reserves say so, and a clock that is called matters."""
     turned: list[Any] = []
-    monkeypatch.setattr("esim.turned._be", lambda value, kind: turned.append(value))
+    monkeypatch.setattr("esim.turned.be", lambda value, kind: turned.append(value))
     monkeypatch.delattr(os, "fork")
     assert reserves_of(attribute) == [
         f"the order of sets and what clocks say were not tried ({sys.platform} cannot fork a process)"
@@ -456,7 +576,7 @@ def test_schedules_for_which_there_is_no_time_are_told(monkeypatch):
 
 def test_a_child_that_dies_is_told_as_one_that_is_not_there(monkeypatch):
     """Whatever kills it, as what is done to the classes of sets may."""
-    monkeypatch.setattr("esim.turned._be", lambda value, kind: os._exit(1))
+    monkeypatch.setattr("esim.turned.be", lambda value, kind: os._exit(1))
     assert reserves_of(attribute) == [
         "the order of sets and what clocks say were not tried (a child process ended without a word)"
     ]

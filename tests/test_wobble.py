@@ -13,8 +13,10 @@ import time
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import Any
 
+import pydantic
 import pytest
 from pydantic import BaseModel, Field
 
@@ -445,6 +447,111 @@ def test_chance_in_the_defaults_of_a_model_is_named(make: Any, called: str):
         make(**given)
 
     assert not told_of([fine])
+
+
+class Dated(BaseModel):
+    on: date = Field(default_factory=date.today)
+    year: Any = Field(default_factory=partial(datetime.now, UTC))
+
+
+@pydantic.dataclasses.dataclass
+class DatedToo:
+    on: date = Field(default_factory=date.today)
+
+
+@pytest.mark.parametrize("make", [Dated, Dated.model_validate, DatedToo])
+def test_a_coarse_clock_in_a_default_is_named_however_a_value_is_made(make: Any):
+    """By validation as well, and where arguments go with the clock; values that are given need none."""
+    day = date(2026, 1, 5)
+    given = {"on": day} if make is DatedToo else {"on": day, "year": 1}
+
+    def made(values: dict[str, Any]) -> Any:
+        return make(values) if make == Dated.model_validate else make(**values)
+
+    note, world = noting(lambda: made({"year": 1} if make is not DatedToo else {}).on.year)
+    with pytest.raises(Unsteady, match=r"calls date\.today\(\)"):
+        unsteady(Scenario([("Bell/1", Rung())], [note], world=world))
+    if make is Dated:
+        note, world = noting(lambda: make(on=day).year.year)
+        with pytest.raises(Unsteady, match=r"calls datetime\.now\(\)"):
+            unsteady(Scenario([("Bell/1", Rung())], [note], world=world))
+    note, world = noting(lambda: made(given).on.year)
+    assert not unsteady(Scenario([("Bell/1", Rung())], [note], world=world)).reserves
+
+
+def made_by(make: Any) -> tuple[Any, World]:
+    """Return a function of the store that makes a handler, which keeps what `make` has made with it."""
+    world = World()
+    table = world.table("table")
+
+    def actors(store: Any) -> list[Any]:
+        once = make()
+
+        def note(event: Rung) -> None:
+            table[event.bell] = str(once)
+
+        return [note]
+
+    return actors, world
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: random.random() > 2, "<lambda> calls random.random()"),
+        (lambda: date.today().year, "<lambda> calls date.today()"),
+        (lambda: [*{"x", "y"}], "<lambda> goes through a set in [*{'x', 'y'}]"),
+        (lambda: Dated().on, "<lambda> calls datetime.now()"),
+    ],
+)
+def test_what_makes_the_actors_is_watched_as_they_are(make: Any, told: str):
+    """Whatever it makes once is theirs from then on."""
+    assert told in told_of(*made_by(make))
+
+
+def test_what_makes_the_actors_may_log_a_clock_and_sort_a_set():
+    """Nothing comes of it."""
+
+    def make() -> Any:
+        logging.getLogger("made").info("at %s", time.perf_counter())
+        return sorted({"x", "y"})
+
+    assert not told_of(*made_by(make))
+
+
+LOOKED: list[Any] = []
+
+
+@pytest.mark.parametrize(
+    ("check", "told"),
+    [
+        (lambda look: random.random() < 2, "<lambda> calls random.random()"),
+        (lambda look: date.today().year < 2027, "<lambda> calls date.today()"),
+        (lambda look: next(iter({"x", "y"})) == "x", "<lambda> goes through a set in iter({'x', 'y'})"),
+        (lambda look: LOOKED.append(1) or len(LOOKED) < 2, "run twice without faults, it differs"),
+    ],
+)
+def test_invariants_are_watched_as_well(check: Any, told: str):
+    """What they hold by has to come from the log and the world."""
+    note, world = noting(lambda: 1)
+    with pytest.raises(Unsteady) as failed:
+        unsteady(Scenario([("Bell/1", Rung())], [note], {"it is fine": check}, world=world))
+    assert told in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        lambda look: {*look.tables["table"]} == {"a"} or f"not {[*{'x', 'y'}]}",
+        lambda look: f"lost { ({'x', 'y'}) }",
+        lambda look: 1 / 0,
+        lambda look: print(time.time()),
+    ],
+)
+def test_invariants_may_say_what_they_like(check: Any):
+    """Whether one holds matters; what else is wrong with it is told once the search comes to it."""
+    note, world = noting(lambda: 1)
+    assert not unsteady(Scenario([("Bell/1", Rung())], [note], {"it is fine": check}, world=world)).reserves
 
 
 class Tagged(Event):

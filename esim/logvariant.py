@@ -36,16 +36,15 @@ def variants(log: Log, top: int | None, *, times: bool, exact: bool) -> Result:
     chosen = "" if top is None else f" WHERE k <= {whole(top, 'top')}"
     lasts, middle = (f", {log._lasts()} AS lasts", "median(lasts) / 1e6 AS median_s, ") if times else ("", "")
     sql = f"""WITH each AS (SELECT s, {_WHOLE if exact else FINGERPRINT} AS kind{lasts} FROM e GROUP BY s),
-grouped AS (SELECT count(*) AS cases, {middle}min(s) AS one FROM each GROUP BY kind),
+grouped AS (SELECT count(*) AS cases, {middle}min(s) AS s FROM each GROUP BY kind),
 ranked AS MATERIALIZED (
-    SELECT *, row_number() OVER ranks AS k, sum(cases) OVER ranks AS upto FROM grouped
-    WINDOW ranks AS (ORDER BY cases DESC, one ROWS UNBOUNDED PRECEDING)),
-spelled AS (SELECT k, list(a ORDER BY v) AS codes FROM e JOIN ranked ON s = one{chosen} GROUP BY k),
+    SELECT *, row_number() OVER ranks AS k, sum(cases) OVER ranks AS upto, sum(cases) OVER () AS total
+    FROM grouped JOIN cases USING (s) WINDOW ranks AS (ORDER BY cases DESC, s ROWS UNBOUNDED PRECEDING)),
+spelled AS (SELECT k, list(a ORDER BY v) AS codes FROM e JOIN ranked USING (s){chosen} GROUP BY k),
 named AS (SELECT list(activity ORDER BY a) AS names FROM activities)
-SELECT list_select(names, codes) AS variant, cases, cases / (SELECT max(upto) FROM ranked) AS share,
-    upto / (SELECT max(upto) FROM ranked) AS coverage, len(codes) AS steps,
-    {"median_s, " if times else ""}"case" AS example
-FROM ranked JOIN spelled USING (k) JOIN cases ON s = one, named
+SELECT list_select(names, codes) AS variant, cases, cases / total AS share, upto / total AS coverage,
+    len(codes) AS steps, {"median_s, " if times else ""}"case" AS example
+FROM ranked JOIN spelled USING (k), named
 ORDER BY k"""
     total = None if top is None else _count(log)
     told = () if total is None or top is None or total <= top else (_commonest(top, total),)

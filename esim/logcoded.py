@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+_LETTERS = 8  # in a number of 64 bits
+
+
 class Coded(NamedTuple):
     """The number, from 1, of the text in each row of a file, and the texts in their order."""
 
@@ -62,13 +65,35 @@ def _coded(column: pa.ChunkedArray) -> Coded | None:
     places = np.concatenate([each.indices.to_numpy() for each in chunks], dtype=np.intp)
     used = np.zeros(len(texts), bool)
     used[places] = True
-    order = compute().sort_indices(texts)
-    texts = texts.take(order)
+    order = _order(texts)
+    texts = texts.take(pa.array(order))
     if texts.null_count or not used.all() or compute().any(compute().equal(texts[1:], texts[:-1])).as_py():
         return None  # what no row has, or what stands there twice
     rank = np.empty(len(texts), np.int32)
-    rank[order.to_numpy()] = np.arange(1, len(texts) + 1, dtype=np.int32)
+    rank[order] = np.arange(1, len(texts) + 1, dtype=np.int32)
     return Coded(rank.take(places), texts)
+
+
+def _order(texts: pa.Array) -> Any:
+    """Return the places of texts in their order.
+
+    Of ids that are as long as each other, the few bytes in which they differ are one number, which sorts in
+    a tenth of the time.
+    """
+    import numpy as np
+
+    begins = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    length = begins[1] - begins[0]
+    if length and (np.diff(begins) == length).all():
+        letters = np.frombuffer(texts.buffers()[2], np.uint8)[begins[0] : begins[-1]].reshape(-1, length)
+        apart = np.flatnonzero((letters != letters[0]).any(axis=0))
+        if len(apart) <= _LETTERS:
+            number = np.zeros(len(texts), np.uint64)
+            for place in apart:
+                number <<= 8
+                number |= letters[:, place]
+            return np.argsort(number)
+    return compute().sort_indices(texts).to_numpy()
 
 
 def with_numbers(rows: pa.Table, cases: Coded, activities: Coded) -> pa.Table:

@@ -16,8 +16,13 @@ from esim import EventLog
 from esim.logcoded import coded
 
 START = datetime(2026, 1, 1)
-TEXTS = st.sampled_from(["a", "B", "ü", "a\0b", "", "日本", "case-000000000017", "ａ"])
-EVENTS = st.lists(st.tuples(TEXTS, TEXTS, st.integers(0, 5)), min_size=1, max_size=30)
+VARIED = st.sampled_from(["a", "B", "ü", "a\0b", "", "日本", "case-000000000017", "ａ"])
+ALIKE = st.sampled_from(["case-017", "case-107", "case-071", "Case-017", "case-0ü", "cas\0-017", "cäsé17"])
+FAR_APART = st.sampled_from(["abcdefghijk", "kjihgfedcba", "aaaaaaaaaaa", "\x7f" * 11, "abcdefghijl"])
+EVENTS = st.one_of(
+    st.lists(st.tuples(texts, texts, st.integers(0, 5)), min_size=1, max_size=30)
+    for texts in (VARIED, ALIKE, FAR_APART)
+)
 
 
 def written(path: Path, rows: list[tuple[str, str, int]], **options: Any) -> Path:

@@ -73,7 +73,9 @@ def directly_follows(log: Log, *, times: bool, cases: bool) -> Result:
 FROM (SELECT p, a, count(*) AS "count"{distinct}{waiting} FROM e WHERE p IS NOT NULL GROUP BY p, a),
      (SELECT list(activity ORDER BY a) AS names FROM activities)
 ORDER BY "count" DESC, source, target"""
-    left_out = set() if cases else {"cases"}
-    left_out |= set() if times else {"mean_s", "median_s", "p95_s", "total_s"}
-    kept = {name: text for name, text in FOLLOWS.items() if name not in left_out}
+    kept = {
+        name: text
+        for name, text in FOLLOWS.items()
+        if (times or not name.endswith("_s")) and (cases or name != "cases")
+    }
     return log.ask("What directly follows what", sql, kept, flows=logpicture.graph(log.rows))

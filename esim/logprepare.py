@@ -130,8 +130,8 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
         time = time_of(session, roles, how)
         base = _base(roles, finite(time) if seen.unread else time, key)
         few = 0 < seen.rows <= _AT_ONCE and seen.highest <= _SPREAD * seen.rows
-        few = few and roles.case_object is None and not session.bounded
-        texts = _texts(source, roles, seen) if few else None
+        at_once = few and roles.case_object is None and not session.bounded
+        texts = _texts(source, roles, seen) if at_once else None
         cases, activities = _names(session, base, seen, texts)
         happened = _happened(session, base, activities) if seen.loose else None
         timed = "" if seen.complete else "WHERE t IS NOT NULL"
@@ -142,7 +142,7 @@ def prepare(session: Session, source: Source, roles: ColumnRoles, how: Reading) 
         )
         count = session.rows(f"SELECT count(*) FROM {cases.name}")[0][0]
         session.run(f"SET perfect_ht_threshold = {_direct(count)}")
-        if few:
+        if at_once:
             table = session.arrow(rows if texts is None else f"SELECT t, o, {row} FROM ({base})")
             table = table if texts is None else with_numbers(table, *texts)
             events, tied, back = _at_once(session, table, count, how)

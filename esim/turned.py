@@ -50,7 +50,8 @@ the place; and after how many times it begins anew: in 2262 there are no more na
 _MORE = 6
 """How many times more it is done with clocks that are asked."""
 _NOW = {"now", "today"}
-_CLASS_CLOCKS = {"now", "utcnow", "today"}
+CLASS_CLOCKS = {"now", "utcnow", "today"}
+"""The clocks of classes of dates."""
 _OF_PARTS = {"time.asctime": 0, "time.strftime": 1}
 _TOLD_A_TIME = {
     **dict.fromkeys(("time.ctime", "time.gmtime", "time.localtime"), 0),
@@ -358,12 +359,12 @@ class _Clock(partial[Any]):
 
 def is_clock(what: str) -> bool:
     """Say whether the name of a C function is that of a clock."""
-    return what.startswith("time.") or what.rpartition(".")[2] in _CLASS_CLOCKS
+    return what.startswith("time.") or what.rpartition(".")[2] in CLASS_CLOCKS
 
 
 def _is_of_dates(function: Any) -> bool:
     """Say whether this is the clock of a class, as `Timestamp.now`."""
-    return isinstance(getattr(function, "__self__", None), type) and function.__name__ in _CLASS_CLOCKS
+    return isinstance(getattr(function, "__self__", None), type) and function.__name__ in CLASS_CLOCKS
 
 
 def _rolls_dice(function: Any, *, given: bool) -> bool:

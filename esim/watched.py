@@ -17,10 +17,9 @@ from types import CodeType, FrameType
 from typing import Any
 
 from esim.reach import is_librarys, is_users
-from esim.turned import is_clock
+from esim.turned import CLASS_CLOCKS, is_clock
 
 _NO_CLOCKS = {"get_clock_info", "mktime", "sleep", "strptime", "tzset"}
-_CLASS_CLOCKS = {"now", "utcnow", "today"}
 _OF_THE_PROCESS = {"hash", "id", "getpid", "getppid", "getrandom", "urandom"}
 _OF_THE_THREAD = {"get_ident", "get_native_id"}
 _NEW_IDS = {"getnode", "uuid1", "uuid4", "uuid6", "uuid7", "uuid8"}
@@ -135,7 +134,7 @@ def _defaults(frame: FrameType) -> Iterator[str]:
 def of_c(called: Any) -> str:
     """Return the name of a C function if its answer is of a clock, of chance, or of this process."""
     name, owner = str(getattr(called, "__name__", "")), getattr(called, "__self__", None)
-    if isinstance(owner, type) and issubclass(owner, date) and name in _CLASS_CLOCKS:
+    if isinstance(owner, type) and issubclass(owner, date) and name in CLASS_CLOCKS:
         return f"{owner.__name__}.{name}"
     if owner is _DEALER or isinstance(owner, random.SystemRandom):
         return f"random.{name}"
